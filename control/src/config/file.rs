@@ -1,0 +1,196 @@
+//! The agent's configuration file as it is written: TOML, every field with its unit and default.
+//!
+//! What a single value may be is checked by its type while reading; what values must be to each other
+//! is checked in [`super::Config`].
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use weft_encap::{MacAddr, Vni};
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Name of this node, 1 to 63 characters of `a-z`, `0-9`, `-` and `.`. Default: the host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Directory of the agent's socket and lock. Default: `/run/weft`.
+    #[serde(default = "default_run_dir")]
+    pub run_dir: PathBuf,
+    /// What is logged, in the syntax of tracing's `EnvFilter`. Default: `info`.
+    #[serde(default = "default_log")]
+    pub log: String,
+    /// Where tunnel packets leave and arrive.
+    pub underlay: Underlay,
+    /// The learned forwarding table.
+    #[serde(default)]
+    pub fdb: Fdb,
+    /// The virtual networks of this node.
+    #[serde(default, rename = "vni", skip_serializing_if = "Vec::is_empty")]
+    pub vnis: Vec<VniEntry>,
+    /// The other nodes' tunnel ends.
+    #[serde(default, rename = "vtep", skip_serializing_if = "Vec::is_empty")]
+    pub vteps: Vec<VtepEntry>,
+    /// The pods attached to this node.
+    #[serde(default, rename = "port", skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortEntry>,
+}
+
+/// `[underlay]`: where tunnel packets leave and arrive.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Underlay {
+    /// This node's own VTEP addresses: at most one IPv4 and one IPv6, at least one of them.
+    pub addresses: Spanned<Vec<IpAddr>>,
+    /// MTU of the underlay in bytes, 576 to 65,535. Default: that of the interface which has the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<Spanned<u16>>,
+    /// UDP ports on which VXLAN is received. Default: `[4789]`.
+    #[serde(default = "default_vxlan_ports")]
+    pub vxlan_ports: Spanned<Vec<u16>>,
+    /// UDP ports on which Geneve is received. Default: `[6081]`.
+    #[serde(default = "default_geneve_ports")]
+    pub geneve_ports: Spanned<Vec<u16>>,
+    /// UDP_SEGMENT and UDP_GRO: `auto` uses them where the kernel has them, `off` never. Default: `auto`.
+    #[serde(default)]
+    pub offload: Switch,
+}
+
+/// Whether something is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// Where it works.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// `[fdb]`: the learned forwarding table.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fdb {
+    /// Learned MACs on this node at most, 64 to 1,048,576. Default: 65,536.
+    pub capacity: Spanned<u32>,
+    /// Seconds after which a silent MAC is forgotten, 1 to 86,400. Default: 300.
+    pub ageing_seconds: Spanned<u32>,
+}
+
+/// `[[vni]]`: one virtual network.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct VniEntry {
+    /// Its identifier, 1 to 16,777,215.
+    pub id: Spanned<Vni>,
+    /// Carry 802.1Q and 802.1ad tagged frames unchanged instead of dropping them. Default: false.
+    #[serde(default)]
+    pub vlan_transparent: bool,
+}
+
+/// How frames travel to a VTEP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encapsulation {
+    /// RFC 7348.
+    #[default]
+    Vxlan,
+    /// RFC 8926.
+    Geneve,
+}
+
+/// `[[vtep]]`: another node's tunnel end. Those in the file are foreign: flooded to, and learned from.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct VtepEntry {
+    /// Its address, of a family in which this node has an address too.
+    pub address: Spanned<IpAddr>,
+    /// How frames travel to it: `vxlan` or `geneve`. Default: `vxlan`.
+    #[serde(default)]
+    pub encapsulation: Encapsulation,
+    /// UDP destination port, 1 to 65,535. Default: 4789 for VXLAN, 6081 for Geneve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Spanned<u16>>,
+    /// The virtual networks it takes part in; each must have a `[[vni]]`.
+    pub vnis: Spanned<Vec<Vni>>,
+}
+
+/// What a port may send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortMode {
+    /// Its own MAC and, where `addresses` are given, its own IPs only.
+    #[default]
+    Bound,
+    /// Any MAC: a router or a nested bridge, whose MACs are learned.
+    Learning,
+}
+
+/// `[[port]]`: one pod.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortEntry {
+    /// Its name on this node, 1 to 63 characters.
+    pub name: Spanned<String>,
+    /// The pod's network namespace: a name in `/run/netns`, or an absolute path.
+    pub netns: String,
+    /// Name of the device in the pod, 1 to 15 characters. Default: `eth0`.
+    #[serde(default = "default_interface")]
+    pub interface: Spanned<String>,
+    /// The virtual network it belongs to; must have a `[[vni]]`.
+    pub vni: Spanned<Vni>,
+    /// Its MAC, unicast. Default: derived from the node's and the port's name, and so always the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Spanned<MacAddr>>,
+    /// Addresses given to the device, with prefix lengths. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpNet>,
+    /// MTU of the device in bytes, 68 to 65,535. Default: what fits through the underlay to every VTEP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<Spanned<u16>>,
+    /// What it may send: `bound` or `learning`. Default: `bound`.
+    #[serde(default)]
+    pub mode: PortMode,
+    /// MACs learned behind a learning port at most, 1 to 65,536. Default: 256.
+    #[serde(default = "default_learn_limit")]
+    pub learn_limit: Spanned<u32>,
+}
+
+impl Default for Fdb {
+    fn default() -> Self {
+        Self { capacity: unspanned(65_536), ageing_seconds: unspanned(300) }
+    }
+}
+
+/// A value that stands in no file.
+pub fn unspanned<T>(value: T) -> Spanned<T> {
+    Spanned::new(0..0, value)
+}
+
+fn default_run_dir() -> PathBuf {
+    PathBuf::from("/run/weft")
+}
+
+fn default_log() -> String {
+    "info".to_owned()
+}
+
+fn default_vxlan_ports() -> Spanned<Vec<u16>> {
+    unspanned(vec![4789])
+}
+
+fn default_geneve_ports() -> Spanned<Vec<u16>> {
+    unspanned(vec![6081])
+}
+
+fn default_interface() -> Spanned<String> {
+    unspanned("eth0".to_owned())
+}
+
+fn default_learn_limit() -> Spanned<u32> {
+    unspanned(256)
+}

@@ -1,0 +1,3 @@
+//! The agent's configuration.
+
+pub mod file;

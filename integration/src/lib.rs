@@ -1,0 +1,1 @@
+//! Tests across namespaces, with real peers.

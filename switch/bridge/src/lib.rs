@@ -1,0 +1,1 @@
+//! What the switch decides: tables, FDB and forward(), pure.
