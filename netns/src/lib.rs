@@ -1,1 +1,22 @@
-//! Network namespaces and the links in them, by netlink.
+//! Network namespaces and the links in them, by netlink, with blocking calls.
+//!
+//! Entering a namespace is a property of a thread, so nothing here changes the caller's thread: each call
+//! that has to be inside a namespace runs on a thread of its own, which ends with the call. [`Netns::run`]
+//! gives that thread to the caller, and [`Netns::links`] adds a netlink connection to it.
+//!
+//! Named namespaces are those of `ip netns`: a bind mount in [`RUN_DIR`], visible to every tool.
+
+mod addresses;
+mod child;
+mod error;
+mod link;
+mod links;
+mod named;
+mod namespace;
+
+pub use child::enter_in_child;
+pub use error::{LinkError, NetnsError};
+pub use link::{Link, LinkStats};
+pub use links::{INTERFACE_NAME_MAX, Links};
+pub use named::RUN_DIR;
+pub use namespace::Netns;

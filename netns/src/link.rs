@@ -1,0 +1,113 @@
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use weft_encap::MacAddr;
+
+/// What is known of one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Link {
+    /// Its number in the namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its MAC; none on interfaces that have no Ethernet address.
+    pub mac: Option<MacAddr>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether something is at the other end.
+    pub carrier: bool,
+    /// What made it: `veth`, `bridge`, `tun`; none for hardware and loopback.
+    pub kind: Option<String>,
+    /// Index of the bridge it belongs to.
+    pub master: Option<u32>,
+    /// Length of its transmit queue, in frames.
+    pub tx_queue_len: u32,
+    /// Largest superframe it is given, in bytes.
+    pub gso_max_size: u32,
+    /// The same for IPv4; zero from kernels before 6.3, where the one above holds for both.
+    pub gso_ipv4_max_size: u32,
+    /// Largest superframe it is given, in segments.
+    pub gso_max_segs: u32,
+    /// What it counted.
+    pub stats: LinkStats,
+}
+
+/// The kernel's counters of one interface, seen from the namespace it is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkStats {
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames received and refused as malformed.
+    pub rx_errors: u64,
+    /// Frames that could not be sent.
+    pub tx_errors: u64,
+    /// Frames received and dropped for want of room.
+    pub rx_dropped: u64,
+    /// Frames dropped instead of sent: of a TAP, those its reader did not fetch in time.
+    pub tx_dropped: u64,
+}
+
+impl Link {
+    pub(crate) fn from_message(message: &LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            mac: None,
+            mtu: 0,
+            up: message.header.flags.contains(LinkFlags::Up),
+            carrier: false,
+            kind: None,
+            master: None,
+            tx_queue_len: 0,
+            gso_max_size: 0,
+            gso_ipv4_max_size: 0,
+            gso_max_segs: 0,
+            stats: LinkStats::default(),
+        };
+        message.attributes.iter().for_each(|attribute| link.absorb(attribute));
+        link
+    }
+
+    fn absorb(&mut self, attribute: &LinkAttribute) {
+        match attribute {
+            LinkAttribute::IfName(name) => self.name.clone_from(name),
+            LinkAttribute::Address(bytes) => self.mac = bytes.as_slice().try_into().ok().map(MacAddr),
+            LinkAttribute::Mtu(mtu) => self.mtu = *mtu,
+            LinkAttribute::Carrier(state) => self.carrier = *state != 0,
+            LinkAttribute::Controller(index) => self.master = Some(*index),
+            LinkAttribute::TxQueueLen(frames) => self.tx_queue_len = *frames,
+            LinkAttribute::GsoMaxSize(bytes) => self.gso_max_size = *bytes,
+            LinkAttribute::GsoIpv4MaxSize(bytes) => self.gso_ipv4_max_size = *bytes,
+            LinkAttribute::GsoMaxSegs(segments) => self.gso_max_segs = *segments,
+            LinkAttribute::LinkInfo(infos) => self.kind = infos.iter().find_map(kind),
+            LinkAttribute::Stats64(seen) => {
+                self.stats = LinkStats {
+                    rx_packets: seen.rx_packets,
+                    tx_packets: seen.tx_packets,
+                    rx_bytes: seen.rx_bytes,
+                    tx_bytes: seen.tx_bytes,
+                    rx_errors: seen.rx_errors,
+                    tx_errors: seen.tx_errors,
+                    rx_dropped: seen.rx_dropped,
+                    tx_dropped: seen.tx_dropped,
+                };
+            }
+            _ => {}
+        }
+    }
+}
+
+fn kind(info: &LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
