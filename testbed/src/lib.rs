@@ -1,12 +1,30 @@
 //! Labs: nodes, pods and the links between them, made of network namespaces on one machine.
+//!
+//! [`LabSpec`] is what a lab file says, [`Lab`] is what is made of it. Nothing here prints: what is being
+//! done goes to a callback as [`Progress`], and what went wrong is an error that says what to do.
 
+mod agent;
+mod agent_config;
 mod check;
+mod down;
+mod error;
 mod file;
+mod journal;
+mod lab;
 mod problem;
+mod process;
+mod progress;
 mod spec;
+mod up;
 
+pub use agent::{READY, READY_FD};
+pub use error::LabError;
+pub use journal::LABS_DIR;
+pub use lab::{AgentState, Lab, LabState, LabStatus, NodeStatus};
 pub use problem::{LAB_FILE_MAX, LabFileError, Problem, Problems};
+pub use progress::Progress;
 pub use spec::{
     Encapsulation, Family, LAB_NAME_MAX, LabName, LabNameError, LabSpec, NODE_NAME_MAX, NODES_MAX, NodeSpec,
     POD_ADDRESSES_MAX, POD_NAME_MAX, PODS_MAX, PodSpec, PortMode, UnderlaySpec, VniSpec,
 };
+pub use up::UpOptions;

@@ -1,0 +1,122 @@
+//! The configuration file of one node's agent.
+
+use std::path::Path;
+
+use weft_control::config::file;
+use weft_control::config::file::unspanned;
+use weft_encap::Vni;
+
+use crate::spec::{LabName, LabSpec, NodeSpec, PodSpec};
+
+/// The interface of a pod.
+const POD_INTERFACE: &str = "eth0";
+const VXLAN_PORT: u16 = 4789;
+const GENEVE_PORT: u16 = 6081;
+/// MACs learned behind a learning port at most.
+const LEARN_LIMIT: u32 = 256;
+
+/// What node number `index` is told: itself, every node it shares a virtual network with, and its pods.
+pub(crate) fn render(lab: &LabName, spec: &LabSpec, index: usize, run_dir: &Path) -> Result<String, toml::ser::Error> {
+    let node = &spec.nodes[index];
+    let own = node.vnis();
+    let others = spec.nodes.iter().enumerate().filter(|(other, _)| *other != index);
+    let file = file::File {
+        node: Some(node.name.clone()),
+        run_dir: run_dir.to_owned(),
+        log: "info".to_owned(),
+        underlay: file::Underlay {
+            addresses: unspanned(tunnel_address(spec, index).into_iter().collect()),
+            mtu: None,
+            vxlan_ports: unspanned(vec![VXLAN_PORT]),
+            geneve_ports: unspanned(vec![GENEVE_PORT]),
+            offload: file::Switch::Auto,
+        },
+        fdb: file::Fdb::default(),
+        vnis: spec
+            .vnis
+            .iter()
+            .filter(|vni| own.contains(&vni.id))
+            .map(|vni| file::VniEntry { id: unspanned(vni.id), vlan_transparent: vni.vlan_transparent })
+            .collect(),
+        vteps: others.filter_map(|(other, peer)| vtep(spec, &own, other, peer)).collect(),
+        ports: node.pods.iter().map(|pod| port(lab, pod)).collect(),
+    };
+    toml::to_string(&file)
+}
+
+fn vtep(spec: &LabSpec, own: &[Vni], index: usize, peer: &NodeSpec) -> Option<file::VtepEntry> {
+    let shared: Vec<Vni> = peer.vnis().into_iter().filter(|vni| own.contains(vni)).collect();
+    if shared.is_empty() {
+        return None;
+    }
+    Some(file::VtepEntry {
+        address: unspanned(tunnel_address(spec, index)?),
+        encapsulation: spec.encapsulation,
+        port: None,
+        vnis: unspanned(shared),
+    })
+}
+
+fn port(lab: &LabName, pod: &PodSpec) -> file::PortEntry {
+    file::PortEntry {
+        name: unspanned(pod.name.clone()),
+        netns: lab.namespace_of(&pod.name),
+        interface: unspanned(POD_INTERFACE.to_owned()),
+        vni: unspanned(pod.vni),
+        mac: pod.mac.map(unspanned),
+        addresses: pod.addresses.clone(),
+        mtu: pod.mtu.map(unspanned),
+        mode: pod.mode,
+        learn_limit: unspanned(LEARN_LIMIT),
+    }
+}
+
+fn tunnel_address(spec: &LabSpec, index: usize) -> Option<std::net::IpAddr> {
+    spec.node_address(index, spec.underlay.family).map(|net| net.addr())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAB: &str = "
+        encapsulation: geneve
+        underlay: {family: ipv6}
+        nodes:
+          - {name: n1, pods: [{name: a, vni: 1, addresses: [10.0.0.1/24], mac: '02:00:00:00:00:01', mtu: 1400},
+                              {name: b, vni: 2, mode: learning}]}
+          - {name: n2, pods: [{name: c, vni: 1}, {name: d, vni: 3}]}
+          - {name: n3, pods: [{name: e, vni: 3}]}
+          - {name: n4}
+    ";
+
+    fn rendered(index: usize) -> file::File {
+        let spec = LabSpec::parse(LAB, "lab.yaml").unwrap();
+        let text = render(&"t".parse().unwrap(), &spec, index, Path::new("/run/x")).unwrap();
+        toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    }
+
+    #[test]
+    fn a_node_knows_the_nodes_it_shares_a_network_with() {
+        let n1 = rendered(0);
+        assert_eq!(n1.node.as_deref(), Some("n1"));
+        assert_eq!(n1.underlay.addresses.get_ref(), &["fd99::1".parse::<std::net::IpAddr>().unwrap()]);
+        assert_eq!(n1.vnis.iter().map(|vni| vni.id.get_ref().get()).collect::<Vec<_>>(), [1, 2]);
+        let peers: Vec<_> = n1.vteps.iter().map(|vtep| vtep.address.get_ref().to_string()).collect();
+        assert_eq!(peers, ["fd99::2"]);
+        assert_eq!(n1.vteps[0].encapsulation, file::Encapsulation::Geneve);
+        assert_eq!(n1.vteps[0].vnis.get_ref(), &[Vni::new(1).unwrap()]);
+        assert_eq!(rendered(1).vteps.len(), 2);
+        assert_eq!((rendered(3).vteps.len(), rendered(3).vnis.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_port_is_what_the_pod_asked_for() {
+        let ports = rendered(0).ports;
+        assert_eq!((ports[0].name.get_ref().as_str(), ports[0].netns.as_str()), ("a", "t.a"));
+        assert_eq!(ports[0].mtu.as_ref().map(|mtu| *mtu.get_ref()), Some(1400));
+        assert_eq!(ports[0].mac.as_ref().map(|mac| mac.get_ref().to_string()), Some("02:00:00:00:00:01".to_owned()));
+        assert_eq!(ports[0].addresses, ["10.0.0.1/24".parse().unwrap()]);
+        assert_eq!((ports[1].mode, &ports[1].mac), (file::PortMode::Learning, &None));
+    }
+}

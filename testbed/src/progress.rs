@@ -1,0 +1,63 @@
+use std::fmt;
+
+/// What has just been done to a lab, for those who watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// The lab has its directory and journal.
+    Claimed,
+    /// A network namespace was made.
+    Namespace {
+        /// Its name, as `ip netns list` shows it.
+        name: &'a str,
+    },
+    /// A node is connected to the underlay.
+    Connected {
+        /// The node.
+        node: &'a str,
+    },
+    /// An agent was started; it is not ready yet.
+    AgentStarted {
+        /// Its node.
+        node: &'a str,
+        /// Its process.
+        pid: i32,
+    },
+    /// An agent forwards for all its pods.
+    AgentReady {
+        /// Its node.
+        node: &'a str,
+    },
+    /// An agent ended.
+    AgentEnded {
+        /// Its node.
+        node: &'a str,
+        /// Its process.
+        pid: i32,
+    },
+    /// A process in one of the lab's namespaces was killed.
+    Killed {
+        /// The process.
+        pid: i32,
+    },
+    /// A network namespace was removed.
+    Removed {
+        /// Its name.
+        name: &'a str,
+    },
+}
+
+impl fmt::Display for Progress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claimed => write!(f, "journal written"),
+            Self::Namespace { name } => write!(f, "namespace {name} made"),
+            Self::Connected { node } => write!(f, "node {node} connected to the underlay"),
+            Self::AgentStarted { node, pid } => write!(f, "agent of {node} started (process {pid})"),
+            Self::AgentReady { node } => write!(f, "agent of {node} ready"),
+            Self::AgentEnded { node, pid } => write!(f, "agent of {node} ended (process {pid})"),
+            Self::Killed { pid } => write!(f, "process {pid} killed"),
+            Self::Removed { name } => write!(f, "namespace {name} removed"),
+        }
+    }
+}

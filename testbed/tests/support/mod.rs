@@ -1,0 +1,101 @@
+//! What tests of real labs share.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use weft_netns::Netns;
+use weft_testbed::{LABS_DIR, LabName, LabSpec, UpOptions};
+
+/// Whether the test may go on; says so by name if not.
+pub(crate) fn root_or_skip(test: &str) -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    eprintln!("SKIPPED {test}: needs root");
+    assert!(std::env::var_os("CI").is_none(), "{test} must not be skipped in CI");
+    false
+}
+
+/// Runs a test in a network namespace of its own, so that what a lab leaves beside itself is seen.
+pub(crate) fn alone(test: &str, body: impl FnOnce() + Send) {
+    if !root_or_skip(test) {
+        return;
+    }
+    let name = format!("weft-test-{}-{}", std::process::id(), test.len());
+    let host = Netns::create(&name).unwrap();
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        host.run(|| {
+            body();
+            let left = Netns::current().unwrap().links(|links| links.list()).unwrap();
+            assert_eq!(left.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["lo"]);
+        })
+        .unwrap();
+    }));
+    Netns::delete(&name).unwrap();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A lab's name that no other test and no other run has.
+pub(crate) fn name(purpose: &str) -> LabName {
+    format!("t{}-{purpose}", std::process::id()).parse().unwrap()
+}
+
+pub(crate) fn two_nodes() -> LabSpec {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-node.yaml");
+    LabSpec::read(&example).unwrap()
+}
+
+/// A directory that goes away with the test, with a stand-in for `weft` in it.
+pub(crate) struct FakeAgent {
+    directory: PathBuf,
+}
+
+/// Says that it is ready, and stays until it is ended.
+pub(crate) const READY: &str = "echo ready > /proc/self/fd/$WEFT_READY_FD; exec sleep 1000000";
+
+impl FakeAgent {
+    /// A stand-in that runs this shell script.
+    pub(crate) fn new(purpose: &str, script: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("weft-test-{}-{purpose}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let path = directory.join("weft");
+        fs::write(&path, format!("#!/bin/sh\necho \"called as $*\"\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Self { directory }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.join("weft")
+    }
+
+    pub(crate) fn options(&self) -> UpOptions {
+        UpOptions::new(self.path())
+    }
+}
+
+impl Drop for FakeAgent {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+/// Everything of a lab that can be seen from outside: namespaces, mounts, files, processes.
+pub(crate) fn traces(lab: &LabName) -> Vec<String> {
+    let mut traces: Vec<String> = Netns::list().unwrap();
+    traces.retain(|namespace| namespace.starts_with(&format!("{lab}.")));
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    traces.extend(mounts.lines().filter(|line| line.contains(&format!("/{lab}."))).map(str::to_owned));
+    let directory = Path::new(LABS_DIR).join(lab.as_str());
+    traces.extend(directory.exists().then(|| directory.display().to_string()));
+    traces.extend(fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let environment = fs::read_to_string(entry.path().join("environ")).ok()?;
+        let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        let ours = environment.contains(&format!("WEFT_TEST_LAB={lab}\0"))
+            || command.contains(&format!("{}/", directory.display()));
+        ours.then(|| format!("process {}: {command}", entry.path().display()))
+    }));
+    traces
+}
