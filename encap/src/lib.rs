@@ -6,13 +6,18 @@
 
 mod bytes;
 mod flow;
+pub mod geneve;
 pub mod inner;
 mod mac;
+pub mod mtu;
 mod offload;
+mod tunnel;
 mod vni;
+pub mod vxlan;
 
 pub use flow::FlowHash;
 pub use inner::{ArpView, Inner, InnerError, Ipv4View, Ipv6View, Network};
 pub use mac::{MacAddr, MacAddrError};
 pub use offload::{Checksum, Gso, GsoKind, Offload, OffloadError, VIRTIO_NET_HDR_LEN};
+pub use tunnel::{DecapError, Encapsulation, EncapsulationError, TunnelHeader};
 pub use vni::{Vni, VniError};

@@ -1,0 +1,88 @@
+//! How much of an underlay's MTU is left for a pod.
+//!
+//! All lengths are bytes. An MTU counts from the IP header on, without Ethernet.
+
+use crate::Encapsulation;
+
+/// Inner Ethernet header, which travels inside the tunnel.
+pub const INNER_ETHERNET: u16 = 14;
+/// One VLAN tag of an inner frame: an MTU that must leave room for it is smaller by this.
+pub const INNER_TAG: u16 = 4;
+/// Outer UDP header.
+pub const OUTER_UDP: u16 = 8;
+/// Outer IPv4 header, without options.
+pub const OUTER_IPV4: u16 = 20;
+/// Outer IPv6 header, without extension headers.
+pub const OUTER_IPV6: u16 = 40;
+/// The smallest MTU an IPv4 link may have (RFC 791 section 3.2).
+pub const MIN_IPV4: u16 = 68;
+/// The smallest MTU an IPv6 link may have (RFC 8200 section 5).
+pub const MIN_IPV6: u16 = 1280;
+
+/// Bytes between the underlay's MTU and the pod's: 50 for VXLAN over IPv4, 70 over IPv6. `options_len`, 0 to
+/// 252, is what the tunnel header carries besides its fixed part.
+#[must_use]
+pub const fn overhead(encapsulation: Encapsulation, outer_is_ipv6: bool, options_len: u16) -> u16 {
+    let outer_ip = if outer_is_ipv6 { OUTER_IPV6 } else { OUTER_IPV4 };
+    let tunnel: u16 = match encapsulation {
+        Encapsulation::Vxlan | Encapsulation::Geneve => 8,
+    };
+    (INNER_ETHERNET + tunnel + OUTER_UDP + outer_ip).saturating_add(options_len)
+}
+
+/// The pod's MTU over an underlay; none if less than [`MIN_IPV4`] is left.
+#[must_use]
+pub const fn pod_mtu(underlay_mtu: u16, overhead: u16) -> Option<u16> {
+    match underlay_mtu.checked_sub(overhead) {
+        Some(mtu) if mtu >= MIN_IPV4 => Some(mtu),
+        Some(_) | None => None,
+    }
+}
+
+/// The underlay's MTU that a pod's MTU needs; none beyond 65,535.
+#[must_use]
+pub const fn underlay_mtu(pod_mtu: u16, overhead: u16) -> Option<u16> {
+    pod_mtu.checked_add(overhead)
+}
+
+/// Whether IPv6 can run on a link of this MTU.
+#[must_use]
+pub const fn carries_ipv6(mtu: u16) -> bool {
+    mtu >= MIN_IPV6
+}
+
+/// The longest inner frame, Ethernet header included, whose outer IP packet is still at most 65,535 bytes: a
+/// superframe beyond this must be split first.
+#[must_use]
+pub const fn max_inner_frame(overhead: u16) -> u16 {
+    u16::MAX - overhead.saturating_sub(INNER_ETHERNET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overhead_is_70_on_ipv6() {
+        assert_eq!(overhead(Encapsulation::Vxlan, false, 0), 50);
+        assert_eq!(overhead(Encapsulation::Vxlan, true, 0), 70);
+        assert_eq!(overhead(Encapsulation::Geneve, false, 0), 50);
+        assert_eq!(overhead(Encapsulation::Geneve, true, 12), 82);
+    }
+
+    #[test]
+    fn mtu_goes_both_ways() {
+        assert_eq!(pod_mtu(1500, 50), Some(1450));
+        assert_eq!(underlay_mtu(1450, 50), Some(1500));
+        assert_eq!(pod_mtu(118, 50), Some(68));
+        assert_eq!(pod_mtu(117, 50), None);
+        assert_eq!(pod_mtu(40, 50), None);
+        assert_eq!(underlay_mtu(65_500, 50), None);
+        assert!(!carries_ipv6(1279));
+    }
+
+    #[test]
+    fn the_longest_frame_fills_the_outer_packet() {
+        assert_eq!(max_inner_frame(50), 65_535 - 20 - 8 - 8);
+    }
+}
