@@ -5,19 +5,25 @@
 #![warn(clippy::wildcard_enum_match_arm, clippy::cast_possible_truncation)]
 
 mod bytes;
+pub mod checksum;
 mod flow;
 pub mod geneve;
 pub mod inner;
+pub mod l4;
 mod mac;
 pub mod mtu;
 mod offload;
+pub mod outer;
 mod tunnel;
 mod vni;
 pub mod vxlan;
 
+pub use checksum::ChecksumError;
 pub use flow::FlowHash;
 pub use inner::{ArpView, Inner, InnerError, Ipv4View, Ipv6View, Network};
+pub use l4::{L4, L4Error};
 pub use mac::{MacAddr, MacAddrError};
 pub use offload::{Checksum, Gso, GsoKind, Offload, OffloadError, VIRTIO_NET_HDR_LEN};
+pub use outer::{Outer, OuterError};
 pub use tunnel::{DecapError, Encapsulation, EncapsulationError, TunnelHeader};
 pub use vni::{Vni, VniError};

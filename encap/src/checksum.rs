@@ -1,0 +1,299 @@
+//! Internet checksums (RFC 1071).
+//!
+//! A *partial sum* is a `u32`: the one's complement sum of big-endian 16-bit words, not inverted, its carries
+//! not necessarily folded in. [`sum`] gives at most 0xffff, so that some 65,000 of them can be added with `+`
+//! before [`fold`]. A piece can be followed by another if it has an even number of bytes; the sum of a piece
+//! that starts at an odd place goes through [`at_odd_offset`] first.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::bytes::{array, put};
+use crate::l4::L4;
+use crate::{Inner, L4Error};
+
+/// Where UDP's checksum stands in its header, in bytes.
+pub const UDP_OFFSET: u16 = 6;
+/// Where TCP's checksum stands in its header, in bytes.
+pub const TCP_OFFSET: u16 = 16;
+
+/// Below this many bytes the choice of a vector variant costs more than it gains.
+const VECTOR_MIN_LEN: usize = 128;
+
+/// A checksum request that points outside the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChecksumError {
+    /// The field, or where summing starts, lies beyond the end of the frame.
+    OutOfFrame {
+        /// Where summing starts, in bytes from the start of the frame.
+        start: u16,
+        /// Where the field is, in bytes from `start`.
+        offset: u16,
+        /// Bytes of the frame.
+        have: usize,
+    },
+}
+
+/// What a frame's TCP or UDP checksum is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// It covers header and payload correctly.
+    Right,
+    /// It does not.
+    Wrong,
+    /// UDP without a checksum (the field is zero).
+    Absent,
+}
+
+/// The partial sum of some bytes, at most 0xffff. An odd last byte counts as the high half of a word.
+#[inline]
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if bytes.len() >= VECTOR_MIN_LEN && is_x86_feature_detected!("avx2") {
+        #[expect(unsafe_code, reason = "a function for a processor feature can only be called so")]
+        // SAFETY: the processor has AVX2, the line above asked it.
+        return unsafe { sum_avx2(bytes) };
+    }
+    sum_anywhere(bytes)
+}
+
+/// The partial sum of a piece that starts at an odd place.
+#[inline]
+#[must_use]
+pub const fn at_odd_offset(partial: u32) -> u32 {
+    fold(partial).swap_bytes() as u32
+}
+
+/// The 16-bit one's complement sum of a partial sum, not inverted: what a field holds that is not filled yet.
+#[inline]
+#[must_use]
+pub const fn fold(partial: u32) -> u16 {
+    let once = (partial & 0xffff) + (partial >> 16);
+    let twice = (once & 0xffff) + (once >> 16);
+    (twice & 0xffff) as u16
+}
+
+/// The value of a checksum field: folded and inverted.
+#[inline]
+#[must_use]
+pub const fn finish(partial: u32) -> u16 {
+    !fold(partial)
+}
+
+/// The value of UDP's checksum field: zero would mean "none", so that it is sent as 0xffff (RFC 768).
+#[inline]
+#[must_use]
+pub const fn finish_udp(partial: u32) -> u16 {
+    match finish(partial) {
+        0 => 0xffff,
+        value => value,
+    }
+}
+
+/// The partial sum of the IPv4 pseudo-header (RFC 9293 section 3.1). `l4_len`: bytes of L4 header and payload.
+#[inline]
+#[must_use]
+pub fn pseudo_header_v4(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, l4_len: u16) -> u32 {
+    let (src, dst) = (src.to_bits(), dst.to_bits());
+    (src >> 16) + (src & 0xffff) + (dst >> 16) + (dst & 0xffff) + u32::from(protocol) + u32::from(l4_len)
+}
+
+/// The partial sum of the IPv6 pseudo-header (RFC 8200 section 8.1). `l4_len`: bytes of L4 header and payload.
+#[inline]
+#[must_use]
+pub fn pseudo_header_v6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, l4_len: u16) -> u32 {
+    sum(&src.octets()) + sum(&dst.octets()) + u32::from(protocol) + u32::from(l4_len)
+}
+
+/// Fills the checksum of a frame that asks for it (`VIRTIO_NET_HDR_F_NEEDS_CSUM`), in place.
+///
+/// The field must hold the folded pseudo-header sum, as a pod's TAP delivers it; everything from `start` to the
+/// end of the frame is summed. An `offset` of 6 is taken for UDP, where a result of zero becomes 0xffff.
+///
+/// # Errors
+/// [`ChecksumError::OutOfFrame`]; the frame is unchanged.
+pub fn complete(frame: &mut [u8], start: u16, offset: u16) -> Result<(), ChecksumError> {
+    let error = ChecksumError::OutOfFrame { start, offset, have: frame.len() };
+    let covered = frame.get_mut(usize::from(start)..).ok_or(error)?;
+    let at = usize::from(offset);
+    if at + 2 > covered.len() {
+        return Err(error);
+    }
+    let partial = sum(covered);
+    let value = if offset == UDP_OFFSET { finish_udp(partial) } else { finish(partial) };
+    put(covered, at, value.to_be_bytes());
+    Ok(())
+}
+
+/// Checks the TCP or UDP checksum of a frame. Padding after the IP packet does not count.
+///
+/// # Errors
+/// [`L4Error`] where there is nothing to check: not TCP or UDP, a fragment, malformed, or source-routed.
+#[inline]
+pub fn verify(inner: &Inner<'_>) -> Result<Verified, L4Error> {
+    let l4 = L4::of(inner)?;
+    Ok(l4.verify(inner.bytes))
+}
+
+/// Whether an IPv4 header's checksum is right; false if the header is cut off.
+#[inline]
+#[must_use]
+pub fn ipv4_header_is_right(header: &[u8]) -> bool {
+    match array::<20>(header, 0) {
+        Some(fixed) if header.len() == fixed.len() => fold(sum_20(fixed)) == 0xffff,
+        Some(_) => fold(sum(header)) == 0xffff,
+        None => false,
+    }
+}
+
+/// The sum of an IPv4 header without options.
+#[inline]
+fn sum_20(header: &[u8; 20]) -> u32 {
+    let (words, _) = header.as_chunks::<4>();
+    let wide: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
+    fold_wide(wide)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sum_avx2(bytes: &[u8]) -> u32 {
+    sum_anywhere(bytes)
+}
+
+/// One source for every processor: the compiler makes vectors of the inner loop, as wide as it may.
+#[inline(always)]
+fn sum_anywhere(bytes: &[u8]) -> u32 {
+    const BLOCK: usize = 64;
+    const LOW: u64 = 0xffff_ffff;
+    let mut total: u64 = 0;
+    let mut rest = bytes;
+    if bytes.len() >= BLOCK {
+        let (blocks, behind) = bytes.as_chunks::<BLOCK>();
+        rest = behind;
+        let mut low = [0u64; BLOCK / 8];
+        let mut high = [0u64; BLOCK / 8];
+        for block in blocks {
+            let (words, _) = block.as_chunks::<8>();
+            for ((low, high), word) in low.iter_mut().zip(&mut high).zip(words) {
+                let word = u64::from_ne_bytes(*word);
+                *low += word & LOW;
+                *high += word >> 32;
+            }
+        }
+        total = low.iter().sum::<u64>() + high.iter().sum::<u64>();
+    }
+    let (words, tail) = rest.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_ne_bytes(*word);
+        total += (word & LOW) + (word >> 32);
+    }
+    if !tail.is_empty() {
+        let mut last = [0; 8];
+        for (to, from) in last.iter_mut().zip(tail) {
+            *to = *from;
+        }
+        let word = u64::from_ne_bytes(last);
+        total += (word & LOW) + (word >> 32);
+    }
+    u32::from(u16::from_be(fold(fold_wide(total))))
+}
+
+/// Folds 64 bits so far that no more than 17 are left.
+#[inline(always)]
+const fn fold_wide(total: u64) -> u32 {
+    let once = (total & 0xffff_ffff) + (total >> 32);
+    let twice = (once & 0xffff) + (once >> 16 & 0xffff) + (once >> 32);
+    (((twice & 0xffff) + (twice >> 16)) & 0x1_ffff) as u32
+}
+
+impl fmt::Display for ChecksumError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::OutOfFrame { start, offset, have } = self;
+        write!(f, "checksum field at {start}+{offset} in a frame of {have} bytes")
+    }
+}
+
+impl std::error::Error for ChecksumError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(bytes: &[u8]) -> u16 {
+        let mut total = 0u64;
+        for pair in bytes.chunks(2) {
+            total += u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
+        }
+        while total > 0xffff {
+            total = (total & 0xffff) + (total >> 16);
+        }
+        u16::try_from(total).unwrap()
+    }
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn sums_like_the_definition_at_every_length_and_alignment() {
+        let bytes = noise(700);
+        for start in 0..9 {
+            for end in start..bytes.len() {
+                assert_eq!(fold(sum(&bytes[start..end])), plain(&bytes[start..end]), "{start}..{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_vector_variant_agrees_with_the_portable_one() {
+        let bytes = noise(4096);
+        for len in VECTOR_MIN_LEN..bytes.len() {
+            assert_eq!(sum(&bytes[..len]), sum_anywhere(&bytes[..len]), "{len}");
+        }
+        assert_eq!(sum(&[0xff; 65_536]), 0xffff);
+        assert_eq!(sum(&[]), 0);
+    }
+
+    #[test]
+    fn pieces_compose() {
+        let bytes = noise(301);
+        let whole = fold(sum(&bytes));
+        for cut in 0..bytes.len() {
+            let (a, b) = bytes.split_at(cut);
+            let second = if cut % 2 == 0 { sum(b) } else { at_odd_offset(sum(b)) };
+            assert_eq!(fold(sum(a) + second), whole, "{cut}");
+        }
+    }
+
+    #[test]
+    fn rfc_1071_example() {
+        assert_eq!(fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
+    }
+
+    #[test]
+    fn complete_fills_the_field_or_refuses() {
+        let mut frame = [0xaa, 0xaa, 0, 1, 0xf2, 3, 0xf4, 0xf5, 0, 0];
+        assert_eq!(complete(&mut frame, 2, 6), Ok(()));
+        assert_eq!(frame[8..], finish(sum(&[0, 1, 0xf2, 3, 0xf4, 0xf5])).to_be_bytes());
+        for (start, offset) in [(2, 7), (10, 0), (11, 0), (9, 0), (0xffff, 0xffff)] {
+            let before = frame;
+            assert_eq!(complete(&mut frame, start, offset), Err(ChecksumError::OutOfFrame { start, offset, have: 10 }));
+            assert_eq!(frame, before);
+        }
+    }
+
+    #[test]
+    fn udp_is_never_sent_with_a_zero_checksum() {
+        let mut frame = [0xff, 0xff, 0, 0, 0, 0, 0, 0];
+        complete(&mut frame, 0, UDP_OFFSET).unwrap();
+        assert_eq!(frame[6..], [0xff, 0xff]);
+        complete(&mut frame[..6], 0, 4).unwrap();
+        assert_eq!(frame[4..6], [0, 0]);
+    }
+}
