@@ -1,7 +1,7 @@
 //! Wire formats of the overlay: pure, without I/O, clock or threads.
 //!
 //! What comes from the wire or from a pod is untrusted: every reader returns an error or an answer, and
-//! none can panic. Nothing here allocates.
+//! none can panic. Nothing here allocates, except [`merge::Merger::with_capacity`], once.
 #![warn(clippy::wildcard_enum_match_arm, clippy::cast_possible_truncation)]
 
 mod bytes;
@@ -11,6 +11,7 @@ pub mod geneve;
 pub mod inner;
 pub mod l4;
 mod mac;
+pub mod merge;
 pub mod mtu;
 mod offload;
 pub mod outer;
@@ -24,6 +25,7 @@ pub use flow::FlowHash;
 pub use inner::{ArpView, Inner, InnerError, Ipv4View, Ipv6View, Network};
 pub use l4::{L4, L4Error};
 pub use mac::{MacAddr, MacAddrError};
+pub use merge::{Group, Merger, MergerFull};
 pub use offload::{Checksum, Gso, GsoKind, Offload, OffloadError, VIRTIO_NET_HDR_LEN};
 pub use outer::{Outer, OuterError};
 pub use split::{SplitError, Splitter};

@@ -1,0 +1,364 @@
+//! Frames of one flow into the superframe they could have come from.
+//!
+//! Scatter style: frames lie in the caller's arena and stay there; a group is rewritten headers and a list of
+//! ranges. Groups come out in the order in which their first frames came in, and within a flow (egress, addresses,
+//! protocol, ports) no frame ever passes another: a frame that cannot join its flow's open group closes it.
+//!
+//! TCP merges when everything but length, IPv4 identification, sequence number, PSH and checksums is equal
+//! byte for byte, flags are ACK or ACK and PSH, and sequence numbers adjoin; UDP when the same holds for its headers.
+//! Segments have the size of the first; a shorter one, or PSH, is the last. IPv4 identification goes up by one
+//! each time, or stays the same under DF. Every checksum is verified unless the carrier vouches for it
+//! ([`Checksum::Valid`]): a frame with a wrong one stays alone with the Offload it came with, so that nothing is
+//! repaired that was damaged. IP options, extension headers, fragments, frames without payload, UDP without a
+//! checksum, and frames with an Offload to carry out stay alone.
+
+mod candidate;
+mod flows;
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::bytes::{len16, put};
+use crate::checksum;
+use crate::inner::IPV6_LEN;
+use crate::{Checksum, Gso, GsoKind, Offload};
+use candidate::{Candidate, Class, classify};
+use flows::{Flows, NONE};
+
+/// Frames in one group (Linux takes no more from `UDP_GRO`, and 64 KiB hold no more at usual sizes).
+pub const MAX_SEGMENTS: usize = 64;
+/// Bytes of a merged packet, IP header included.
+pub const MAX_PACKET_LEN: usize = 65_535;
+/// Bytes that [`Group::finish`] writes at most: Ethernet, two tags, IPv6, and TCP with all options.
+pub const MAX_HEADER_LEN: usize = 14 + 8 + 40 + 60;
+
+/// The most frames a merger can be made for.
+pub const MAX_CAPACITY: usize = 1 << 16;
+
+/// Merges one batch of frames at a time.
+#[derive(Debug)]
+pub struct Merger {
+    frames: Vec<Frame>,
+    groups: Vec<State>,
+    flows: Flows,
+    capacity: usize,
+}
+
+/// One outcome: several frames as one, or a frame by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'a> {
+    merger: &'a Merger,
+    state: &'a State,
+}
+
+/// The merger holds as many frames as it was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergerFull {
+    /// How many that is.
+    pub capacity: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    start: u32,
+    end: u32,
+    /// The next frame of the group.
+    next: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    egress: u32,
+    offload: Offload,
+    first: u32,
+    last: u32,
+    count: usize,
+    /// Of the first frame, where it may merge.
+    candidate: Option<Candidate>,
+    /// Payload bytes of all frames.
+    payload: usize,
+    /// By how much the IPv4 identification grows: known from the second frame on.
+    step: Option<u16>,
+    push: bool,
+}
+
+impl Merger {
+    /// Makes room for that many frames, once and for all.
+    #[must_use]
+    pub fn with_capacity(frames: usize) -> Self {
+        let capacity = frames.min(MAX_CAPACITY);
+        Self {
+            frames: Vec::with_capacity(capacity),
+            groups: Vec::with_capacity(capacity),
+            flows: Flows::for_frames(capacity),
+            capacity,
+        }
+    }
+
+    /// Offers one frame, which lies at `arena[range]` and is bound for `egress`, any number that stands for one
+    /// way out. The arena must be the same at each call and at [`Group::finish`]. Frames which cannot merge are
+    /// kept all the same, as groups of one.
+    ///
+    /// # Errors
+    /// [`MergerFull`]: take the groups, [`Self::clear`], and offer it again.
+    pub fn push(&mut self, arena: &[u8], range: Range<usize>, egress: u32, offload: Offload) -> Result<(), MergerFull> {
+        if self.frames.len() >= self.capacity {
+            return Err(MergerFull { capacity: self.capacity });
+        }
+        let bytes = arena.get(range.clone()).unwrap_or_default();
+        let frame = Frame { start: offset(range.start), end: offset(range.end), next: NONE };
+        match classify(bytes, egress, &offload) {
+            Class::Stranger => {
+                self.open(frame, egress, offload, None);
+            }
+            Class::Fragment { pair } => {
+                self.flows.close_pair(pair);
+                self.open(frame, egress, offload, None);
+            }
+            Class::Barrier { flow } => {
+                self.flows.close(flow);
+                self.open(frame, egress, offload, None);
+            }
+            Class::Candidate { flow, pair, candidate } => {
+                let group = self.flows.find(flow);
+                let group = match self.join(group, arena, bytes, egress, &candidate) {
+                    Join::Open => {
+                        self.append(group, frame, &candidate);
+                        group
+                    }
+                    Join::Last => {
+                        self.append(group, frame, &candidate);
+                        NONE
+                    }
+                    Join::Damaged => {
+                        self.open(frame, egress, offload, None);
+                        NONE
+                    }
+                    Join::Never => {
+                        let group = self.open(frame, egress, offload, Some(candidate));
+                        if candidate.push { NONE } else { group }
+                    }
+                };
+                self.flows.set(flow, pair, group);
+            }
+        }
+        Ok(())
+    }
+
+    /// The outcome so far, in the order in which each group's first frame came in.
+    pub fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        self.groups.iter().map(|state| Group { merger: self, state })
+    }
+
+    /// How many frames were offered since the last [`Self::clear`].
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether no frame was offered since the last [`Self::clear`].
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Forgets all frames; the room stays.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.groups.clear();
+        self.flows.clear();
+    }
+
+    #[inline]
+    fn join(&self, group: u32, arena: &[u8], bytes: &[u8], egress: u32, candidate: &Candidate) -> Join {
+        let Some(state) = self.groups.get(group as usize) else { return Join::Never };
+        let Some(first) = state.candidate else { return Join::Never };
+        let Some(first_bytes) = self.frames.get(state.first as usize).and_then(|frame| arena.get(frame.range())) else {
+            return Join::Never;
+        };
+        let (size, len) = (first.l4.payload_len(), candidate.l4.payload_len());
+        let packet_len = first.l4.payload - first.l4.l3 + state.payload + len;
+        let agrees = state.egress == egress
+            && len <= size
+            && state.count < MAX_SEGMENTS
+            && packet_len <= MAX_PACKET_LEN
+            && (!first.l4.tcp || candidate.sequence == first.sequence.wrapping_add(offset(state.payload)))
+            && state.next_step(&first, candidate).is_some()
+            && first.headers_agree(first_bytes, candidate, bytes);
+        if !agrees {
+            return Join::Never;
+        }
+        if !candidate.is_right(bytes) {
+            return Join::Damaged;
+        }
+        if state.count == 1 && !first.is_right(first_bytes) {
+            return Join::Never;
+        }
+        if candidate.push || len < size { Join::Last } else { Join::Open }
+    }
+
+    fn append(&mut self, group: u32, frame: Frame, candidate: &Candidate) {
+        let index = offset(self.frames.len());
+        let Some(state) = self.groups.get_mut(group as usize) else { return };
+        if let Some(last) = self.frames.get_mut(state.last as usize) {
+            last.next = index;
+        }
+        state.step = state.candidate.and_then(|first| state.next_step(&first, candidate));
+        state.last = index;
+        state.count += 1;
+        state.payload += candidate.l4.payload_len();
+        state.push = candidate.push;
+        self.frames.push(frame);
+    }
+
+    fn open(&mut self, frame: Frame, egress: u32, offload: Offload, candidate: Option<Candidate>) -> u32 {
+        let (index, group) = (offset(self.frames.len()), offset(self.groups.len()));
+        self.frames.push(frame);
+        self.groups.push(State {
+            egress,
+            offload,
+            first: index,
+            last: index,
+            count: 1,
+            payload: candidate.map_or(0, |candidate| candidate.l4.payload_len()),
+            candidate,
+            step: None,
+            push: false,
+        });
+        group
+    }
+}
+
+/// What becomes of a frame that meets its flow's open group.
+enum Join {
+    /// It joins, and the next may.
+    Open,
+    /// It joins as the last.
+    Last,
+    /// It would fit, but its checksum is wrong.
+    Damaged,
+    /// It does not join.
+    Never,
+}
+
+impl State {
+    /// The step of IPv4 identifications if this frame comes next; none if it breaks the rule.
+    #[inline]
+    fn next_step(&self, first: &Candidate, next: &Candidate) -> Option<u16> {
+        let advance = next.identification.wrapping_sub(first.identification);
+        match self.step {
+            Some(step) => (advance == step.wrapping_mul(len16(self.count))).then_some(step),
+            None => (advance == 1 || advance == 0 && first.dont_fragment).then_some(advance),
+        }
+    }
+
+    fn merged(&self) -> Option<&Candidate> {
+        self.candidate.as_ref().filter(|_| self.count > 1)
+    }
+}
+
+impl Frame {
+    #[inline]
+    const fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+impl<'a> Group<'a> {
+    /// The way out that its frames were offered for.
+    #[must_use]
+    pub const fn egress(&self) -> u32 {
+        self.state.egress
+    }
+
+    /// How many frames became one; 1 for a frame by itself.
+    #[must_use]
+    pub const fn frames(&self) -> usize {
+        self.state.count
+    }
+
+    /// Bytes of the frame to be sent.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self.state.merged() {
+            Some(first) => first.l4.payload + self.state.payload,
+            None => self.pieces().map(|piece| piece.len()).sum(),
+        }
+    }
+
+    /// Whether there is not a single byte to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes the headers of a merged frame and returns their length, with the Offload to send it with. A frame by
+    /// itself needs none: it returns 0 and the Offload it came with.
+    ///
+    /// # Panics
+    /// If `headers` is too short; [`MAX_HEADER_LEN`] bytes always do.
+    pub fn finish(&self, arena: &[u8], headers: &mut [u8]) -> (usize, Offload) {
+        let first_bytes = self.merger.frames.get(self.state.first as usize).and_then(|frame| arena.get(frame.range()));
+        let (Some(Candidate { l4, .. }), Some(bytes)) = (self.state.merged(), first_bytes) else {
+            return (0, self.state.offload);
+        };
+        let headers = &mut headers[..l4.payload];
+        headers.copy_from_slice(&bytes[..l4.payload]);
+        let l4_len = l4.payload - l4.start + self.state.payload;
+        let total = l4.start - l4.l3 + l4_len;
+        if l4.ipv6 {
+            put(headers, l4.l3 + 4, len16(total - IPV6_LEN).to_be_bytes());
+        } else {
+            put(headers, l4.l3 + 2, len16(total).to_be_bytes());
+            put(headers, l4.l3 + 10, [0, 0]);
+            let value = checksum::finish(checksum::sum(&headers[l4.l3..l4.start]));
+            put(headers, l4.l3 + 10, value.to_be_bytes());
+        }
+        if !l4.tcp {
+            put(headers, l4.start + 4, len16(l4_len).to_be_bytes());
+        } else if self.state.push {
+            headers[l4.start + 13] |= candidate::PSH;
+        }
+        let partial = checksum::fold(l4.pseudo_header(len16(l4_len)));
+        put(headers, l4.start + usize::from(l4.checksum_offset()), partial.to_be_bytes());
+
+        let kind = match (l4.tcp, l4.ipv6) {
+            (true, false) => GsoKind::Tcp4,
+            (true, true) => GsoKind::Tcp6,
+            (false, _) => GsoKind::Udp,
+        };
+        let gso = Gso { kind, size: len16(l4.payload_len()), header_len: len16(l4.payload), ecn: false };
+        let checksum = Checksum::Needed { start: len16(l4.start), offset: l4.checksum_offset() };
+        (l4.payload, Offload { checksum, gso: Some(gso) })
+    }
+
+    /// The arena ranges to send after the headers: payloads, or the whole frame if it is by itself.
+    pub fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<'a> {
+        let frames = &self.merger.frames;
+        let merged = self.state.merged().map(|first| (first.l4.payload, first.l4.payload_len()));
+        let (mut next, mut left) = (self.state.first, self.state.payload);
+        std::iter::from_fn(move || {
+            let frame = *frames.get(next as usize)?;
+            next = frame.next;
+            let Some((header_len, size)) = merged else { return Some(frame.range()) };
+            let start = frame.start as usize + header_len;
+            let len = size.min(left);
+            left -= len;
+            Some(start..start + len)
+        })
+    }
+}
+
+/// An arena is far shorter than 4 GiB; a frame beyond that could not be found again, and is kept as empty.
+#[inline]
+fn offset(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+impl fmt::Display for MergerFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "merger holds {} frames already", self.capacity)
+    }
+}
+
+impl std::error::Error for MergerFull {}
