@@ -1,0 +1,4 @@
+//! The crate seen from outside, against plain references and an independent dissector.
+
+mod packet;
+mod smoke;
