@@ -1,1 +1,18 @@
 //! The data plane: workers, ports, underlays, counters.
+//!
+//! A frame's way: [`port`] reads it, `worker` has it decided, `egress` queues its copies, [`underlay`] or
+//! [`port`] sends them.
+
+pub mod counters;
+mod egress;
+pub mod gather;
+pub mod port;
+mod ports;
+mod runtime;
+mod switch;
+mod sys;
+pub mod underlay;
+mod worker;
+
+pub use runtime::PortGone;
+pub use switch::{Options, StartError, Switch};

@@ -1,0 +1,112 @@
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::{API_VERSION, Query, Reply, Request, Response, Versioned};
+
+/// Name of the agent's socket in its run directory.
+pub const SOCKET_NAME: &str = "agent.sock";
+/// How long the agent may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the agent gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no agent answers at {path}: start one with `weft agent --config FILE`, or name a lab's node with `--node LAB.NODE`")]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket belongs to somebody else.
+    #[error("{path} may not be opened by this user: the agent answers its own user and root")]
+    NotAllowed {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The agent speaks another version.
+    #[error("the agent at {path} speaks version {agent} of the local API and this program version {own}: use the program that was installed with the agent")]
+    Version {
+        /// The socket.
+        path: PathBuf,
+        /// The agent's version.
+        agent: u32,
+        /// Ours.
+        own: u32,
+    },
+    /// The agent refused the request.
+    #[error("the agent refused: {message}")]
+    Refused {
+        /// What it said.
+        message: String,
+    },
+    /// The conversation broke.
+    #[error("talking to the agent at {path}: {source}")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// A connection to an agent.
+pub struct Client {
+    path: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the agent whose run directory this is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn connect(run_dir: &Path) -> Result<Self, ClientError> {
+        let path = run_dir.join(SOCKET_NAME);
+        let open = || -> io::Result<UnixStream> {
+            let stream = UnixStream::connect(&path)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            Ok(stream)
+        };
+        match open() {
+            Ok(stream) => Ok(Self { path, stream: BufReader::new(stream) }),
+            Err(source) => Err(match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning { path },
+                io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path },
+                _ => ClientError::Io { path, source },
+            }),
+        }
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask(&mut self, query: Query) -> Result<Reply, ClientError> {
+        let path = self.path.clone();
+        let broken = |source| ClientError::Io { path: path.clone(), source };
+        let line = self.exchange(&Request { api: API_VERSION, query }).map_err(broken)?;
+        let garbled = |error: serde_json::Error| broken(error.into());
+        let Versioned { api } = serde_json::from_str(&line).map_err(garbled)?;
+        if api != API_VERSION {
+            return Err(ClientError::Version { path, agent: api, own: API_VERSION });
+        }
+        match serde_json::from_str::<Response>(&line).map_err(garbled)?.reply {
+            Reply::Error { message } => Err(ClientError::Refused { message }),
+            reply => Ok(reply),
+        }
+    }
+
+    fn exchange(&mut self, request: &Request) -> io::Result<String> {
+        let mut line = serde_json::to_string(request)?;
+        line.push('\n');
+        self.stream.get_mut().write_all(line.as_bytes())?;
+        line.clear();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line)
+    }
+}

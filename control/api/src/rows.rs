@@ -1,0 +1,166 @@
+//! The rows of the replies. Their fields are what `--json` prints, and stay.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The agent as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Status {
+    /// Name of the node.
+    pub node: String,
+    /// Version of the agent.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// How tunnel packets travel.
+    pub underlay: UnderlayStatus,
+    /// Threads that forward frames.
+    pub workers: usize,
+    /// Ports by state: all of them, and those that are lost.
+    pub ports: usize,
+    /// Ports whose device is gone.
+    pub ports_lost: usize,
+    /// VTEPs known.
+    pub vteps: usize,
+    /// Virtual networks on this node.
+    pub vnis: Vec<u32>,
+    /// Learned MACs.
+    pub fdb_entries: u32,
+    /// Learned MACs at most.
+    pub fdb_capacity: u32,
+    /// Seconds after which a silent MAC is forgotten.
+    pub fdb_ageing_seconds: u32,
+    /// Which counting law does not hold, if one does not. While frames are under way the sums may differ by
+    /// the frames of one turn.
+    pub law_broken: Option<String>,
+}
+
+/// How tunnel packets travel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct UnderlayStatus {
+    /// The level in use: `socket+offload` or `socket`.
+    pub level: String,
+    /// Why it is not a better one.
+    pub reason: Option<String>,
+    /// This node's VTEP addresses.
+    pub addresses: Vec<String>,
+    /// UDP ports with what they are for.
+    pub listen: Vec<String>,
+    /// MTU of the underlay in bytes.
+    pub mtu: u16,
+}
+
+/// What went through one port or to and from one VTEP; rx and tx as the switch sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Link {
+    /// Frames that entered here.
+    pub rx_frames: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames that left here.
+    pub tx_frames: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames that entered here and were dropped, and copies that should have left here and did not.
+    pub drops: u64,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct PortRow {
+    /// Its name on this node.
+    pub name: String,
+    /// Its virtual network.
+    pub vni: u32,
+    /// The device in the pod.
+    pub interface: String,
+    /// The pod's network namespace.
+    pub netns: String,
+    /// Its own MAC.
+    pub mac: String,
+    /// Its addresses with prefix lengths.
+    pub addresses: Vec<String>,
+    /// Its MTU in bytes.
+    pub mtu: u16,
+    /// `bound` or `learning`.
+    pub mode: String,
+    /// `forwarding`, or `lost: ` and why.
+    pub state: String,
+    /// Whether the device does UDP superframes.
+    pub udp_superframes: bool,
+    /// MACs learned behind it.
+    pub learned: u32,
+    /// What went through it.
+    #[serde(flatten)]
+    pub link: Link,
+    /// Frames that the kernel dropped because the device's queue was full before we read it.
+    pub kernel_tx_dropped: Option<u64>,
+}
+
+/// One VTEP.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct VtepRow {
+    /// Its address.
+    pub address: String,
+    /// UDP destination port.
+    pub port: u16,
+    /// `vxlan` or `geneve`.
+    pub encapsulation: String,
+    /// `managed` or `foreign`.
+    pub kind: String,
+    /// Longest inner IP packet that fits through the tunnel to it, in bytes.
+    pub pod_mtu: u16,
+    /// The virtual networks it takes part in.
+    pub vnis: Vec<u32>,
+    /// MACs learned behind it.
+    pub learned: u32,
+    /// What went to and came from it.
+    #[serde(flatten)]
+    pub link: Link,
+}
+
+/// One MAC.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub struct FdbRow {
+    /// Its virtual network.
+    pub vni: u32,
+    /// The MAC.
+    pub mac: String,
+    /// `port` or `vtep`.
+    pub attachment: String,
+    /// The port's name or the VTEP's address.
+    pub at: String,
+    /// `static` or `learned`.
+    pub kind: String,
+    /// Seconds since it was last seen; none for a static one.
+    pub age_seconds: Option<u32>,
+}
+
+/// One drop reason.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct DropRow {
+    /// Its name.
+    pub reason: String,
+    /// `verdict` for frames, `egress` for single copies of them.
+    pub stage: String,
+    /// How many.
+    pub count: u64,
+    /// What it means.
+    pub meaning: String,
+    /// What to look at or change.
+    pub hint: String,
+}
+
+/// All counters but the drops by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Counters {
+    /// Frames, copies, packets and system calls, by name.
+    pub forwarding: BTreeMap<String, u64>,
+    /// Outcomes of learning, by name.
+    pub learning: BTreeMap<String, u64>,
+    /// What the kernel dropped before or after us, by name.
+    pub kernel: BTreeMap<String, u64>,
+}

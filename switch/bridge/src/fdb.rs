@@ -1,0 +1,576 @@
+//! The learned forwarding table, shared by all workers.
+//!
+//! Theory of operation. A key is a bridge domain (16 bits) and a MAC (48 bits); it may stand in either of
+//! two buckets of eight slots. A slot is two words: the key, and a value of attachment, age stamp and
+//! version. A value without attachment is vacant, whatever its key says.
+//!
+//! Readers never wait and never write, but for one stamp a second at most: they load value, key, value,
+//! and believe what they saw if both values have the same version and attachment. A writer who gives a
+//! slot to another key first makes its value vacant under the next version, then stores the key, then
+//! the new value; so a reader who met the slot in between sees two versions and takes it for a miss, and
+//! a miss only floods.
+//!
+//! Writers do not wait either. One at a time may change keys; a learn that meets another writer is given
+//! up, and the flow's next frame offers it again. Everything is bounded: the table, the entries behind
+//! one port, and how often a MAC may move.
+
+use weft_encap::MacAddr;
+
+use crate::id::Attachment;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::tables::{DomainId, MAX_PORTS, MAX_VTEPS};
+
+/// Slots in a bucket: their keys fill one cache line.
+const BUCKET_SLOTS: usize = 8;
+/// Seconds for which a MAC that moved stays where it is.
+pub const FLAP_HOLD_SECONDS: u32 = 2;
+
+const VERSION_BITS: u32 = 12;
+const STAMP_BITS: u32 = 20;
+const VERSION_MASK: u64 = (1 << VERSION_BITS) - 1;
+const STAMP_MASK: u64 = (1 << STAMP_BITS) - 1;
+/// Ages are told apart up to this many seconds, 12 days.
+pub const MAX_AGE_SECONDS: u32 = STAMP_MASK as u32;
+
+/// Seconds on a clock that the caller moves; only differences count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds(pub u32);
+
+/// What the table knows of a MAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it was seen.
+    pub attachment: Attachment,
+    stamp: u32,
+}
+
+impl Entry {
+    /// Seconds since it was last seen.
+    #[must_use]
+    pub fn age(self, now: Seconds) -> u32 {
+        now.0.wrapping_sub(self.stamp) & MAX_AGE_SECONDS
+    }
+}
+
+/// One row of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The domain.
+    pub domain: DomainId,
+    /// The MAC.
+    pub mac: MacAddr,
+    /// Where it was seen.
+    pub attachment: Attachment,
+    /// Seconds since it was last seen.
+    pub age: u32,
+}
+
+/// Something new about a frame's source, to be applied with [`Fdb::learn`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learn {
+    /// The domain.
+    pub domain: DomainId,
+    /// The frame's source.
+    pub mac: MacAddr,
+    /// Where the frame entered.
+    pub attachment: Attachment,
+    /// Entries behind this attachment at most.
+    pub limit: u32,
+}
+
+/// What became of a [`Learn`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// A new entry.
+    New,
+    /// The entry is there and was stamped.
+    Refreshed,
+    /// The entry has another attachment now.
+    Moved,
+    /// Refused: it moved less than [`FLAP_HOLD_SECONDS`] ago.
+    Damped,
+    /// Refused: too many entries behind this attachment.
+    LimitReached,
+    /// Refused: the table, or both buckets of this key, are full.
+    Full,
+    /// Not tried: another worker is writing. The next frame brings it again.
+    Busy,
+}
+
+#[repr(align(64))]
+struct Bucket {
+    keys: [AtomicU64; BUCKET_SLOTS],
+    values: [AtomicU64; BUCKET_SLOTS],
+    moved: [AtomicU32; BUCKET_SLOTS],
+}
+
+/// The table.
+pub struct Fdb {
+    buckets: Box<[Bucket]>,
+    capacity: u32,
+    writing: AtomicBool,
+    len: AtomicU32,
+    behind_ports: Box<[AtomicU32]>,
+    behind_vteps: Box<[AtomicU32]>,
+}
+
+#[derive(Clone, Copy)]
+struct Value(u64);
+
+impl Value {
+    fn new(attachment: Attachment, now: Seconds, version: u64) -> Self {
+        let stamp = u64::from(now.0) & STAMP_MASK;
+        Self(u64::from(attachment.to_bits()) << 32 | stamp << VERSION_BITS | version & VERSION_MASK)
+    }
+
+    fn vacant(version: u64) -> Self {
+        Self(version & VERSION_MASK)
+    }
+
+    fn attachment(self) -> Option<Attachment> {
+        let bits = (self.0 >> 32) as u32;
+        (bits != 0).then(|| Attachment::from_bits(bits))
+    }
+
+    fn version(self) -> u64 {
+        self.0 & VERSION_MASK
+    }
+
+    fn entry(self) -> Option<Entry> {
+        let stamp = (self.0 >> VERSION_BITS & STAMP_MASK) as u32;
+        self.attachment().map(|attachment| Entry { attachment, stamp })
+    }
+
+    fn same_but_stamp(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !(STAMP_MASK << VERSION_BITS) == 0
+    }
+}
+
+impl Bucket {
+    fn new() -> Self {
+        Self {
+            keys: std::array::from_fn(|_| AtomicU64::new(0)),
+            values: std::array::from_fn(|_| AtomicU64::new(0)),
+            moved: std::array::from_fn(|_| AtomicU32::new(0)),
+        }
+    }
+
+    #[inline]
+    fn find(&self, key: u64) -> Option<(usize, Value)> {
+        (0..BUCKET_SLOTS).find_map(|slot| {
+            if self.keys[slot].load(Ordering::Relaxed) != key {
+                return None;
+            }
+            let before = Value(self.values[slot].load(Ordering::Acquire));
+            let seen = self.keys[slot].load(Ordering::Acquire);
+            let after = Value(self.values[slot].load(Ordering::Acquire));
+            let stable = seen == key && before.same_but_stamp(after);
+            (stable && after.attachment().is_some()).then_some((slot, after))
+        })
+    }
+
+    fn value(&self, slot: usize) -> Value {
+        Value(self.values[slot].load(Ordering::Acquire))
+    }
+
+    fn vacate(&self, slot: usize) {
+        let version = self.value(slot).version() + 1;
+        self.values[slot].store(Value::vacant(version).0, Ordering::Release);
+    }
+
+    fn vacant_slots(&self) -> impl Iterator<Item = usize> {
+        (0..BUCKET_SLOTS).filter(|slot| self.value(*slot).attachment().is_none())
+    }
+}
+
+/// Held while keys change; gives the right to write back on drop.
+struct Writing<'a>(&'a AtomicBool);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Fdb {
+    /// A table for `capacity` entries, with a quarter more slots at least, so that two full buckets of a
+    /// key stay rare. Memory: 192 bytes for each eight slots.
+    #[must_use]
+    pub fn new(capacity: u32) -> Self {
+        Self::with_limits(capacity, MAX_PORTS, MAX_VTEPS)
+    }
+
+    fn with_limits(capacity: u32, ports: usize, vteps: usize) -> Self {
+        let slots = (capacity as usize + capacity as usize / 4).next_power_of_two().max(2 * BUCKET_SLOTS);
+        let zeros = |len| (0..len).map(|_| AtomicU32::new(0)).collect();
+        Self {
+            buckets: (0..slots / BUCKET_SLOTS).map(|_| Bucket::new()).collect(),
+            capacity,
+            writing: AtomicBool::new(false),
+            len: AtomicU32::new(0),
+            behind_ports: zeros(ports),
+            behind_vteps: zeros(vteps),
+        }
+    }
+
+    /// Entries in it.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Entries that it takes.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Entries behind one port or VTEP.
+    #[must_use]
+    pub fn len_behind(&self, attachment: Attachment) -> u32 {
+        self.behind(attachment).load(Ordering::Relaxed)
+    }
+
+    /// Where a MAC was seen last. Ageing is [`Self::sweep`]'s: what it has not removed is found.
+    #[must_use]
+    #[inline]
+    pub fn lookup(&self, domain: DomainId, mac: MacAddr) -> Option<Entry> {
+        let key = key(domain, mac);
+        self.buckets_of(key).into_iter().find_map(|bucket| bucket.find(key)?.1.entry())
+    }
+
+    /// Applies what `forward` found new.
+    pub fn learn(&self, learn: &Learn, now: Seconds) -> Learned {
+        let key = key(learn.domain, learn.mac);
+        for bucket in self.buckets_of(key) {
+            if let Some((slot, value)) = bucket.find(key) {
+                if value.attachment() == Some(learn.attachment) {
+                    let stamped = Value::new(learn.attachment, now, value.version());
+                    // A loser has nothing to add: whoever won stored a stamp or another key.
+                    let _ =
+                        bucket.values[slot].compare_exchange(value.0, stamped.0, Ordering::AcqRel, Ordering::Relaxed);
+                    return Learned::Refreshed;
+                }
+                return self.relocate(bucket, slot, key, learn, now);
+            }
+        }
+        self.insert(key, learn, now)
+    }
+
+    /// Forgets what was silent for `ageing` seconds or more. Returns how many.
+    pub fn sweep(&self, now: Seconds, ageing: u32) -> u32 {
+        self.remove_if(|_, entry| entry.age(now) >= ageing)
+    }
+
+    /// Forgets all behind one port or VTEP. Returns how many.
+    pub fn purge(&self, attachment: Attachment) -> u32 {
+        self.remove_if(|_, entry| entry.attachment == attachment)
+    }
+
+    /// All entries, in no order; each is consistent, the listing as a whole is not.
+    pub fn rows(&self, now: Seconds) -> impl Iterator<Item = Row> {
+        self.buckets.iter().flat_map(move |bucket| {
+            (0..BUCKET_SLOTS).filter_map(move |slot| {
+                let key = bucket.keys[slot].load(Ordering::Acquire);
+                let (_, value) = bucket.find(key)?;
+                let entry = value.entry()?;
+                let domain = DomainId((key >> 48) as u16);
+                Some(Row { domain, mac: MacAddr::from_u64(key), attachment: entry.attachment, age: entry.age(now) })
+            })
+        })
+    }
+
+    fn relocate(&self, bucket: &Bucket, slot: usize, key: u64, learn: &Learn, now: Seconds) -> Learned {
+        let Some(_writing) = self.try_write() else { return Learned::Busy };
+        let value = bucket.value(slot);
+        let Some(old) = value.attachment() else { return Learned::Busy };
+        if bucket.keys[slot].load(Ordering::Relaxed) != key || old == learn.attachment {
+            return Learned::Busy;
+        }
+        let moved = bucket.moved[slot].load(Ordering::Relaxed);
+        if moved != 0 && now.0.wrapping_sub(moved) < FLAP_HOLD_SECONDS {
+            return Learned::Damped;
+        }
+        if self.len_behind(learn.attachment) >= learn.limit {
+            return Learned::LimitReached;
+        }
+        bucket.moved[slot].store(now.0.max(1), Ordering::Relaxed);
+        bucket.values[slot].store(Value::new(learn.attachment, now, value.version() + 1).0, Ordering::Release);
+        self.count(old, -1);
+        self.count(learn.attachment, 1);
+        Learned::Moved
+    }
+
+    fn insert(&self, key: u64, learn: &Learn, now: Seconds) -> Learned {
+        let Some(_writing) = self.try_write() else { return Learned::Busy };
+        let buckets = self.buckets_of(key);
+        if buckets.iter().any(|bucket| bucket.find(key).is_some()) {
+            return Learned::Busy;
+        }
+        if self.len() >= self.capacity {
+            return Learned::Full;
+        }
+        if self.len_behind(learn.attachment) >= learn.limit {
+            return Learned::LimitReached;
+        }
+        let [first, second] = buckets;
+        let emptier = if second.vacant_slots().count() > first.vacant_slots().count() { second } else { first };
+        let Some(slot) = emptier.vacant_slots().next() else { return Learned::Full };
+        emptier.vacate(slot);
+        emptier.keys[slot].store(key, Ordering::Release);
+        emptier.moved[slot].store(0, Ordering::Relaxed);
+        let version = emptier.value(slot).version();
+        emptier.values[slot].store(Value::new(learn.attachment, now, version).0, Ordering::Release);
+        self.len.fetch_add(1, Ordering::Relaxed);
+        self.count(learn.attachment, 1);
+        Learned::New
+    }
+
+    fn remove_if(&self, condition: impl Fn(u64, Entry) -> bool) -> u32 {
+        let mut removed = 0;
+        for bucket in &self.buckets {
+            let doomed = |slot: usize| {
+                let entry = bucket.value(slot).entry()?;
+                condition(bucket.keys[slot].load(Ordering::Relaxed), entry).then_some(entry)
+            };
+            if (0..BUCKET_SLOTS).all(|slot| doomed(slot).is_none()) {
+                continue;
+            }
+            let _writing = self.write();
+            for slot in 0..BUCKET_SLOTS {
+                if let Some(entry) = doomed(slot) {
+                    bucket.vacate(slot);
+                    self.len.fetch_sub(1, Ordering::Relaxed);
+                    self.count(entry.attachment, -1);
+                    removed += 1;
+                }
+            }
+        }
+        removed
+    }
+
+    fn try_write(&self) -> Option<Writing<'_>> {
+        let free = self.writing.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        free.is_ok().then_some(Writing(&self.writing))
+    }
+
+    /// For the control side, which may wait: workers hold the right for some nanoseconds.
+    fn write(&self) -> Writing<'_> {
+        loop {
+            if let Some(writing) = self.try_write() {
+                return writing;
+            }
+            crate::sync::yield_now();
+        }
+    }
+
+    fn behind(&self, attachment: Attachment) -> &AtomicU32 {
+        match attachment {
+            Attachment::Port(id) => &self.behind_ports[id.index()],
+            Attachment::Vtep(id) => &self.behind_vteps[id.index()],
+        }
+    }
+
+    fn count(&self, attachment: Attachment, change: i32) {
+        self.behind(attachment).fetch_add(change as u32, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn buckets_of(&self, key: u64) -> [&Bucket; 2] {
+        let hash = mix(key);
+        let mask = self.buckets.len() - 1;
+        let first = hash as usize & mask;
+        let second = (hash >> 32) as usize & mask;
+        let second = if first == second { first ^ 1 } else { second };
+        [&self.buckets[first], &self.buckets[second]]
+    }
+}
+
+impl std::fmt::Debug for Fdb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fdb").field("len", &self.len()).field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
+fn key(domain: DomainId, mac: MacAddr) -> u64 {
+    u64::from(domain.0) << 48 | mac.to_u64()
+}
+
+/// Spreads neighbouring MACs over all 64 bits by folding a full product. Unseeded: what a flood of
+/// chosen MACs can fill is bounded by the limits behind each attachment.
+#[inline]
+fn mix(key: u64) -> u64 {
+    let product = u128::from(key ^ 0x9e37_79b9_7f4a_7c15) * u128::from(0xd6e8_feb8_6659_fd93_u64);
+    (product as u64) ^ (product >> 64) as u64
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::id::{PortId, Slab, VtepId};
+
+    fn attachments() -> [Attachment; 3] {
+        let mut slab = Slab::with_capacity(4);
+        let (a, b): (PortId, PortId) = (slab.insert(()).unwrap(), slab.insert(()).unwrap());
+        let v: VtepId = slab.insert(()).unwrap();
+        [Attachment::Port(a), Attachment::Port(b), Attachment::Vtep(v)]
+    }
+
+    fn learn(mac: u64, attachment: Attachment) -> Learn {
+        Learn { domain: DomainId(3), mac: MacAddr::from_u64(mac), attachment, limit: u32::MAX }
+    }
+
+    #[test]
+    fn learns_refreshes_and_ages() {
+        let fdb = Fdb::new(64);
+        let [a, ..] = attachments();
+        let event = learn(0x0200_0000_0001, a);
+        assert_eq!(fdb.learn(&event, Seconds(10)), Learned::New);
+        assert_eq!(fdb.learn(&event, Seconds(12)), Learned::Refreshed);
+        let entry = fdb.lookup(event.domain, event.mac).unwrap();
+        assert_eq!((entry.attachment, entry.age(Seconds(15))), (a, 3));
+        assert_eq!(fdb.lookup(DomainId(4), event.mac), None);
+        assert_eq!(fdb.sweep(Seconds(310), 300), 0);
+        assert_eq!(fdb.sweep(Seconds(312), 300), 1);
+        assert_eq!(fdb.lookup(event.domain, event.mac), None);
+        assert!(fdb.is_empty());
+        assert_eq!(fdb.len_behind(a), 0);
+    }
+
+    #[test]
+    fn ages_survive_the_wrap_of_the_stamp() {
+        let fdb = Fdb::new(64);
+        let [a, ..] = attachments();
+        let event = learn(1, a);
+        fdb.learn(&event, Seconds(MAX_AGE_SECONDS - 1));
+        let entry = fdb.lookup(event.domain, event.mac).unwrap();
+        assert_eq!(entry.age(Seconds(MAX_AGE_SECONDS + 9)), 10);
+    }
+
+    #[test]
+    fn a_flapping_mac_is_damped() {
+        let fdb = Fdb::new(64);
+        let [a, b, v] = attachments();
+        assert_eq!(fdb.learn(&learn(1, a), Seconds(5)), Learned::New);
+        assert_eq!(fdb.learn(&learn(1, b), Seconds(5)), Learned::Moved);
+        assert_eq!(fdb.learn(&learn(1, v), Seconds(6)), Learned::Damped);
+        assert_eq!(fdb.learn(&learn(1, v), Seconds(5 + FLAP_HOLD_SECONDS)), Learned::Moved);
+        assert_eq!([fdb.len_behind(a), fdb.len_behind(b), fdb.len_behind(v)], [0, 0, 1]);
+    }
+
+    #[test]
+    fn limits_hold_behind_an_attachment_and_in_all() {
+        let fdb = Fdb::new(64);
+        let [a, b, _] = attachments();
+        let limited = |mac| Learn { limit: 2, ..learn(mac, a) };
+        assert_eq!(
+            [1, 2, 3].map(|mac| fdb.learn(&limited(mac), Seconds(0))),
+            [Learned::New, Learned::New, Learned::LimitReached]
+        );
+        assert_eq!(fdb.purge(a), 2);
+        let outcomes: Vec<_> = (100..200).map(|mac| fdb.learn(&learn(mac, b), Seconds(0))).collect();
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Learned::New).count(), 64);
+        assert!(outcomes[64..].iter().all(|outcome| *outcome == Learned::Full));
+        assert_eq!(fdb.rows(Seconds(0)).count(), 64);
+    }
+
+    #[test]
+    fn takes_its_capacity_in_neighbouring_and_scattered_macs() {
+        for step in [1_u64, 0x100, 0x1_0000, 0x9e37_79b9] {
+            let fdb = Fdb::new(65_536);
+            let [a, ..] = attachments();
+            let refused = (0..65_536_u64)
+                .filter(|i| fdb.learn(&learn(0x0200_0000_0000 + i * step, a), Seconds(0)) != Learned::New)
+                .count();
+            assert!(refused < 8, "step {step:#x}: {refused} of 65536 found both buckets full");
+            for i in (0..65_536_u64).step_by(97) {
+                let mac = MacAddr::from_u64(0x0200_0000_0000 + i * step);
+                let _ = fdb.lookup(DomainId(3), mac);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use crate::id::{PortId, Slab};
+    use loom::sync::Arc;
+    use loom::thread;
+
+    fn ports() -> [Attachment; 2] {
+        let mut slab = Slab::with_capacity(4);
+        let (a, b): (PortId, PortId) = (slab.insert(()).unwrap(), slab.insert(()).unwrap());
+        [Attachment::Port(a), Attachment::Port(b)]
+    }
+
+    fn learn(mac: u64, attachment: Attachment) -> Learn {
+        Learn { domain: DomainId(0), mac: MacAddr::from_u64(mac), attachment, limit: u32::MAX }
+    }
+
+    #[test]
+    fn a_reader_never_sees_another_keys_attachment() {
+        loom::model(|| {
+            let [a, b] = ports();
+            let fdb = Arc::new(Fdb::with_limits(8, 4, 4));
+            fdb.learn(&learn(1, a), Seconds(0));
+            let writer = {
+                let fdb = fdb.clone();
+                thread::spawn(move || {
+                    fdb.purge(a);
+                    for mac in 2..4 {
+                        fdb.learn(&learn(mac, b), Seconds(1));
+                    }
+                })
+            };
+            let seen = fdb.lookup(DomainId(0), MacAddr::from_u64(1));
+            assert!(seen.is_none_or(|entry| entry.attachment == a));
+            let other = fdb.lookup(DomainId(0), MacAddr::from_u64(2));
+            assert!(other.is_none_or(|entry| entry.attachment == b));
+            writer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn two_learners_never_make_two_entries() {
+        loom::model(|| {
+            let [a, b] = ports();
+            let fdb = Arc::new(Fdb::with_limits(8, 4, 4));
+            let other = {
+                let fdb = fdb.clone();
+                thread::spawn(move || fdb.learn(&learn(1, b), Seconds(0)))
+            };
+            let mine = fdb.learn(&learn(1, a), Seconds(0));
+            let theirs = other.join().unwrap();
+            assert!(mine != Learned::Busy || theirs != Learned::Busy);
+            assert_eq!(fdb.len(), 1);
+            assert_eq!(fdb.len_behind(a) + fdb.len_behind(b), 1);
+        });
+    }
+
+    #[test]
+    fn a_stamp_never_revives_a_removed_entry() {
+        loom::model(|| {
+            let [a, _] = ports();
+            let fdb = Arc::new(Fdb::with_limits(8, 4, 4));
+            fdb.learn(&learn(1, a), Seconds(0));
+            let sweeper = {
+                let fdb = fdb.clone();
+                thread::spawn(move || fdb.sweep(Seconds(400), 300))
+            };
+            let outcome = fdb.learn(&learn(1, a), Seconds(400));
+            let removed = sweeper.join().unwrap();
+            let found = fdb.lookup(DomainId(0), MacAddr::from_u64(1)).is_some();
+            assert_eq!(u32::from(found), fdb.len());
+            if removed == 0 && outcome != Learned::Busy {
+                assert!(found);
+            }
+        });
+    }
+}

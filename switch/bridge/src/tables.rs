@@ -1,0 +1,407 @@
+//! The published snapshot: everything `forward` decides by, except what was learned.
+//!
+//! The control side edits its own copy and publishes it whole; nobody changes a published one. Cloning
+//! is cheap where nothing changes: domains are shared until they are edited.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use weft_encap::{Encapsulation, MacAddr, Vni};
+
+use crate::id::{Attachment, PortId, Slab, VtepId};
+
+/// Ports on one node at most.
+pub const MAX_PORTS: usize = 4096;
+/// VTEPs that one node knows at most.
+pub const MAX_VTEPS: usize = 8192;
+/// VNIs on one node at most.
+pub const MAX_DOMAINS: usize = 4096;
+
+type Map<K, V> = HashMap<K, V, FixedState>;
+type Set<T> = HashSet<T, FixedState>;
+
+/// What a port may send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortMode {
+    /// Only its own MAC, and only its own addresses unless there are none.
+    Bound {
+        /// Addresses it may send from, besides the unspecified one and its link-local one.
+        addresses: Vec<IpAddr>,
+    },
+    /// Any MAC; what is behind it is learned.
+    Learning {
+        /// MACs learned behind it at most.
+        limit: u32,
+    },
+}
+
+/// A pod's or the host's device.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Name on this node.
+    pub name: String,
+    /// The virtual network it belongs to.
+    pub vni: Vni,
+    /// Its own MAC.
+    pub mac: MacAddr,
+    /// Longest IP packet it sends or receives, in bytes.
+    pub mtu: u16,
+    /// What it may send.
+    pub mode: PortMode,
+}
+
+/// Whether a VTEP's state reaches us through the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VtepKind {
+    /// All behind it is published; nothing is learned from its frames.
+    Managed,
+    /// Flooded to and learned from.
+    Foreign,
+}
+
+/// Another node's tunnel end. Identified by IP address: the UDP source port is entropy.
+#[derive(Clone, Debug)]
+pub struct Vtep {
+    /// Its address.
+    pub address: IpAddr,
+    /// UDP destination port.
+    pub udp_port: u16,
+    /// How frames travel to it.
+    pub encapsulation: Encapsulation,
+    /// Where its state comes from.
+    pub kind: VtepKind,
+    /// Longest inner IP packet that fits through the tunnel to it, in bytes.
+    pub pod_mtu: u16,
+}
+
+impl Vtep {
+    /// Where tunnel packets to it go.
+    #[must_use]
+    pub fn destination(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.udp_port)
+    }
+}
+
+/// A small stable number for a VNI on this node, as the FDB's keys carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainId(pub(crate) u16);
+
+impl DomainId {
+    /// Its place, small and dense.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// One VNI on this node: its ports, its flood list and its static MACs.
+#[derive(Clone, Debug)]
+pub struct BridgeDomain {
+    id: DomainId,
+    vni: Vni,
+    vlan_transparent: bool,
+    ports: Vec<PortId>,
+    flood_list: Vec<VtepId>,
+    members: Set<VtepId>,
+    static_macs: Map<MacAddr, Attachment>,
+}
+
+impl BridgeDomain {
+    /// Its number on this node.
+    #[must_use]
+    pub fn id(&self) -> DomainId {
+        self.id
+    }
+
+    /// Its VNI.
+    #[must_use]
+    pub fn vni(&self) -> Vni {
+        self.vni
+    }
+
+    /// Whether tagged frames pass unchanged.
+    #[must_use]
+    pub fn vlan_transparent(&self) -> bool {
+        self.vlan_transparent
+    }
+
+    /// The ports of this node in it.
+    #[must_use]
+    pub fn ports(&self) -> &[PortId] {
+        &self.ports
+    }
+
+    /// The VTEPs that get a copy of each flooded frame.
+    #[must_use]
+    pub fn flood_list(&self) -> &[VtepId] {
+        &self.flood_list
+    }
+
+    /// Whether a VTEP takes part in it.
+    #[must_use]
+    #[inline]
+    pub fn has_member(&self, vtep: VtepId) -> bool {
+        self.members.contains(&vtep)
+    }
+
+    /// Where a MAC was put by configuration or control plane.
+    #[must_use]
+    #[inline]
+    pub fn static_mac(&self, mac: MacAddr) -> Option<Attachment> {
+        self.static_macs.get(&mac).copied()
+    }
+
+    /// All static MACs, in no order.
+    pub fn static_macs(&self) -> impl Iterator<Item = (MacAddr, Attachment)> {
+        self.static_macs.iter().map(|(mac, attachment)| (*mac, *attachment))
+    }
+}
+
+/// Why an edit of the tables was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableError {
+    /// No room for another of its kind.
+    Full {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A VTEP with this address is there already.
+    DuplicateVtep {
+        /// The address.
+        address: IpAddr,
+    },
+    /// This MAC is bound to another port of the VNI.
+    DuplicateMac {
+        /// The MAC.
+        mac: MacAddr,
+        /// The VNI.
+        vni: Vni,
+    },
+    /// The VNI is not on this node.
+    UnknownVni {
+        /// The VNI.
+        vni: Vni,
+    },
+}
+
+/// The snapshot.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    ports: Slab<Arc<Port>>,
+    vteps: Slab<Arc<Vtep>>,
+    domains: Vec<Option<Arc<BridgeDomain>>>,
+    by_vni: Map<Vni, DomainId>,
+    by_address: Map<IpAddr, VtepId>,
+    local_addresses: Vec<IpAddr>,
+    local_udp_ports: Vec<u16>,
+}
+
+impl Tables {
+    /// Tables of a node that knows only itself: its VTEP addresses and the UDP ports it listens on.
+    #[must_use]
+    pub fn new(local_addresses: Vec<IpAddr>, local_udp_ports: Vec<u16>) -> Self {
+        Self {
+            ports: Slab::with_capacity(MAX_PORTS),
+            vteps: Slab::with_capacity(MAX_VTEPS),
+            domains: Vec::new(),
+            by_vni: Map::default(),
+            by_address: Map::default(),
+            local_addresses,
+            local_udp_ports,
+        }
+    }
+
+    /// Adds a virtual network.
+    ///
+    /// # Errors
+    /// [`TableError::Full`].
+    pub fn add_domain(&mut self, vni: Vni, vlan_transparent: bool) -> Result<DomainId, TableError> {
+        if let Some(id) = self.by_vni.get(&vni) {
+            return Ok(*id);
+        }
+        let index = self.domains.iter().position(Option::is_none).unwrap_or(self.domains.len());
+        let full = TableError::Full { what: "VNIs", limit: MAX_DOMAINS };
+        let id = match u16::try_from(index) {
+            Ok(id) if index < MAX_DOMAINS => DomainId(id),
+            _ => return Err(full),
+        };
+        let domain = BridgeDomain {
+            id,
+            vni,
+            vlan_transparent,
+            ports: Vec::new(),
+            flood_list: Vec::new(),
+            members: Set::default(),
+            static_macs: Map::default(),
+        };
+        if index == self.domains.len() {
+            self.domains.push(None);
+        }
+        self.domains[index] = Some(Arc::new(domain));
+        self.by_vni.insert(vni, id);
+        Ok(id)
+    }
+
+    /// Adds a port to its VNI. A bound port's MAC becomes static.
+    ///
+    /// # Errors
+    /// [`TableError`] when full, when the VNI is not here or when the MAC is bound already.
+    pub fn add_port(&mut self, port: Port) -> Result<PortId, TableError> {
+        let domain = self.domain(port.vni).ok_or(TableError::UnknownVni { vni: port.vni })?;
+        if domain.static_mac(port.mac).is_some() {
+            return Err(TableError::DuplicateMac { mac: port.mac, vni: port.vni });
+        }
+        let (vni, mac, bound) = (port.vni, port.mac, matches!(port.mode, PortMode::Bound { .. }));
+        let full = TableError::Full { what: "ports", limit: MAX_PORTS };
+        let id: PortId = self.ports.insert(Arc::new(port)).ok_or(full)?;
+        if let Some(domain) = self.domain_mut(vni) {
+            domain.ports.push(id);
+            if bound {
+                domain.static_macs.insert(mac, Attachment::Port(id));
+            }
+        }
+        Ok(id)
+    }
+
+    /// Removes a port and what is bound to it. Learned MACs behind it resolve to nothing from then on.
+    pub fn remove_port(&mut self, id: PortId) -> Option<Arc<Port>> {
+        let port = self.ports.remove(id)?;
+        if let Some(domain) = self.domain_mut(port.vni) {
+            domain.ports.retain(|other| *other != id);
+            domain.static_macs.retain(|_, attachment| *attachment != Attachment::Port(id));
+        }
+        Some(port)
+    }
+
+    /// Adds a VTEP as a member of some VNIs.
+    ///
+    /// # Errors
+    /// [`TableError`] when full, when the address is known already or a VNI is not here.
+    pub fn add_vtep(&mut self, vtep: Vtep, vnis: &[Vni]) -> Result<VtepId, TableError> {
+        let address = vtep.address;
+        if self.by_address.contains_key(&address) {
+            return Err(TableError::DuplicateVtep { address });
+        }
+        if let Some(vni) = vnis.iter().find(|vni| !self.by_vni.contains_key(vni)) {
+            return Err(TableError::UnknownVni { vni: *vni });
+        }
+        let full = TableError::Full { what: "VTEPs", limit: MAX_VTEPS };
+        let id = self.vteps.insert(Arc::new(vtep)).ok_or(full)?;
+        self.by_address.insert(address, id);
+        for vni in vnis {
+            if let Some(domain) = self.domain_mut(*vni)
+                && domain.members.insert(id)
+            {
+                domain.flood_list.push(id);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Removes a VTEP from everywhere. Learned MACs behind it resolve to nothing from then on.
+    pub fn remove_vtep(&mut self, id: VtepId) -> Option<Arc<Vtep>> {
+        let vtep = self.vteps.remove(id)?;
+        self.by_address.remove(&vtep.address);
+        for domain in self.domains.iter_mut().flatten().filter(|domain| domain.members.contains(&id)) {
+            let domain = Arc::make_mut(domain);
+            domain.members.remove(&id);
+            domain.flood_list.retain(|other| *other != id);
+            domain.static_macs.retain(|_, attachment| *attachment != Attachment::Vtep(id));
+        }
+        Some(vtep)
+    }
+
+    /// The port, unless it was removed.
+    #[must_use]
+    #[inline]
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id).map(Arc::as_ref)
+    }
+
+    /// The VTEP, unless it was removed.
+    #[must_use]
+    #[inline]
+    pub fn vtep(&self, id: VtepId) -> Option<&Vtep> {
+        self.vteps.get(id).map(Arc::as_ref)
+    }
+
+    /// Whether the port or VTEP is still there.
+    #[must_use]
+    #[inline]
+    pub fn has(&self, attachment: Attachment) -> bool {
+        match attachment {
+            Attachment::Port(id) => self.ports.get(id).is_some(),
+            Attachment::Vtep(id) => self.vteps.get(id).is_some(),
+        }
+    }
+
+    /// The VTEP with this address.
+    #[must_use]
+    #[inline]
+    pub fn vtep_by_address(&self, address: IpAddr) -> Option<VtepId> {
+        self.by_address.get(&address).copied()
+    }
+
+    /// The VNI's domain on this node.
+    #[must_use]
+    #[inline]
+    pub fn domain(&self, vni: Vni) -> Option<&BridgeDomain> {
+        self.domain_by_id(*self.by_vni.get(&vni)?)
+    }
+
+    /// The domain with this number.
+    #[must_use]
+    #[inline]
+    pub fn domain_by_id(&self, id: DomainId) -> Option<&BridgeDomain> {
+        self.domains.get(id.index())?.as_deref()
+    }
+
+    /// All ports.
+    pub fn ports(&self) -> impl Iterator<Item = (PortId, &Port)> {
+        self.ports.iter().map(|(id, port)| (id, port.as_ref()))
+    }
+
+    /// All VTEPs.
+    pub fn vteps(&self) -> impl Iterator<Item = (VtepId, &Vtep)> {
+        self.vteps.iter().map(|(id, vtep)| (id, vtep.as_ref()))
+    }
+
+    /// All domains.
+    pub fn domains(&self) -> impl Iterator<Item = &BridgeDomain> {
+        self.domains.iter().flatten().map(Arc::as_ref)
+    }
+
+    /// This node's own VTEP addresses.
+    #[must_use]
+    pub fn local_addresses(&self) -> &[IpAddr] {
+        &self.local_addresses
+    }
+
+    /// The UDP ports on which this node receives tunnel packets.
+    #[must_use]
+    pub fn local_udp_ports(&self) -> &[u16] {
+        &self.local_udp_ports
+    }
+
+    fn domain_mut(&mut self, vni: Vni) -> Option<&mut BridgeDomain> {
+        let id = *self.by_vni.get(&vni)?;
+        self.domains.get_mut(id.index())?.as_mut().map(Arc::make_mut)
+    }
+}
+
+impl std::fmt::Display for TableError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full { what, limit } => write!(f, "too many {what}: at most {limit} on one node"),
+            Self::DuplicateVtep { address } => write!(f, "a VTEP with the address {address} is there already"),
+            Self::DuplicateMac { mac, vni } => write!(f, "the MAC {mac} is bound to another port of VNI {vni}"),
+            Self::UnknownVni { vni } => write!(f, "VNI {vni} is not on this node"),
+        }
+    }
+}
+
+impl std::error::Error for TableError {}

@@ -1,0 +1,240 @@
+//! Counters: one set a worker, written by it alone, summed by whoever reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+use weft_bridge::tables::{MAX_PORTS, MAX_VTEPS};
+use weft_bridge::{DropReason, Learned, PortId, Stage, VtepId};
+
+const REASONS: usize = DropReason::ALL.len();
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; for the one writer only.
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What went through one port or to and from one VTEP. rx and tx as the switch sees it.
+#[derive(Debug, Default)]
+pub struct LinkCounters {
+    pub(crate) rx_frames: Counter,
+    pub(crate) rx_bytes: Counter,
+    pub(crate) tx_frames: Counter,
+    pub(crate) tx_bytes: Counter,
+    pub(crate) drops: Counter,
+}
+
+/// One worker's counters.
+#[derive(Debug)]
+pub(crate) struct WorkerCounters {
+    pub(crate) frames_in: Counter,
+    pub(crate) unicast: Counter,
+    pub(crate) flood: Counter,
+    pub(crate) copies: Counter,
+    pub(crate) sent: Counter,
+    pub(crate) port_reads: Counter,
+    pub(crate) port_writes: Counter,
+    pub(crate) underlay_datagrams_in: Counter,
+    pub(crate) underlay_datagrams_out: Counter,
+    pub(crate) underlay_receives: Counter,
+    pub(crate) underlay_sends: Counter,
+    pub(crate) underlay_overflow: Counter,
+    drops: [Counter; REASONS],
+    learned: [Counter; LEARNED.len()],
+    ports: Box<[LinkCounters]>,
+    vteps: Box<[LinkCounters]>,
+}
+
+const LEARNED: [(Learned, &str); 7] = [
+    (Learned::New, "learned"),
+    (Learned::Refreshed, "refreshed"),
+    (Learned::Moved, "moved"),
+    (Learned::Damped, "damped"),
+    (Learned::LimitReached, "limit_reached"),
+    (Learned::Full, "full"),
+    (Learned::Busy, "busy"),
+];
+
+impl WorkerCounters {
+    pub(crate) fn new() -> CachePadded<Self> {
+        let links = |len| (0..len).map(|_| LinkCounters::default()).collect();
+        CachePadded::new(Self {
+            frames_in: Counter::default(),
+            unicast: Counter::default(),
+            flood: Counter::default(),
+            copies: Counter::default(),
+            sent: Counter::default(),
+            port_reads: Counter::default(),
+            port_writes: Counter::default(),
+            underlay_datagrams_in: Counter::default(),
+            underlay_datagrams_out: Counter::default(),
+            underlay_receives: Counter::default(),
+            underlay_sends: Counter::default(),
+            underlay_overflow: Counter::default(),
+            drops: std::array::from_fn(|_| Counter::default()),
+            learned: std::array::from_fn(|_| Counter::default()),
+            ports: links(MAX_PORTS),
+            vteps: links(MAX_VTEPS),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn dropped(&self, reason: DropReason, n: u64) {
+        self.drops[reason as usize].add(n);
+    }
+
+    pub(crate) fn learned(&self, outcome: Learned) {
+        if let Some(index) = LEARNED.iter().position(|(kind, _)| *kind == outcome) {
+            self.learned[index].add(1);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn port(&self, id: PortId) -> &LinkCounters {
+        &self.ports[id.index()]
+    }
+
+    #[inline]
+    pub(crate) fn vtep(&self, id: VtepId) -> &LinkCounters {
+        &self.vteps[id.index()]
+    }
+}
+
+/// What went through one port or to and from one VTEP, summed over all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkTotals {
+    /// Frames that entered here.
+    pub rx_frames: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames that left here.
+    pub tx_frames: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames that entered here and were dropped, and copies that should have left here and did not.
+    pub drops: u64,
+}
+
+/// All counters, summed over all workers. Two laws hold whenever the switch is at rest; see [`Totals::check`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Frames that entered.
+    pub frames_in: u64,
+    /// Frames with the verdict unicast.
+    pub unicast: u64,
+    /// Frames with the verdict flood.
+    pub flood: u64,
+    /// Copies that verdicts asked for.
+    pub copies: u64,
+    /// Copies handed to the kernel.
+    pub sent: u64,
+    /// System calls that read a port.
+    pub port_reads: u64,
+    /// System calls that wrote a port; fewer than frames where frames were merged.
+    pub port_writes: u64,
+    /// Tunnel packets received.
+    pub underlay_datagrams_in: u64,
+    /// Tunnel packets sent.
+    pub underlay_datagrams_out: u64,
+    /// System calls that received from the underlay.
+    pub underlay_receives: u64,
+    /// System calls that sent to the underlay.
+    pub underlay_sends: u64,
+    /// Tunnel packets that the kernel dropped before us because a receive buffer was full (SO_RXQ_OVFL).
+    pub underlay_overflow: u64,
+    /// Drops by reason, in the order of [`DropReason::ALL`].
+    pub drops: Vec<(DropReason, u64)>,
+    /// Outcomes of learning, by name.
+    pub learned: Vec<(&'static str, u64)>,
+}
+
+/// A counting law that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LawBroken {
+    /// The law.
+    pub law: &'static str,
+    /// Its left side.
+    pub left: u64,
+    /// Its right side.
+    pub right: u64,
+}
+
+impl Totals {
+    pub(crate) fn sum<'a>(workers: impl Iterator<Item = &'a WorkerCounters>) -> Self {
+        let mut totals = Self {
+            drops: DropReason::ALL.iter().map(|reason| (*reason, 0)).collect(),
+            learned: LEARNED.iter().map(|(_, name)| (*name, 0)).collect(),
+            ..Self::default()
+        };
+        for worker in workers {
+            totals.frames_in += worker.frames_in.get();
+            totals.unicast += worker.unicast.get();
+            totals.flood += worker.flood.get();
+            totals.copies += worker.copies.get();
+            totals.sent += worker.sent.get();
+            totals.port_reads += worker.port_reads.get();
+            totals.port_writes += worker.port_writes.get();
+            totals.underlay_datagrams_in += worker.underlay_datagrams_in.get();
+            totals.underlay_datagrams_out += worker.underlay_datagrams_out.get();
+            totals.underlay_receives += worker.underlay_receives.get();
+            totals.underlay_sends += worker.underlay_sends.get();
+            totals.underlay_overflow += worker.underlay_overflow.get();
+            for ((_, total), counter) in totals.drops.iter_mut().zip(&worker.drops) {
+                *total += counter.get();
+            }
+            for ((_, total), counter) in totals.learned.iter_mut().zip(&worker.learned) {
+                *total += counter.get();
+            }
+        }
+        totals
+    }
+
+    /// Frames or copies dropped for one reason.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count)
+    }
+
+    /// Checks that every frame got a verdict and every copy was sent or dropped by name.
+    ///
+    /// # Errors
+    /// The first law that does not hold.
+    pub fn check(&self) -> Result<(), LawBroken> {
+        let at = |stage| self.drops.iter().filter(|(reason, _)| reason.stage() == stage).map(|(_, n)| n).sum::<u64>();
+        let law = |law, left, right| if left == right { Ok(()) } else { Err(LawBroken { law, left, right }) };
+        law("frames in = unicast + flood + drop", self.frames_in, self.unicast + self.flood + at(Stage::Verdict))?;
+        law("copies = sent + egress drops", self.copies, self.sent + at(Stage::Egress))
+    }
+}
+
+impl LinkTotals {
+    pub(crate) fn sum<'a>(links: impl Iterator<Item = &'a LinkCounters>) -> Self {
+        links.fold(Self::default(), |total, link| Self {
+            rx_frames: total.rx_frames + link.rx_frames.get(),
+            rx_bytes: total.rx_bytes + link.rx_bytes.get(),
+            tx_frames: total.tx_frames + link.tx_frames.get(),
+            tx_bytes: total.tx_bytes + link.tx_bytes.get(),
+            drops: total.drops + link.drops.get(),
+        })
+    }
+}
+
+impl std::fmt::Display for LawBroken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} is not {}", self.law, self.left, self.right)
+    }
+}
+
+impl std::error::Error for LawBroken {}

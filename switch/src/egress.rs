@@ -1,0 +1,257 @@
+//! What leaves: one copy at a time is queued for its port or VTEP, and a flush hands all to the kernel.
+//!
+//! Copies between ports of this node are written at once, with their Offload as it came. Copies to VTEPs are
+//! cut to tunnel packets, given their headers and queued in the flow's lane. Copies from VTEPs to ports pass
+//! the merger, which joins neighbours of one flow to superframes again. The bytes themselves stay where they
+//! were read; see docs/adr/0002-gather-instead-of-headroom.md.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+use weft_bridge::{Attachment, DropReason, Port as PortRow, PortId, Tables, Vtep, VtepId};
+use weft_encap::{Checksum, FlowHash, Merger, Offload, RecoverError, Splitter, Vni, checksum, recover};
+
+use crate::counters::WorkerCounters;
+use crate::gather::{Buffer, Buffers, Piece};
+use crate::port::Port;
+use crate::ports::Ports;
+use crate::underlay::{LANES, Lane, Receiver, Underlay};
+
+/// Frames that the merger holds before it is flushed.
+const MERGE_FRAMES: usize = 1024;
+/// Bytes of rewritten headers in one merged frame at most.
+const MERGE_HEADER_BYTES: usize = weft_encap::split::MAX_HEADER_LEN;
+
+/// One frame on its way out.
+pub(crate) struct Copy {
+    /// Where it lies in the arena.
+    pub(crate) range: Range<usize>,
+    pub(crate) offload: Offload,
+    /// Bytes of the longest IP packet that it stands for.
+    pub(crate) wire_len: usize,
+    pub(crate) flow: FlowHash,
+    pub(crate) ingress: Attachment,
+}
+
+/// The queues and what they lead to.
+pub(crate) struct Egress<P, U> {
+    pub(crate) ports: Ports<P>,
+    pub(crate) underlay: U,
+    counters: Arc<CachePadded<WorkerCounters>>,
+    lanes: Vec<Lane>,
+    merger: Merger,
+    merge_headers: Vec<u8>,
+    merge_pieces: Vec<Piece>,
+}
+
+impl<P: Port, U: Underlay> Egress<P, U> {
+    pub(crate) fn new(counters: Arc<CachePadded<WorkerCounters>>, underlay: U) -> Self {
+        Self {
+            ports: Ports::new(),
+            underlay,
+            counters,
+            lanes: (0..LANES).map(|_| Lane::new()).collect(),
+            merger: Merger::with_capacity(MERGE_FRAMES),
+            merge_headers: vec![0; MERGE_HEADER_BYTES],
+            merge_pieces: Vec::with_capacity(MERGE_FRAMES),
+        }
+    }
+
+    /// Takes one copy of a frame. What cannot leave is counted here.
+    pub(crate) fn queue(&mut self, tables: &Tables, egress: Attachment, copy: &mut Copy, arena: &mut [u8]) {
+        self.counters.copies.add(1);
+        let outcome = match egress {
+            Attachment::Port(id) => match tables.port(id) {
+                Some(port) => self.to_port(id, port, copy, arena),
+                None => Err(DropReason::PortDown),
+            },
+            Attachment::Vtep(id) => match (tables.vtep(id), vni_of(tables, copy.ingress)) {
+                (Some(vtep), Some(vni)) => self.to_vtep(id, vtep, vni, copy, arena),
+                _ => Err(DropReason::UnderlayUnreachable),
+            },
+        };
+        if let Err(reason) = outcome {
+            self.dropped(egress, reason, 1);
+        }
+    }
+
+    /// Hands everything queued to the kernel.
+    pub(crate) fn flush(&mut self, arena: &[u8]) {
+        self.flush_ports(arena);
+        for lane in 0..self.lanes.len() {
+            if !self.lanes[lane].is_empty() {
+                self.flush_lane(lane, arena);
+            }
+        }
+    }
+
+    fn to_port(&mut self, id: PortId, port: &PortRow, copy: &Copy, arena: &mut [u8]) -> Result<(), DropReason> {
+        match copy.ingress {
+            Attachment::Port(_) => {
+                if copy.wire_len > usize::from(port.mtu) {
+                    return Err(DropReason::ExceedsPortMtu);
+                }
+                let piece = Piece::new(Buffer::Arena, copy.range.clone());
+                let buffers = Buffers { arena, headers: &[] };
+                let device = self.ports.get_mut(id).ok_or(DropReason::PortDown)?;
+                let outcome = device.send(copy.offload, &[piece], &buffers);
+                self.counters.port_writes.add(1);
+                outcome?;
+                self.sent_to_port(id, 1, copy.range.len());
+                Ok(())
+            }
+            Attachment::Vtep(_) => {
+                let offload = recover::recover(&mut arena[copy.range.clone()], port.mtu).map_err(recover_drop)?;
+                let key = self.ports.key(id).ok_or(DropReason::PortDown)?;
+                if self.merger.push(arena, copy.range.clone(), key, offload).is_err() {
+                    self.flush_ports(arena);
+                    // An emptied merger has room for one frame.
+                    let _ = self.merger.push(arena, copy.range.clone(), key, offload);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn to_vtep(
+        &mut self,
+        id: VtepId,
+        vtep: &Vtep,
+        vni: Vni,
+        copy: &mut Copy,
+        arena: &mut [u8],
+    ) -> Result<(), DropReason> {
+        if copy.wire_len > usize::from(vtep.pod_mtu) {
+            return Err(DropReason::ExceedsPathMtu);
+        }
+        let index = copy.flow.index(LANES);
+        let receiver = Receiver { vtep: id, to: vtep.destination() };
+        let tunnel = vtep.encapsulation.header(vni);
+        let tunnel = tunnel.as_bytes();
+        if copy.offload.gso.is_some() {
+            return self.superframe_to_vtep(index, receiver, tunnel, copy, arena);
+        }
+        if let Checksum::Needed { start, offset } = copy.offload.checksum {
+            let frame = &mut arena[copy.range.clone()];
+            checksum::complete(frame, start, offset).map_err(|_| DropReason::BadSuperframe)?;
+            copy.offload = Offload::NONE;
+        }
+        if !self.lanes[index].has_room(1, tunnel.len()) {
+            self.flush_lane(index, arena);
+        }
+        self.lanes[index].push_frame(receiver, tunnel, copy.range.clone(), arena);
+        Ok(())
+    }
+
+    fn superframe_to_vtep(
+        &mut self,
+        index: usize,
+        receiver: Receiver,
+        tunnel: &[u8],
+        copy: &Copy,
+        arena: &[u8],
+    ) -> Result<(), DropReason> {
+        let base = copy.range.start;
+        let frame = &arena[copy.range.clone()];
+        let mut splitter = Splitter::new(frame, &copy.offload).map_err(|_| DropReason::BadSuperframe)?;
+        let (header_len, segments) = (splitter.header_len(), splitter.segments());
+        for segment in 1..=segments {
+            if !self.lanes[index].has_room(1, tunnel.len() + header_len) {
+                self.flush_lane(index, arena);
+            }
+            let last = (segment == segments).then_some(frame.len());
+            self.lanes[index].push_segment(receiver, tunnel, header_len, last, |headers| {
+                let payload = splitter.next_segment(headers)?;
+                Some(base + payload.start..base + payload.end)
+            });
+        }
+        Ok(())
+    }
+
+    fn flush_ports(&mut self, arena: &[u8]) {
+        let Self { ports, counters, merger, merge_headers, merge_pieces, .. } = self;
+        for group in merger.groups() {
+            let (header_len, offload) = group.finish(arena, merge_headers);
+            merge_pieces.clear();
+            if header_len > 0 {
+                merge_pieces.push(Piece::new(Buffer::Headers, 0..header_len));
+            }
+            merge_pieces.extend(group.pieces().map(|range| Piece::new(Buffer::Arena, range)));
+            let bytes = merge_pieces.iter().map(|piece| piece.len as usize).sum::<usize>();
+            let frames = group.frames() as u64;
+            let Some((id, device)) = ports.by_key(group.egress()) else {
+                counters.dropped(DropReason::PortDown, frames);
+                continue;
+            };
+            counters.port_writes.add(1);
+            let link = counters.port(id);
+            match device.send(offload, merge_pieces, &Buffers { arena, headers: merge_headers }) {
+                Ok(()) => {
+                    counters.sent.add(frames);
+                    link.tx_frames.add(frames);
+                    link.tx_bytes.add(bytes as u64);
+                }
+                Err(reason) => {
+                    counters.dropped(reason, frames);
+                    link.drops.add(frames);
+                }
+            }
+        }
+        merger.clear();
+    }
+
+    fn flush_lane(&mut self, index: usize, arena: &[u8]) {
+        let Self { underlay, counters, lanes, .. } = self;
+        let lane = &lanes[index];
+        let calls = underlay.send(index, lane, arena, &mut |place, outcome| {
+            let group = &lane.groups()[place];
+            let link = counters.vtep(group.vtep);
+            match outcome {
+                Ok(()) => {
+                    counters.sent.add(group.copies);
+                    counters.underlay_datagrams_out.add(group.segments as u64);
+                    link.tx_frames.add(group.copies);
+                    link.tx_bytes.add(group.frame_bytes);
+                }
+                Err(reason) => {
+                    counters.dropped(reason, group.copies);
+                    link.drops.add(group.copies);
+                }
+            }
+        });
+        counters.underlay_sends.add(calls);
+        self.lanes[index].clear();
+    }
+
+    fn sent_to_port(&self, id: PortId, frames: u64, bytes: usize) {
+        self.counters.sent.add(frames);
+        let link = self.counters.port(id);
+        link.tx_frames.add(frames);
+        link.tx_bytes.add(bytes as u64);
+    }
+
+    fn dropped(&self, egress: Attachment, reason: DropReason, n: u64) {
+        self.counters.dropped(reason, n);
+        match egress {
+            Attachment::Port(id) => self.counters.port(id).drops.add(n),
+            Attachment::Vtep(id) => self.counters.vtep(id).drops.add(n),
+        }
+    }
+}
+
+/// Only ports send to VTEPs, so the VNI is the port's.
+fn vni_of(tables: &Tables, ingress: Attachment) -> Option<Vni> {
+    match ingress {
+        Attachment::Port(id) => tables.port(id).map(|port| port.vni),
+        Attachment::Vtep(_) => None,
+    }
+}
+
+fn recover_drop(error: RecoverError) -> DropReason {
+    match error {
+        RecoverError::Frame(_) => DropReason::BadSuperframe,
+        RecoverError::SegmentSizeUnknown { .. } => DropReason::SegmentSizeUnknown,
+        RecoverError::TooLong { .. } => DropReason::ExceedsPortMtu,
+    }
+}

@@ -1,0 +1,157 @@
+//! A worker's thread: waits for descriptors and commands, and gives each ready source a turn.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::{read, write};
+use rustix::time::{ClockId, clock_gettime};
+use weft_bridge::{PortId, Seconds};
+
+use crate::port::Tap;
+use crate::underlay::SocketUnderlay;
+use crate::worker::{Shared, Turn, Worker};
+
+/// Ready descriptors taken from the kernel in one call at most.
+const EVENTS: usize = 64;
+
+const WAKE: u64 = u64::MAX;
+const UNDERLAY: u64 = 1 << 32;
+
+/// What a worker is told.
+pub(crate) enum Command {
+    /// Serve this port from now on.
+    AddPort(PortId, Tap),
+    /// Close this port.
+    RemovePort(PortId),
+    /// End.
+    Stop,
+}
+
+/// What a worker has to say, rarely.
+#[derive(Debug)]
+pub struct PortGone {
+    /// The port whose device cannot be read any more.
+    pub id: PortId,
+    /// The kernel's answer.
+    pub error: io::Error,
+}
+
+/// How a worker is reached.
+pub(crate) struct Mailbox {
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+}
+
+/// A worker's own end.
+pub(crate) struct Runtime {
+    worker: Worker<Tap, SocketUnderlay>,
+    epoll: OwnedFd,
+    wake: Arc<OwnedFd>,
+    commands: Receiver<Command>,
+    gone: Sender<PortGone>,
+    served: Vec<Option<PortId>>,
+}
+
+/// Whole seconds of the monotonic clock, as coarse as the kernel likes.
+pub(crate) fn now() -> Seconds {
+    Seconds(clock_gettime(ClockId::MonotonicCoarse).tv_sec as u32)
+}
+
+impl Mailbox {
+    pub(crate) fn send(&self, command: Command) {
+        // A worker that has ended has no use for commands.
+        if self.commands.send(command).is_ok() {
+            let _ = write(&self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Runtime {
+    pub(crate) fn new(shared: Shared, underlay: SocketUnderlay, gone: Sender<PortGone>) -> io::Result<(Self, Mailbox)> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        epoll::add(&epoll, &*wake, EventData::new_u64(WAKE), EventFlags::IN)?;
+        for (index, socket) in underlay.descriptors().enumerate() {
+            epoll::add(&epoll, socket, EventData::new_u64(UNDERLAY | index as u64), EventFlags::IN)?;
+        }
+        let (sender, commands) = crossbeam_channel::unbounded();
+        let mailbox = Mailbox { commands: sender, wake: wake.clone() };
+        let worker = Worker::new(shared, underlay);
+        Ok((Self { worker, epoll, wake, commands, gone, served: Vec::new() }, mailbox))
+    }
+
+    /// Serves until told to stop.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Vec::with_capacity(EVENTS);
+        loop {
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => {
+                        if !self.obey() {
+                            return Ok(());
+                        }
+                    }
+                    data if data & UNDERLAY != 0 => self.serve_underlay((data & !UNDERLAY) as usize),
+                    data => self.serve_port(data as usize),
+                }
+            }
+        }
+    }
+
+    fn serve_underlay(&mut self, source: usize) {
+        if let Turn::Gone(error) = self.worker.turn_underlay(source, now()) {
+            tracing::error!(%error, "a tunnel socket cannot be read");
+        }
+    }
+
+    fn serve_port(&mut self, index: usize) {
+        let Some(Some(id)) = self.served.get(index).copied() else { return };
+        if let Turn::Gone(error) = self.worker.turn_port(id, now()) {
+            self.close(id);
+            let _ = self.gone.try_send(PortGone { id, error });
+        }
+    }
+
+    /// Carries out what was sent. False when told to stop.
+    fn obey(&mut self) -> bool {
+        let mut count = [0; 8];
+        let _ = read(&self.wake, &mut count);
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::AddPort(id, tap) => {
+                    let data = EventData::new_u64(id.index() as u64);
+                    if let Err(error) = epoll::add(&self.epoll, tap.as_fd(), data, EventFlags::IN) {
+                        let _ = self.gone.try_send(PortGone { id, error: error.into() });
+                        continue;
+                    }
+                    if self.served.len() <= id.index() {
+                        self.served.resize(id.index() + 1, None);
+                    }
+                    self.served[id.index()] = Some(id);
+                    self.worker.add_port(id, tap);
+                }
+                Command::RemovePort(id) => self.close(id),
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn close(&mut self, id: PortId) {
+        if let Some(tap) = self.worker.remove_port(id) {
+            // Closing the last descriptor removes it from the set as well; this is for a copy held elsewhere.
+            let _ = epoll::delete(&self.epoll, &tap);
+            self.served[id.index()] = None;
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The data plane as its owner holds it: starts the workers, publishes tables, reads counters.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::Receiver;
+use crossbeam_utils::CachePadded;
+use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables};
+
+use crate::counters::{LinkTotals, Totals, WorkerCounters};
+use crate::port::Tap;
+use crate::runtime::{Command, Mailbox, PortGone, Runtime, now};
+use crate::underlay::{Listen, SocketError, SocketUnderlay, UnderlayState};
+use crate::worker::Shared;
+
+/// Reports of lost ports that wait to be read at most.
+const GONE_REPORTS: usize = 1024;
+
+/// What a switch is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where tunnel packets arrive.
+    pub listen: Vec<Listen>,
+    /// Whether to use UDP_SEGMENT and UDP_GRO.
+    pub offload: bool,
+    /// Learned MACs at most.
+    pub fdb_capacity: u32,
+}
+
+/// Why a switch did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The underlay.
+    #[error(transparent)]
+    Underlay(#[from] SocketError),
+    /// The worker's thread or its descriptors.
+    #[error("starting a worker: {0}")]
+    Worker(#[from] io::Error),
+}
+
+struct WorkerHandle {
+    counters: Arc<CachePadded<WorkerCounters>>,
+    mailbox: Mailbox,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A running data plane. Dropping it stops the workers; persistent TAPs stay.
+pub struct Switch {
+    tables: Arc<ArcSwap<Tables>>,
+    fdb: Arc<Fdb>,
+    workers: Vec<WorkerHandle>,
+    underlay: Arc<UnderlayState>,
+    gone: Receiver<PortGone>,
+}
+
+impl Switch {
+    /// Opens the underlay in the calling thread's network namespace and starts the workers.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(options: &Options, tables: Tables) -> Result<Self, StartError> {
+        let tables = Arc::new(ArcSwap::from_pointee(tables));
+        let fdb = Arc::new(Fdb::new(options.fdb_capacity));
+        let (sender, gone) = crossbeam_channel::bounded(GONE_REPORTS);
+        let underlay = SocketUnderlay::open(&options.listen, options.offload)?;
+        let state = underlay.state();
+        let counters = Arc::new(WorkerCounters::new());
+        let shared = Shared { tables: tables.clone(), fdb: fdb.clone(), counters: counters.clone() };
+        let (runtime, mailbox) = Runtime::new(shared, underlay, sender)?;
+        let thread = std::thread::Builder::new().name("worker-0".to_owned()).spawn(move || {
+            if let Err(error) = runtime.run() {
+                tracing::error!(%error, "the worker ended: no frame is forwarded any more");
+                std::process::abort();
+            }
+        })?;
+        let workers = vec![WorkerHandle { counters, mailbox, thread: Some(thread) }];
+        Ok(Self { tables, fdb, workers, underlay: state, gone })
+    }
+
+    /// The tables in force.
+    #[must_use]
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables.load_full()
+    }
+
+    /// Puts other tables in force, for the next turn of every worker.
+    pub fn publish(&self, tables: Tables) {
+        self.tables.store(Arc::new(tables));
+    }
+
+    /// Gives a port's device to the workers. Publish the tables that name the port first.
+    pub fn add_port(&self, id: PortId, tap: Tap) {
+        self.workers[0].mailbox.send(Command::AddPort(id, tap));
+    }
+
+    /// Takes a port's device away and forgets what was learned behind it.
+    pub fn remove_port(&self, id: PortId) {
+        for worker in &self.workers {
+            worker.mailbox.send(Command::RemovePort(id));
+        }
+        self.fdb.purge(Attachment::Port(id));
+    }
+
+    /// The learned table.
+    #[must_use]
+    pub fn fdb(&self) -> &Fdb {
+        &self.fdb
+    }
+
+    /// The time that the FDB's ages count in.
+    #[must_use]
+    pub fn now(&self) -> Seconds {
+        now()
+    }
+
+    /// Ports that were lost since the last call.
+    pub fn lost_ports(&self) -> impl Iterator<Item = PortGone> {
+        self.gone.try_iter()
+    }
+
+    /// What the underlay says of itself.
+    #[must_use]
+    pub fn underlay(&self) -> &UnderlayState {
+        &self.underlay
+    }
+
+    /// All counters, summed.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals::sum(self.counters())
+    }
+
+    /// One port's or VTEP's counters, summed.
+    #[must_use]
+    pub fn link_totals(&self, attachment: Attachment) -> LinkTotals {
+        LinkTotals::sum(self.counters().map(|counters| match attachment {
+            Attachment::Port(id) => counters.port(id),
+            Attachment::Vtep(id) => counters.vtep(id),
+        }))
+    }
+
+    /// Number of workers.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &WorkerCounters> {
+        self.workers.iter().map(|worker| &**worker.counters)
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.mailbox.send(Command::Stop);
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                // A panicked worker has said so already.
+                let _ = thread.join();
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! TAP devices (drivers/net/tun.c, include/uapi/linux/if_tun.h).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use weft_encap::VIRTIO_NET_HDR_LEN;
+
+use super::check;
+use super::iovec::IoVecs;
+use crate::gather::{Buffers, Piece};
+
+const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
+const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
+const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
+
+const TUN_F_CSUM: libc::c_ulong = 0x01;
+const TUN_F_TSO4: libc::c_ulong = 0x02;
+const TUN_F_TSO6: libc::c_ulong = 0x04;
+const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
+const TUN_F_USO4: libc::c_ulong = 0x20;
+const TUN_F_USO6: libc::c_ulong = 0x40;
+
+/// Pieces in one write at most (UIO_MAXIOV, include/uapi/linux/uio.h).
+pub(crate) const MAX_PIECES: usize = 1024;
+
+/// What the device does for the pod's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TapOffloads {
+    /// UDP superframes (Linux 6.2).
+    pub uso: bool,
+}
+
+/// One queue of a TAP device.
+pub(crate) struct TapQueue {
+    file: File,
+    iovecs: IoVecs,
+}
+
+impl TapQueue {
+    /// Opens a queue of the device with this name in the calling thread's network namespace; makes the
+    /// device, persistent, if there is none.
+    pub(crate) fn open(name: &str) -> io::Result<(Self, TapOffloads)> {
+        let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/net/tun")?;
+        // SAFETY: all bytes zero is a valid ifreq.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        if name.is_empty() || name.len() >= request.ifr_name.len() {
+            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+        }
+        for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *slot = byte as libc::c_char;
+        }
+        let mode = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+        request.ifr_ifru.ifru_flags = mode as libc::c_short;
+        // SAFETY: TUNSETIFF reads and writes the ifreq that we own.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) }.into())?;
+        let header_len = VIRTIO_NET_HDR_LEN as libc::c_int;
+        // SAFETY: TUNSETVNETHDRSZ reads the int that we own.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const header_len) }.into())?;
+        let offloads = set_offloads(&file)?;
+        // SAFETY: TUNSETPERSIST takes its argument by value.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETPERSIST, 1 as libc::c_ulong) }.into())?;
+        Ok((Self { file, iovecs: IoVecs::with_capacity(MAX_PIECES + 1) }, offloads))
+    }
+
+    /// Reads one frame. None when the queue is empty.
+    pub(crate) fn read(&self, header: &mut [u8; VIRTIO_NET_HDR_LEN], buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let iovecs = [
+            libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() },
+            libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() },
+        ];
+        // SAFETY: both iovecs describe buffers that are borrowed mutably for the whole call.
+        let result = check(unsafe { libc::readv(self.file.as_raw_fd(), iovecs.as_ptr(), 2) } as libc::c_long);
+        match result {
+            Ok(len) => Ok(Some(len.saturating_sub(VIRTIO_NET_HDR_LEN))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes one frame.
+    pub(crate) fn write(
+        &mut self,
+        header: &[u8; VIRTIO_NET_HDR_LEN],
+        pieces: &[Piece],
+        buffers: &Buffers<'_>,
+    ) -> io::Result<()> {
+        self.iovecs.clear();
+        self.iovecs.push(header);
+        self.iovecs.extend(pieces, buffers);
+        let iovecs = self.iovecs.as_slice();
+        let count = libc::c_int::try_from(iovecs.len()).unwrap_or(libc::c_int::MAX);
+        // SAFETY: the iovecs were filled from `header` and `buffers`, which are borrowed for the whole call,
+        // and the kernel only reads them.
+        check(unsafe { libc::writev(self.file.as_raw_fd(), iovecs.as_ptr(), count) } as libc::c_long)?;
+        Ok(())
+    }
+}
+
+impl AsFd for TapQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Asks for everything a pod's stack can leave to us, and for less where the kernel knows less.
+fn set_offloads(file: &File) -> io::Result<TapOffloads> {
+    let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+    for uso in [true, false] {
+        let bits = if uso { tcp | TUN_F_USO4 | TUN_F_USO6 } else { tcp };
+        // SAFETY: TUNSETOFFLOAD takes its argument by value.
+        match check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOFFLOAD, bits) }.into()) {
+            Ok(_) => return Ok(TapOffloads { uso }),
+            Err(error) if uso && error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(TapOffloads { uso: false })
+}

@@ -1,0 +1,73 @@
+//! The second seam: how tunnel packets leave and arrive.
+
+mod lane;
+mod socket;
+
+use std::io;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use weft_bridge::DropReason;
+use weft_encap::Encapsulation;
+
+use crate::gather::Buffers;
+
+pub(crate) use lane::Receiver;
+pub use lane::{Group, Lane, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
+pub use socket::{Level, Listen, SocketError, SocketUnderlay, UnderlayState};
+
+/// Ways with a UDP source port of their own, among which flows are spread. One flow keeps to one.
+pub const LANES: usize = 16;
+
+/// What came from a VTEP: one tunnel packet, or a group of equally long ones behind each other.
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    /// Where it lies in the arena: UDP payloads.
+    pub range: Range<usize>,
+    /// Bytes in each packet of the group; the last may be shorter.
+    pub segment: usize,
+    /// The sender's address.
+    pub source: IpAddr,
+    /// What the port it arrived on is for.
+    pub encapsulation: Encapsulation,
+}
+
+/// What one receive brought besides datagrams.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReceiveCounts {
+    /// System calls made.
+    pub receives: u64,
+    /// Tunnel packets that the kernel dropped since the last call.
+    pub overflow: u64,
+}
+
+/// Carries tunnel packets between VTEPs.
+pub trait Underlay {
+    /// Receives what is there from one of its sources into the arena, up to a batch.
+    ///
+    /// # Errors
+    /// The kernel's, where it concerns the source and not one packet.
+    fn recv(
+        &mut self,
+        source: usize,
+        arena: &mut [u8],
+        datagrams: &mut Vec<Datagram>,
+        counts: &mut ReceiveCounts,
+    ) -> io::Result<()>;
+
+    /// Sends a lane's groups in order; tells `report` of each group, by its place, what became of it. Returns
+    /// the number of system calls.
+    fn send(
+        &mut self,
+        lane: usize,
+        queued: &Lane,
+        arena: &[u8],
+        report: &mut dyn FnMut(usize, Result<(), DropReason>),
+    ) -> u64;
+}
+
+impl Lane {
+    pub(crate) fn buffers<'a>(&'a self, arena: &'a [u8]) -> Buffers<'a> {
+        Buffers { arena, headers: self.headers() }
+    }
+}

@@ -1,0 +1,358 @@
+//! The `socket` underlay: plain UDP sockets, with UDP_SEGMENT and UDP_GRO where the kernel has them.
+//!
+//! Theory of operation. One socket for each local address and tunnel port receives; a pool of sockets for
+//! each address family only sends, each from a UDP source port of its own, so that receivers and switches
+//! on the way spread flows while one flow keeps to one port. The kernel writes the outer IP and UDP headers.
+//!
+//! A group of equally long packets leaves in one system call. What the kernel answers decides what happens
+//! next: a full queue, a missing route or a firewall costs the group, by name; an answer that speaks of
+//! segmentation costs nothing, because the group is sent again packet by packet. Only an answer that cannot
+//! have another cause (EIO, or EINVAL for two short packets) switches segmentation off, once, visibly.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use weft_bridge::DropReason;
+use weft_encap::Encapsulation;
+
+use super::lane::{Group, Lane};
+use super::{Datagram, LANES, ReceiveCounts, Underlay};
+use crate::gather::{Buffers, Piece, cut};
+use crate::sys::udp::{self, Messages, Outgoing};
+
+/// Bytes that one receive slot takes: the longest UDP payload, or a group merged by the kernel.
+const SLOT_BYTES: usize = 65_536;
+/// Datagrams, or merged groups, received in one system call at most.
+const RECEIVE_SLOTS: usize = 16;
+/// Groups sent in one system call at most.
+const SEND_MESSAGES: usize = 64;
+/// Pieces in one system call at most.
+const SEND_PIECES: usize = 4096;
+/// Bytes asked for in each receive buffer: more than a hundred 64 KiB groups while the worker is elsewhere.
+const RECEIVE_BUFFER_BYTES: i32 = 8 * 1024 * 1024;
+/// Bytes asked for in each send buffer.
+const SEND_BUFFER_BYTES: i32 = 4 * 1024 * 1024;
+/// Where source ports begin: the dynamic range (RFC 7348 section 5, RFC 6335).
+const FIRST_SOURCE_PORT: u16 = 49_152;
+/// Ports tried for each lane before the kernel may choose.
+const SOURCE_PORT_TRIES: u16 = 64;
+/// A group that is so small and still refused speaks against segmentation itself.
+const PLAIN_GROUP: usize = 2;
+
+/// Where to receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// A local address and the UDP port.
+    pub at: SocketAddr,
+    /// What the port is for.
+    pub encapsulation: Encapsulation,
+}
+
+/// Which level of the `socket` underlay is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// With UDP_SEGMENT and UDP_GRO.
+    Offload,
+    /// One packet at a time for the stack, many in one system call.
+    Plain,
+}
+
+/// What the underlay says of itself, readable by anyone at any time.
+#[derive(Debug, Default)]
+pub struct UnderlayState {
+    plain: AtomicBool,
+    reason: OnceLock<String>,
+}
+
+/// Why the underlay could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// The tunnel port is taken.
+    #[error(
+        "UDP {at} is in use by another program: stop it (a second agent? a kernel VXLAN device?), or choose another port"
+    )]
+    InUse {
+        /// The address and port.
+        at: SocketAddr,
+    },
+    /// No interface has the address.
+    #[error("no interface of this node has the address {address}: give it to one, or correct `underlay.addresses`")]
+    NoSuchAddress {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Anything else.
+    #[error("UDP {at}: {source}")]
+    Socket {
+        /// The address and port.
+        at: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+struct Receiver {
+    socket: Socket,
+    encapsulation: Encapsulation,
+    overflow: u32,
+}
+
+/// The underlay.
+pub struct SocketUnderlay {
+    receivers: Vec<Receiver>,
+    ipv4: Vec<Socket>,
+    ipv6: Vec<Socket>,
+    incoming: Messages,
+    outgoing: Messages,
+    state: Arc<UnderlayState>,
+}
+
+enum Refusal {
+    Segmentation,
+    Packet(DropReason),
+}
+
+impl UnderlayState {
+    /// The level in use.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        if self.plain.load(Ordering::Relaxed) { Level::Plain } else { Level::Offload }
+    }
+
+    /// Why it is not a better one.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.get().map(String::as_str)
+    }
+
+    fn demote(&self, reason: String) {
+        if self.reason.set(reason).is_ok() {
+            self.plain.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl SocketUnderlay {
+    /// Opens the sockets in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`SocketError`], naming the address.
+    pub fn open(listen: &[Listen], offload: bool) -> Result<Self, SocketError> {
+        let state = Arc::new(UnderlayState::default());
+        if !offload {
+            state.demote("switched off by `underlay.offload`".to_owned());
+        }
+        let receivers = listen.iter().map(|listen| receiver(listen, &state)).collect::<Result<_, _>>()?;
+        let lanes = |ipv6: bool| {
+            let local = listen.iter().map(|listen| listen.at.ip()).find(|address| address.is_ipv6() == ipv6);
+            local.map_or(Ok(Vec::new()), |address| (0..LANES).map(|lane| sender(address, lane)).collect())
+        };
+        Ok(Self {
+            receivers,
+            ipv4: lanes(false)?,
+            ipv6: lanes(true)?,
+            incoming: Messages::with_capacity(RECEIVE_SLOTS, RECEIVE_SLOTS),
+            outgoing: Messages::with_capacity(SEND_MESSAGES, SEND_PIECES),
+            state,
+        })
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn state(&self) -> Arc<UnderlayState> {
+        self.state.clone()
+    }
+
+    /// The descriptors to wait on; their places are the `source` of [`Underlay::recv`].
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.receivers.iter().map(|receiver| receiver.socket.as_fd())
+    }
+
+    /// Sends the groups from `first` on that go to one address family. Returns how many were dealt with.
+    fn send_run(
+        &mut self,
+        lane: usize,
+        queued: &Lane,
+        first: usize,
+        buffers: &Buffers<'_>,
+        report: &mut dyn FnMut(usize, Result<(), DropReason>),
+    ) -> usize {
+        let groups = &queued.groups()[first..];
+        let ipv6 = groups[0].to.is_ipv6();
+        let Some(socket) = (if ipv6 { &self.ipv6 } else { &self.ipv4 }).get(lane) else {
+            report(first, Err(DropReason::NoAddressFamily));
+            return 1;
+        };
+        if self.state.level() == Level::Plain && groups[0].segments > 1 {
+            report(first, send_singly(&mut self.outgoing, socket, &groups[0], queued.pieces(&groups[0]), buffers));
+            return 1;
+        }
+        let plain = self.state.level() == Level::Plain;
+        let run = groups.iter().take_while(|group| group.to.is_ipv6() == ipv6 && !(plain && group.segments > 1));
+        let messages = run.map(|group| Outgoing {
+            to: group.to,
+            pieces: queued.pieces(group),
+            segment: (group.segments > 1).then_some(group.segment as u16),
+        });
+        match self.outgoing.send(socket, messages, buffers) {
+            Ok(sent) => {
+                (first..first + sent).for_each(|index| report(index, Ok(())));
+                sent
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => {
+                let group = &groups[0];
+                let outcome = match refusal(&error, group) {
+                    Refusal::Packet(reason) => Err(reason),
+                    Refusal::Segmentation => {
+                        let raw = error.raw_os_error();
+                        if raw == Some(libc::EIO) || group.segments <= PLAIN_GROUP {
+                            self.state
+                                .demote(format!("the kernel refused a group of {} packets: {error}", group.segments));
+                            tracing::warn!(%error, "segmentation offload of the underlay is off from now on");
+                        }
+                        send_singly(&mut self.outgoing, socket, group, queued.pieces(group), buffers)
+                    }
+                };
+                report(first, outcome);
+                1
+            }
+        }
+    }
+}
+
+impl Underlay for SocketUnderlay {
+    fn recv(
+        &mut self,
+        source: usize,
+        arena: &mut [u8],
+        datagrams: &mut Vec<Datagram>,
+        counts: &mut ReceiveCounts,
+    ) -> io::Result<()> {
+        let receiver = &mut self.receivers[source];
+        counts.receives += 1;
+        let count = self.incoming.receive(&receiver.socket, arena, SLOT_BYTES)?;
+        for index in 0..count {
+            let Some(incoming) = self.incoming.incoming(index) else { continue };
+            if let Some(overflow) = incoming.overflow {
+                counts.overflow += u64::from(overflow.wrapping_sub(receiver.overflow));
+                receiver.overflow = overflow;
+            }
+            let start = index * SLOT_BYTES;
+            datagrams.push(Datagram {
+                range: start..start + incoming.len,
+                segment: incoming.segment,
+                source: incoming.source,
+                encapsulation: receiver.encapsulation,
+            });
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        lane: usize,
+        queued: &Lane,
+        arena: &[u8],
+        report: &mut dyn FnMut(usize, Result<(), DropReason>),
+    ) -> u64 {
+        let buffers = queued.buffers(arena);
+        let (mut next, mut calls) = (0, 0);
+        while next < queued.groups().len() {
+            next += self.send_run(lane, queued, next, &buffers, report);
+            calls += 1;
+        }
+        calls
+    }
+}
+
+/// The same packets without segmentation offload, as many to a system call as the kernel takes.
+fn send_singly(
+    messages: &mut Messages,
+    socket: &Socket,
+    group: &Group,
+    pieces: &[Piece],
+    buffers: &Buffers<'_>,
+) -> Result<(), DropReason> {
+    let segments: Vec<Vec<Piece>> = cut(pieces, group.segment).collect();
+    let mut rest = segments.as_slice();
+    while !rest.is_empty() {
+        let outgoing = rest.iter().map(|pieces| Outgoing { to: group.to, pieces, segment: None });
+        match messages.send(socket, outgoing, buffers) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                return Err(match refusal(&error, group) {
+                    Refusal::Packet(reason) => reason,
+                    Refusal::Segmentation => DropReason::UnderlayRefused,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel's answer to a group says.
+fn refusal(error: &io::Error, group: &Group) -> Refusal {
+    match error.raw_os_error() {
+        Some(libc::EIO | libc::EINVAL) if group.segments > 1 => Refusal::Segmentation,
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Refusal::Packet(DropReason::UnderlayBusy),
+        Some(libc::EMSGSIZE) => Refusal::Packet(DropReason::ExceedsPathMtu),
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL) => {
+            Refusal::Packet(DropReason::UnderlayUnreachable)
+        }
+        _ => Refusal::Packet(DropReason::UnderlayRefused),
+    }
+}
+
+fn receiver(listen: &Listen, state: &UnderlayState) -> Result<Receiver, SocketError> {
+    let at = listen.at;
+    let open = || -> io::Result<Socket> {
+        let socket = bind(at)?;
+        udp::receive_buffer(&socket, RECEIVE_BUFFER_BYTES)?;
+        udp::enable_overflow_count(&socket)?;
+        if state.level() == Level::Offload
+            && let Err(error) = udp::enable_gro(&socket)
+        {
+            state.demote(format!("the kernel has no UDP_GRO: {error}"));
+        }
+        Ok(socket)
+    };
+    let socket = open().map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => SocketError::InUse { at },
+        io::ErrorKind::AddrNotAvailable => SocketError::NoSuchAddress { address: at.ip() },
+        _ => SocketError::Socket { at, source },
+    })?;
+    Ok(Receiver { socket, encapsulation: listen.encapsulation, overflow: 0 })
+}
+
+fn sender(address: IpAddr, lane: usize) -> Result<Socket, SocketError> {
+    let spacing = (u16::MAX - FIRST_SOURCE_PORT) / LANES as u16;
+    let first = FIRST_SOURCE_PORT + lane as u16 * spacing;
+    let at = SocketAddr::new(address, first);
+    let open = || -> io::Result<Socket> {
+        let candidates = (first..first + SOURCE_PORT_TRIES).chain([0]);
+        let mut bound = candidates.map(|port| bind(SocketAddr::new(address, port)));
+        let taken =
+            |result: &io::Result<Socket>| matches!(result, Err(error) if error.kind() == io::ErrorKind::AddrInUse);
+        let socket = bound.find(|result| !taken(result)).unwrap_or_else(|| Err(io::ErrorKind::AddrInUse.into()))?;
+        udp::refuse_all(&socket)?;
+        udp::never_fragment(&socket, address.is_ipv6())?;
+        udp::send_buffer(&socket, SEND_BUFFER_BYTES)?;
+        Ok(socket)
+    };
+    open().map_err(|source| SocketError::Socket { at, source })
+}
+
+fn bind(at: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(at), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&at.into())?;
+    Ok(socket)
+}

@@ -1,0 +1,188 @@
+//! The run-to-completion loop of one worker.
+//!
+//! Theory of operation. A turn drains one source, a port or an underlay socket, into the arena; decides
+//! every frame with `forward`; lets [`Egress`] queue the copies; and flushes all queues before the arena is
+//! used again. So nothing waits for a timer, one bad frame costs only itself, and no frame outlives its turn.
+//!
+//! What is shared: the published tables, loaded once a turn; the FDB; the counters, written by this worker
+//! alone. What is bounded: frames in a turn, bytes in the arena, what a queue holds. No lock is taken, and
+//! nothing is allocated, for a frame.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
+use weft_bridge::{Attachment, Decision, Fdb, Ingress, PortId, Seconds, Tables, Verdict, admit, forward, wire_len};
+use weft_encap::{FlowHash, Inner, Offload};
+
+use crate::counters::WorkerCounters;
+use crate::egress::{Copy, Egress};
+use crate::port::{Port, PortFrame};
+use crate::underlay::{Datagram, ReceiveCounts, Underlay};
+
+/// Bytes of the arena: sixteen receive slots of 64 KiB.
+const ARENA_BYTES: usize = 1 << 20;
+
+/// What a worker shares with others.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) tables: Arc<ArcSwap<Tables>>,
+    pub(crate) fdb: Arc<Fdb>,
+    pub(crate) counters: Arc<CachePadded<WorkerCounters>>,
+}
+
+/// How a turn ended.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// The source was served.
+    Done,
+    /// The source cannot be read any more.
+    Gone(std::io::Error),
+}
+
+/// One worker, over any kind of port and underlay.
+pub(crate) struct Worker<P, U> {
+    shared: Shared,
+    arena: Box<[u8]>,
+    frames: Vec<PortFrame>,
+    datagrams: Vec<Datagram>,
+    egress: Egress<P, U>,
+}
+
+impl<P: Port, U: Underlay> Worker<P, U> {
+    pub(crate) fn new(shared: Shared, underlay: U) -> Self {
+        let egress = Egress::new(shared.counters.clone(), underlay);
+        Self {
+            shared,
+            arena: vec![0; ARENA_BYTES].into_boxed_slice(),
+            frames: Vec::with_capacity(crate::port::BATCH_FRAMES),
+            datagrams: Vec::with_capacity(crate::port::BATCH_FRAMES),
+            egress,
+        }
+    }
+
+    pub(crate) fn add_port(&mut self, id: PortId, port: P) {
+        self.egress.ports.insert(id, port);
+    }
+
+    pub(crate) fn remove_port(&mut self, id: PortId) -> Option<P> {
+        self.egress.ports.remove(id)
+    }
+
+    /// Drains one port.
+    pub(crate) fn turn_port(&mut self, id: PortId, now: Seconds) -> Turn {
+        let Some(port) = self.egress.ports.get_mut(id) else { return Turn::Done };
+        self.frames.clear();
+        let mut reads = 0;
+        let result = port.recv(&mut self.arena, &mut self.frames, &mut reads);
+        self.shared.counters.port_reads.add(reads);
+        let tables = self.shared.tables.load();
+        for index in 0..self.frames.len() {
+            let PortFrame { range, offload } = self.frames[index].clone();
+            let link = self.shared.counters.port(id);
+            link.rx_frames.add(1);
+            link.rx_bytes.add(range.len() as u64);
+            let ingress = (Ingress::Port(id), Attachment::Port(id));
+            self.process(&tables, ingress, range, offload, now);
+        }
+        self.egress.flush(&self.arena);
+        result.map_or_else(Turn::Gone, |()| Turn::Done)
+    }
+
+    /// Drains one of the underlay's sources.
+    pub(crate) fn turn_underlay(&mut self, source: usize, now: Seconds) -> Turn {
+        self.datagrams.clear();
+        let mut counts = ReceiveCounts::default();
+        let result = self.egress.underlay.recv(source, &mut self.arena, &mut self.datagrams, &mut counts);
+        self.shared.counters.underlay_receives.add(counts.receives);
+        self.shared.counters.underlay_overflow.add(counts.overflow);
+        let tables = self.shared.tables.load();
+        for index in 0..self.datagrams.len() {
+            let Datagram { range, segment, source, encapsulation } = self.datagrams[index].clone();
+            let mut start = range.start;
+            // An empty datagram is a tunnel packet too, and gets its verdict.
+            while start < range.end || start == range.start {
+                let end = range.end.min(start + segment.max(1));
+                self.tunnel_packet(&tables, source, encapsulation, start..end, now);
+                start = end.max(start + 1);
+            }
+        }
+        self.egress.flush(&self.arena);
+        result.map_or_else(Turn::Gone, |()| Turn::Done)
+    }
+
+    fn tunnel_packet(
+        &mut self,
+        tables: &Tables,
+        source: IpAddr,
+        encapsulation: weft_encap::Encapsulation,
+        packet: Range<usize>,
+        now: Seconds,
+    ) {
+        let counters = &self.shared.counters;
+        counters.underlay_datagrams_in.add(1);
+        match admit(tables, source, encapsulation, &self.arena[packet.clone()]) {
+            Ok((ingress, frame)) => {
+                let range = packet.end - frame.len()..packet.end;
+                let Ingress::Vtep(id, _) = ingress else { return };
+                let link = counters.vtep(id);
+                link.rx_frames.add(1);
+                link.rx_bytes.add(range.len() as u64);
+                self.process(tables, (ingress, Attachment::Vtep(id)), range, Ok(Offload::NONE), now);
+            }
+            Err(reason) => {
+                counters.frames_in.add(1);
+                counters.dropped(reason, 1);
+            }
+        }
+    }
+
+    fn process(
+        &mut self,
+        tables: &Tables,
+        (ingress, attachment): (Ingress<'_>, Attachment),
+        range: Range<usize>,
+        offload: Result<Offload, weft_encap::OffloadError>,
+        now: Seconds,
+    ) {
+        let Shared { fdb, counters, .. } = &self.shared;
+        counters.frames_in.add(1);
+        let inner = Inner::parse(&self.arena[range.clone()]);
+        let Decision { verdict, learn } = forward(tables, fdb, now, ingress, &inner, offload);
+        if let Some(learn) = learn {
+            counters.learned(fdb.learn(&learn, now));
+        }
+        let (Ok(inner), Ok(offload)) = (inner, offload) else {
+            if let Verdict::Drop(reason) = verdict {
+                self.drop_at(attachment, reason);
+            }
+            return;
+        };
+        let wire_len = wire_len(&inner, &offload);
+        let mut copy = Copy { range, offload, wire_len, flow: FlowHash::of(&inner), ingress: attachment };
+        match verdict {
+            Verdict::Drop(reason) => self.drop_at(attachment, reason),
+            Verdict::Unicast(egress) => {
+                counters.unicast.add(1);
+                self.egress.queue(tables, egress, &mut copy, &mut self.arena);
+            }
+            Verdict::Flood(flood) => {
+                counters.flood.add(1);
+                for egress in flood.targets() {
+                    self.egress.queue(tables, egress, &mut copy, &mut self.arena);
+                }
+            }
+        }
+    }
+
+    fn drop_at(&self, attachment: Attachment, reason: weft_bridge::DropReason) {
+        let counters = &self.shared.counters;
+        counters.dropped(reason, 1);
+        match attachment {
+            Attachment::Port(id) => counters.port(id).drops.add(1),
+            Attachment::Vtep(id) => counters.vtep(id).drops.add(1),
+        }
+    }
+}
