@@ -1,3 +1,10 @@
 //! The node agent: desired state to tables, and the local API.
 
+mod agent;
+mod api;
 pub mod config;
+mod desired;
+mod lock;
+mod show;
+
+pub use agent::{Agent, AgentError};

@@ -207,15 +207,24 @@ impl Totals {
         self.drops.iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| *count)
     }
 
+    /// Frames, or copies, dropped at one stage.
+    #[must_use]
+    pub fn dropped_at(&self, stage: Stage) -> u64 {
+        self.drops.iter().filter(|(reason, _)| reason.stage() == stage).map(|(_, count)| count).sum()
+    }
+
     /// Checks that every frame got a verdict and every copy was sent or dropped by name.
     ///
     /// # Errors
     /// The first law that does not hold.
     pub fn check(&self) -> Result<(), LawBroken> {
-        let at = |stage| self.drops.iter().filter(|(reason, _)| reason.stage() == stage).map(|(_, n)| n).sum::<u64>();
         let law = |law, left, right| if left == right { Ok(()) } else { Err(LawBroken { law, left, right }) };
-        law("frames in = unicast + flood + drop", self.frames_in, self.unicast + self.flood + at(Stage::Verdict))?;
-        law("copies = sent + egress drops", self.copies, self.sent + at(Stage::Egress))
+        law(
+            "frames in = unicast + flood + drop",
+            self.frames_in,
+            self.unicast + self.flood + self.dropped_at(Stage::Verdict),
+        )?;
+        law("copies = sent + egress drops", self.copies, self.sent + self.dropped_at(Stage::Egress))
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Copy {
     pub(crate) offload: Offload,
     /// Bytes of the longest IP packet that it stands for.
     pub(crate) wire_len: usize,
+    /// Bytes of its VLAN tags, which the tunnel carries besides.
+    pub(crate) tag_len: usize,
     pub(crate) flow: FlowHash,
     pub(crate) ingress: Attachment,
 }
@@ -63,11 +65,11 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         self.counters.copies.add(1);
         let outcome = match egress {
             Attachment::Port(id) => match tables.port(id) {
-                Some(port) => self.to_port(id, port, copy, arena),
+                Some(port) => self.queue_for_port(id, port, copy, arena),
                 None => Err(DropReason::PortDown),
             },
             Attachment::Vtep(id) => match (tables.vtep(id), vni_of(tables, copy.ingress)) {
-                (Some(vtep), Some(vni)) => self.to_vtep(id, vtep, vni, copy, arena),
+                (Some(vtep), Some(vni)) => self.queue_for_vtep(id, vtep, vni, copy, arena),
                 _ => Err(DropReason::UnderlayUnreachable),
             },
         };
@@ -86,7 +88,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         }
     }
 
-    fn to_port(&mut self, id: PortId, port: &PortRow, copy: &Copy, arena: &mut [u8]) -> Result<(), DropReason> {
+    fn queue_for_port(&mut self, id: PortId, port: &PortRow, copy: &Copy, arena: &mut [u8]) -> Result<(), DropReason> {
         match copy.ingress {
             Attachment::Port(_) => {
                 if copy.wire_len > usize::from(port.mtu) {
@@ -114,7 +116,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         }
     }
 
-    fn to_vtep(
+    fn queue_for_vtep(
         &mut self,
         id: VtepId,
         vtep: &Vtep,
@@ -122,7 +124,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         copy: &mut Copy,
         arena: &mut [u8],
     ) -> Result<(), DropReason> {
-        if copy.wire_len > usize::from(vtep.pod_mtu) {
+        if copy.wire_len + copy.tag_len > usize::from(vtep.pod_mtu) {
             return Err(DropReason::ExceedsPathMtu);
         }
         let index = copy.flow.index(LANES);
@@ -130,7 +132,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         let tunnel = vtep.encapsulation.header(vni);
         let tunnel = tunnel.as_bytes();
         if copy.offload.gso.is_some() {
-            return self.superframe_to_vtep(index, receiver, tunnel, copy, arena);
+            return self.queue_superframe(index, receiver, tunnel, copy, arena);
         }
         if let Checksum::Needed { start, offset } = copy.offload.checksum {
             let frame = &mut arena[copy.range.clone()];
@@ -144,7 +146,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         Ok(())
     }
 
-    fn superframe_to_vtep(
+    fn queue_superframe(
         &mut self,
         index: usize,
         receiver: Receiver,

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use weft_bridge::{Attachment, Decision, Fdb, Ingress, PortId, Seconds, Tables, Verdict, admit, forward, wire_len};
+use weft_encap::inner::ETHERNET_LEN;
 use weft_encap::{FlowHash, Inner, Offload};
 
 use crate::counters::WorkerCounters;
@@ -161,7 +162,8 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             return;
         };
         let wire_len = wire_len(&inner, &offload);
-        let mut copy = Copy { range, offload, wire_len, flow: FlowHash::of(&inner), ingress: attachment };
+        let tag_len = inner.l3 - ETHERNET_LEN;
+        let mut copy = Copy { range, offload, wire_len, tag_len, flow: FlowHash::of(&inner), ingress: attachment };
         match verdict {
             Verdict::Drop(reason) => self.drop_at(attachment, reason),
             Verdict::Unicast(egress) => {

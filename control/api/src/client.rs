@@ -14,7 +14,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("no agent answers at {path}: start one with `weft agent --config FILE`, or name a lab's node with `--node LAB.NODE`")]
+    #[error(
+        "no agent answers at {path}: start one with `weft agent --config FILE`, or name a lab's node with `--node LAB.NODE`"
+    )]
     NotRunning {
         /// The socket.
         path: PathBuf,
@@ -26,7 +28,9 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The agent speaks another version.
-    #[error("the agent at {path} speaks version {agent} of the local API and this program version {own}: use the program that was installed with the agent")]
+    #[error(
+        "the agent at {path} speaks version {agent} of the local API and this program version {own}: use the program that was installed with the agent"
+    )]
     Version {
         /// The socket.
         path: PathBuf,

@@ -17,7 +17,7 @@ pub const API_VERSION: u32 = 1;
 pub const MAX_REQUEST_BYTES: u64 = 64 * 1024;
 
 /// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Query {
     /// The agent as a whole.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
+pub use weft_encap::Encapsulation;
 use weft_encap::{MacAddr, Vni};
 
 /// The whole file.
@@ -90,17 +91,6 @@ pub struct VniEntry {
     /// Carry 802.1Q and 802.1ad tagged frames unchanged instead of dropping them. Default: false.
     #[serde(default)]
     pub vlan_transparent: bool,
-}
-
-/// How frames travel to a VTEP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Encapsulation {
-    /// RFC 7348.
-    #[default]
-    Vxlan,
-    /// RFC 8926.
-    Geneve,
 }
 
 /// `[[vtep]]`: another node's tunnel end. Those in the file are foreign: flooded to, and learned from.

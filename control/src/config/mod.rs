@@ -1,3 +1,97 @@
-//! The agent's configuration.
+//! The agent's configuration: [`file`] is what is written, [`Config`] is what was checked.
 
+mod check;
+mod error;
 pub mod file;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use weft_encap::{Encapsulation, MacAddr, Vni};
+use weft_switch::underlay::Listen;
+
+pub use error::ConfigError;
+
+/// A configuration in which every value is allowed and fits the others.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of this node.
+    pub node: String,
+    /// Directory of the agent's socket and lock.
+    pub run_dir: PathBuf,
+    /// What is logged, in the syntax of tracing's `EnvFilter`.
+    pub log: String,
+    /// This node's own VTEP addresses.
+    pub addresses: Vec<IpAddr>,
+    /// MTU of the underlay in bytes, where it is not to be read from the interface.
+    pub underlay_mtu: Option<u16>,
+    /// Where tunnel packets arrive.
+    pub listen: Vec<Listen>,
+    /// Whether to use UDP_SEGMENT and UDP_GRO.
+    pub offload: bool,
+    /// Learned MACs at most.
+    pub fdb_capacity: u32,
+    /// Seconds after which a silent MAC is forgotten.
+    pub fdb_ageing_seconds: u32,
+    /// The virtual networks, and whether each carries tagged frames.
+    pub vnis: Vec<(Vni, bool)>,
+    /// The other nodes' tunnel ends.
+    pub vteps: Vec<VtepConfig>,
+    /// The pods.
+    pub ports: Vec<PortConfig>,
+}
+
+/// Another node's tunnel end.
+#[derive(Clone, Debug)]
+pub struct VtepConfig {
+    /// Its address and UDP port.
+    pub at: SocketAddr,
+    /// How frames travel to it.
+    pub encapsulation: Encapsulation,
+    /// The virtual networks it takes part in.
+    pub vnis: Vec<Vni>,
+}
+
+/// One pod.
+#[derive(Clone, Debug)]
+pub struct PortConfig {
+    /// Its name on this node.
+    pub name: String,
+    /// Its network namespace: a name, or an absolute path.
+    pub netns: String,
+    /// Name of the device in it.
+    pub interface: String,
+    /// Its virtual network.
+    pub vni: Vni,
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// Addresses of the device, with prefix lengths.
+    pub addresses: Vec<IpNet>,
+    /// MTU in bytes, where it is not to be derived from the underlay's.
+    pub mtu: Option<u16>,
+    /// MACs learned behind it at most; none for a bound port.
+    pub learn_limit: Option<u32>,
+}
+
+impl Config {
+    /// Reads and checks a file. Nothing else is touched.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which shows the line and says what is allowed there.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks a text; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: file::File =
+            toml::from_str(text).map_err(|error| ConfigError::at(path, text, error.span(), error.message()))?;
+        check::check(file).map_err(|wrong| ConfigError::at(path, text, Some(wrong.span), &wrong.message))
+    }
+}

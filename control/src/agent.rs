@@ -1,0 +1,227 @@
+//! One node's agent: sets the data plane up from its configuration, keeps it, and answers questions.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use weft_bridge::PortId;
+use weft_bridge::tables::TableError;
+use weft_netns::{Netns, NetnsError};
+use weft_switch::port::Tap;
+use weft_switch::{Options, StartError, Switch};
+
+use crate::api::{self, ApiError};
+use crate::config::{Config, PortConfig};
+use crate::desired::{Desired, desired, fitting_mtu, port_mtu, superframe_segments};
+use crate::lock::{LockError, RunDirLock};
+
+/// Largest superframe that a pod's device is asked for, in bytes: the kernel's own default.
+const SUPERFRAME_BYTES: u32 = 65_536;
+/// How often silent MACs are looked for, and lost ports reported.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Why an agent did not start or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Its run directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Its tables.
+    #[error("configuration: {0}")]
+    Tables(#[from] TableError),
+    /// Its data plane.
+    #[error(transparent)]
+    Switch(#[from] StartError),
+    /// Its local socket.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// No interface has a VTEP address.
+    #[error("no interface of this node has the address {address}: give it to one, or correct `underlay.addresses`")]
+    NoSuchAddress {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The node's own namespace cannot be looked at.
+    #[error("looking at this node's interfaces: {0}")]
+    Node(NetnsError),
+    /// A port's namespace or the addresses of its device.
+    #[error("port `{port}`: {source}")]
+    Netns {
+        /// The port.
+        port: String,
+        /// What failed.
+        source: NetnsError,
+    },
+    /// A port's device.
+    #[error("port `{port}`: making the TAP `{interface}` in `{netns}`: {source}: {hint}")]
+    Tap {
+        /// The port.
+        port: String,
+        /// The device.
+        interface: String,
+        /// The namespace.
+        netns: String,
+        /// The kernel's answer.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The process itself.
+    #[error("{what}: {source}")]
+    Process {
+        /// What failed.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// A port as the agent keeps it.
+pub(crate) struct AttachedPort {
+    pub(crate) config: PortConfig,
+    pub(crate) id: PortId,
+    pub(crate) mtu: u16,
+    pub(crate) udp_superframes: bool,
+    /// Why its device is gone, if it is.
+    pub(crate) lost: Option<String>,
+}
+
+/// A running agent.
+pub struct Agent {
+    pub(crate) config: Config,
+    pub(crate) underlay_mtu: u16,
+    pub(crate) switch: Switch,
+    pub(crate) ports: Vec<AttachedPort>,
+    pub(crate) started: Instant,
+    _lock: RunDirLock,
+}
+
+impl Agent {
+    /// Sets everything up: when it returns, every port forwards.
+    ///
+    /// # Errors
+    /// [`AgentError`]; persistent devices made before stay, as after every end of an agent.
+    pub fn start(config: Config) -> Result<Self, AgentError> {
+        let lock = RunDirLock::take(&config.run_dir)?;
+        let underlay_mtu = underlay_mtu(&config)?;
+        let Desired { tables, ports: ids } = desired(&config, underlay_mtu)?;
+        let options =
+            Options { listen: config.listen.clone(), offload: config.offload, fdb_capacity: config.fdb_capacity };
+        let switch = Switch::start(&options, tables)?;
+        let mut ports = Vec::with_capacity(ids.len());
+        for (port, id) in config.ports.iter().zip(ids) {
+            let mtu = port_mtu(&config, port, underlay_mtu);
+            let fitting = fitting_mtu(&config, port.vni, underlay_mtu);
+            if mtu > fitting {
+                tracing::warn!(
+                    port = port.name,
+                    mtu,
+                    fitting,
+                    "longer packets than fit through the tunnel will be dropped"
+                );
+            }
+            let tap = attach(port, mtu)?;
+            let udp_superframes = tap.offloads().uso;
+            switch.add_port(id, tap);
+            tracing::info!(port = port.name, vni = port.vni.get(), netns = port.netns, mac = %port.mac, mtu, "port attached");
+            ports.push(AttachedPort { config: port.clone(), id, mtu, udp_superframes, lost: None });
+        }
+        Ok(Self { config, underlay_mtu, switch, ports, started: Instant::now(), _lock: lock })
+    }
+
+    /// Serves until SIGTERM or SIGINT. `ready` is called once the local socket answers.
+    ///
+    /// # Errors
+    /// [`AgentError`] when the local socket or signals cannot be had.
+    pub fn run(mut self, ready: impl FnOnce()) -> Result<(), AgentError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| AgentError::Process { what: "starting the control loop", source })?;
+        runtime.block_on(async {
+            let listener = api::listen(&self.config.run_dir)?;
+            let no_signal = |source| AgentError::Process { what: "waiting for signals", source };
+            let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
+            let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+            let mut conversations = api::Conversations::new(listener);
+            tracing::info!(
+                node = self.config.node,
+                ports = self.ports.len(),
+                vteps = self.config.vteps.len(),
+                underlay_mtu = self.underlay_mtu,
+                "forwarding"
+            );
+            ready();
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = housekeeping.tick() => self.keep_house(),
+                    question = conversations.next() => question.answer(&self),
+                }
+            }
+            tracing::info!("stopping; the pods' devices stay");
+            Ok(())
+        })
+    }
+
+    fn keep_house(&mut self) {
+        self.switch.fdb().sweep(self.switch.now(), self.config.fdb_ageing_seconds);
+        for gone in self.switch.lost_ports() {
+            if let Some(port) = self.ports.iter_mut().find(|port| port.id == gone.id) {
+                tracing::warn!(port = port.config.name, error = %gone.error, "the pod's device is gone");
+                port.lost = Some(gone.error.to_string());
+            }
+        }
+    }
+}
+
+/// The MTU that was asked for, or the least of the interfaces that have our addresses.
+fn underlay_mtu(config: &Config) -> Result<u16, AgentError> {
+    let links = |address: IpAddr| {
+        let netns = Netns::current().map_err(AgentError::Node)?;
+        let link = netns.links(move |links| links.link_with_address(address)).map_err(AgentError::Node)?;
+        link.ok_or(AgentError::NoSuchAddress { address })
+    };
+    let found = config.addresses.iter().map(|address| links(*address).map(|link| link.mtu));
+    let least = found.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or_default();
+    Ok(config.underlay_mtu.unwrap_or(u16::try_from(least).unwrap_or(u16::MAX)))
+}
+
+/// Makes or reopens the pod's device and gives it what the configuration says.
+fn attach(port: &PortConfig, mtu: u16) -> Result<Tap, AgentError> {
+    let in_netns = |source| AgentError::Netns { port: port.name.clone(), source };
+    let netns = Netns::open(&port.netns).map_err(in_netns)?;
+    let tap = netns.run(|| Tap::open(&port.interface)).map_err(in_netns)?.map_err(|source| AgentError::Tap {
+        port: port.name.clone(),
+        interface: port.interface.clone(),
+        netns: port.netns.clone(),
+        hint: tap_hint(&source),
+        source,
+    })?;
+    let segments = superframe_segments(mtu) as u32;
+    netns
+        .links(|links| {
+            let name = &port.interface;
+            links.set_mac(name, port.mac)?;
+            links.set_mtu(name, u32::from(mtu))?;
+            links.set_gso_max(name, SUPERFRAME_BYTES, segments)?;
+            links.set_addresses(name, &port.addresses)?;
+            links.set_up(name)
+        })
+        .map_err(in_netns)?;
+    Ok(tap)
+}
+
+fn tap_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "this kernel has no TUN/TAP, or the container hides it: load `tun`, or pass /dev/net/tun in"
+        }
+        io::ErrorKind::PermissionDenied => "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        io::ErrorKind::InvalidInput | io::ErrorKind::ResourceBusy => {
+            "the name is taken by a device that Weft did not make: remove it, or choose another `interface`"
+        }
+        _ => "see dmesg for what the kernel missed",
+    }
+}

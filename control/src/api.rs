@@ -1,0 +1,133 @@
+//! The node's local API: a Unix socket, a line of JSON for a line of JSON.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use weft_api::{API_VERSION, MAX_REQUEST_BYTES, Query, Reply, Request, Response, SOCKET_NAME, Versioned};
+
+use crate::agent::Agent;
+use crate::show;
+
+/// Questions that wait for their answer at most.
+const WAITING_QUESTIONS: usize = 64;
+/// How long a client may take to send a request or to fetch a reply.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the local socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent's socket {}: {source}", path.display())]
+pub struct ApiError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What somebody asked, and where the answer goes.
+pub(crate) struct Question {
+    query: Query,
+    answer: oneshot::Sender<Reply>,
+}
+
+/// All open conversations.
+pub(crate) struct Conversations {
+    listener: UnixListener,
+    sender: mpsc::Sender<Question>,
+    questions: mpsc::Receiver<Question>,
+}
+
+/// Opens the socket, for this user only. The run directory's lock is held: what lies there is stale.
+pub(crate) fn listen(run_dir: &Path) -> Result<UnixListener, ApiError> {
+    let path = run_dir.join(SOCKET_NAME);
+    let open = || {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    open().map_err(|source| ApiError { path: path.clone(), source })
+}
+
+impl Conversations {
+    pub(crate) fn new(listener: UnixListener) -> Self {
+        let (sender, questions) = mpsc::channel(WAITING_QUESTIONS);
+        Self { listener, sender, questions }
+    }
+
+    /// Waits for the next question, welcoming newcomers meanwhile.
+    pub(crate) async fn next(&mut self) -> Question {
+        loop {
+            tokio::select! {
+                Some(question) = self.questions.recv() => return question,
+                accepted = self.listener.accept() => {
+                    if let Ok((stream, _)) = accepted {
+                        tokio::spawn(converse(stream, self.sender.clone()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Question {
+    pub(crate) fn answer(self, agent: &Agent) {
+        // Who hung up does not want the answer.
+        let _ = self.answer.send(show::reply(agent, self.query));
+    }
+}
+
+async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>) {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    loop {
+        let line = match tokio::time::timeout(PATIENCE, request_line(&mut read)).await {
+            Ok(Ok(line)) if !line.is_empty() => line,
+            _ => return,
+        };
+        let reply = match understand(&line) {
+            Err(message) => Reply::Error { message },
+            Ok(query) => {
+                let (answer, answered) = oneshot::channel();
+                if questions.send(Question { query, answer }).await.is_err() {
+                    return;
+                }
+                let Ok(reply) = answered.await else { return };
+                reply
+            }
+        };
+        if !matches!(tokio::time::timeout(PATIENCE, send(&mut write, reply)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+async fn request_line(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    read.take(MAX_REQUEST_BYTES).read_until(b'\n', &mut line).await?;
+    Ok(line)
+}
+
+async fn send(write: &mut OwnedWriteHalf, reply: Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(&Response { api: API_VERSION, reply })?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+fn understand(line: &[u8]) -> Result<Query, String> {
+    let garbled = |error| format!("this is no request: {error}");
+    let Versioned { api } = serde_json::from_slice(line).map_err(garbled)?;
+    if api != API_VERSION {
+        return Err(format!(
+            "this agent speaks version {API_VERSION} of the local API and the request version {api}: \
+             use the program that was installed with the agent"
+        ));
+    }
+    serde_json::from_slice::<Request>(line).map(|request| request.query).map_err(garbled)
+}

@@ -1,0 +1,168 @@
+//! Answers: the agent's state as rows.
+
+use weft_api::{Counters, DropRow, FdbRow, Link, PortRow, Query, Reply, Status, UnderlayStatus, VtepRow};
+use weft_bridge::{Attachment, Stage, Tables, VtepId, VtepKind};
+use weft_netns::Netns;
+use weft_switch::counters::LinkTotals;
+use weft_switch::underlay::Level;
+
+use crate::agent::{Agent, AttachedPort};
+use crate::desired::name_of;
+
+pub(crate) fn reply(agent: &Agent, query: Query) -> Reply {
+    match query {
+        Query::Status => Reply::Status(Box::new(status(agent))),
+        Query::Ports => Reply::Ports(agent.ports.iter().map(|port| port_row(agent, port)).collect()),
+        Query::Vteps => Reply::Vteps(vteps(agent)),
+        Query::Fdb => Reply::Fdb(fdb(agent)),
+        Query::Drops => Reply::Drops(drops(agent)),
+        Query::Counters => Reply::Counters(Box::new(counters(agent))),
+    }
+}
+
+fn status(agent: &Agent) -> Status {
+    let tables = agent.switch.tables();
+    Status {
+        node: agent.config.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_seconds: agent.started.elapsed().as_secs(),
+        underlay: underlay(agent),
+        workers: agent.switch.workers(),
+        ports: agent.ports.len(),
+        ports_lost: agent.ports.iter().filter(|port| port.lost.is_some()).count(),
+        vteps: tables.vteps().count(),
+        vnis: tables.domains().map(|domain| domain.vni().get()).collect(),
+        fdb_entries: agent.switch.fdb().len(),
+        fdb_capacity: agent.switch.fdb().capacity(),
+        fdb_ageing_seconds: agent.config.fdb_ageing_seconds,
+        law_broken: agent.switch.totals().check().err().map(|broken| broken.to_string()),
+    }
+}
+
+fn underlay(agent: &Agent) -> UnderlayStatus {
+    let state = agent.switch.underlay();
+    let level = match state.level() {
+        Level::Offload => "socket+offload",
+        Level::Plain => "socket",
+    };
+    let listen = agent.config.listen.iter().map(|listen| format!("{} {}", listen.at, listen.encapsulation));
+    UnderlayStatus {
+        level: level.to_owned(),
+        reason: state.reason().map(str::to_owned),
+        addresses: agent.config.addresses.iter().map(ToString::to_string).collect(),
+        listen: listen.collect(),
+        mtu: agent.underlay_mtu,
+    }
+}
+
+fn port_row(agent: &Agent, port: &AttachedPort) -> PortRow {
+    let attachment = Attachment::Port(port.id);
+    PortRow {
+        name: port.config.name.clone(),
+        vni: port.config.vni.get(),
+        interface: port.config.interface.clone(),
+        netns: port.config.netns.clone(),
+        mac: port.config.mac.to_string(),
+        addresses: port.config.addresses.iter().map(ToString::to_string).collect(),
+        mtu: port.mtu,
+        mode: if port.config.learn_limit.is_some() { "learning" } else { "bound" }.to_owned(),
+        state: port.lost.as_ref().map_or_else(|| "forwarding".to_owned(), |why| format!("lost: {why}")),
+        udp_superframes: port.udp_superframes,
+        learned: agent.switch.fdb().len_behind(attachment),
+        link: link(agent.switch.link_totals(attachment)),
+        kernel_tx_dropped: kernel_tx_dropped(port),
+    }
+}
+
+/// None where the namespace or the device is gone.
+fn kernel_tx_dropped(port: &AttachedPort) -> Option<u64> {
+    let netns = Netns::open(&port.config.netns).ok()?;
+    let link = netns.links(|links| links.get(&port.config.interface)).ok()??;
+    Some(link.stats.tx_dropped)
+}
+
+fn vteps(agent: &Agent) -> Vec<VtepRow> {
+    let tables = agent.switch.tables();
+    let row = |(id, vtep): (VtepId, &weft_bridge::Vtep)| VtepRow {
+        address: vtep.address.to_string(),
+        port: vtep.udp_port,
+        encapsulation: vtep.encapsulation.to_string(),
+        kind: match vtep.kind {
+            VtepKind::Managed => "managed",
+            VtepKind::Foreign => "foreign",
+        }
+        .to_owned(),
+        pod_mtu: vtep.pod_mtu,
+        vnis: tables.domains().filter(|domain| domain.has_member(id)).map(|domain| domain.vni().get()).collect(),
+        learned: agent.switch.fdb().len_behind(Attachment::Vtep(id)),
+        link: link(agent.switch.link_totals(Attachment::Vtep(id))),
+    };
+    tables.vteps().map(row).collect()
+}
+
+fn fdb(agent: &Agent) -> Vec<FdbRow> {
+    let tables = agent.switch.tables();
+    let fixed = tables.domains().flat_map(|domain| {
+        let tables = &tables;
+        domain.static_macs().map(move |(mac, at)| fdb_row(tables, domain.vni().get(), mac.to_string(), at, None))
+    });
+    let learned = agent.switch.fdb().rows(agent.switch.now()).filter_map(|row| {
+        let vni = tables.domain_by_id(row.domain)?.vni().get();
+        Some(fdb_row(&tables, vni, row.mac.to_string(), row.attachment, Some(row.age)))
+    });
+    let mut rows: Vec<_> = fixed.chain(learned).collect();
+    rows.sort();
+    rows
+}
+
+fn fdb_row(tables: &Tables, vni: u32, mac: String, at: Attachment, age_seconds: Option<u32>) -> FdbRow {
+    let (attachment, at) = name_of(tables, at);
+    let kind = if age_seconds.is_some() { "learned" } else { "static" }.to_owned();
+    FdbRow { vni, mac, attachment: attachment.to_owned(), at, kind, age_seconds }
+}
+
+fn drops(agent: &Agent) -> Vec<DropRow> {
+    let row = |(reason, count): &(weft_bridge::DropReason, u64)| DropRow {
+        reason: reason.name().to_owned(),
+        stage: match reason.stage() {
+            Stage::Verdict => "verdict",
+            Stage::Egress => "egress",
+        }
+        .to_owned(),
+        count: *count,
+        meaning: reason.meaning().to_owned(),
+        hint: reason.hint().to_owned(),
+    };
+    agent.switch.totals().drops.iter().map(row).collect()
+}
+
+fn counters(agent: &Agent) -> Counters {
+    let totals = agent.switch.totals();
+    let named = |names: &[(&str, u64)]| names.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+    let tx_dropped = agent.ports.iter().filter_map(kernel_tx_dropped).sum();
+    Counters {
+        forwarding: named(&[
+            ("frames_in", totals.frames_in),
+            ("unicast", totals.unicast),
+            ("flood", totals.flood),
+            ("dropped", totals.dropped_at(Stage::Verdict)),
+            ("copies", totals.copies),
+            ("sent", totals.sent),
+            ("copies_dropped", totals.dropped_at(Stage::Egress)),
+            ("port_reads", totals.port_reads),
+            ("port_writes", totals.port_writes),
+            ("underlay_datagrams_in", totals.underlay_datagrams_in),
+            ("underlay_datagrams_out", totals.underlay_datagrams_out),
+            ("underlay_receives", totals.underlay_receives),
+            ("underlay_sends", totals.underlay_sends),
+        ]),
+        learning: named(&totals.learned),
+        kernel: named(&[("underlay_overflow", totals.underlay_overflow), ("port_tx_dropped", tx_dropped)]),
+    }
+}
+
+fn link(totals: LinkTotals) -> Link {
+    let LinkTotals { rx_frames, rx_bytes, tx_frames, tx_bytes, drops } = totals;
+    Link { rx_frames, rx_bytes, tx_frames, tx_bytes, drops }
+}

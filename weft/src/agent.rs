@@ -1,0 +1,57 @@
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+use weft_control::Agent;
+use weft_control::config::Config;
+
+/// Names the descriptor on which whoever started the agent waits for the word `ready`.
+const READY_FD: &str = "WEFT_READY_FD";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The node's configuration (TOML; docs/configuration.md lists every field)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the configuration, change nothing, and end
+    #[arg(long)]
+    check: bool,
+    /// Log as lines of JSON
+    #[arg(long)]
+    log_json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    if args.check {
+        println!("{} is in order: node {}", args.config.display(), config.node);
+        return Ok(ExitCode::SUCCESS);
+    }
+    start_log(&config.log, args.log_json)?;
+    let agent = Agent::start(config)?;
+    agent.run(say_ready)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(filter: &str, json: bool) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("`log` is `{filter}`: no filter"))?;
+    let terminal = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if json {
+        log.json().init()
+    } else {
+        log.with_ansi(terminal).init()
+    }
+    Ok(())
+}
+
+fn say_ready() {
+    let Ok(number) = std::env::var(READY_FD) else { return };
+    let open = OpenOptions::new().write(true).open(format!("/proc/self/fd/{number}"));
+    if let Err(error) = open.and_then(|mut file| file.write_all(b"ready\n")) {
+        tracing::warn!(%error, "{READY_FD} names no descriptor that can be written");
+    }
+}

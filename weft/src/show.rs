@@ -1,0 +1,220 @@
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::ValueEnum;
+use weft_api::{Counters, DropRow, FdbRow, PortRow, Query, Reply, Status, VtepRow};
+
+use crate::table::{bytes, print};
+use crate::target::Target;
+
+#[derive(clap::Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ShowArgs {
+    /// What to show
+    what: What,
+    #[command(flatten)]
+    target: Target,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// With `drops`: also the reasons that never happened
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// Pods' devices, with what went through them
+    Ports,
+    /// Other nodes' tunnel ends
+    Vteps,
+    /// Static and learned MACs
+    Fdb,
+    /// Why frames were dropped, and what to do
+    Drops,
+    /// All other counters
+    Counters,
+}
+
+pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    print_reply(&args.target.ask(Query::Status)?, args.json, false)
+}
+
+pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let query = match args.what {
+        What::Ports => Query::Ports,
+        What::Vteps => Query::Vteps,
+        What::Fdb => Query::Fdb,
+        What::Drops => Query::Drops,
+        What::Counters => Query::Counters,
+    };
+    print_reply(&args.target.ask(query)?, args.json, args.all)
+}
+
+fn print_reply(reply: &Reply, json: bool, all: bool) -> anyhow::Result<ExitCode> {
+    match reply {
+        Reply::Status(status) if json => print_json(status)?,
+        Reply::Status(status) => print_status(status),
+        Reply::Ports(rows) if json => print_json(rows)?,
+        Reply::Ports(rows) => print_ports(rows),
+        Reply::Vteps(rows) if json => print_json(rows)?,
+        Reply::Vteps(rows) => print_vteps(rows),
+        Reply::Fdb(rows) if json => print_json(rows)?,
+        Reply::Fdb(rows) => print_fdb(rows),
+        Reply::Drops(rows) if json => print_json(rows)?,
+        Reply::Drops(rows) => print_drops(rows, all),
+        Reply::Counters(counters) if json => print_json(counters)?,
+        Reply::Counters(counters) => print_counters(counters),
+        Reply::Error { message } => bail!("{message}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+fn print_status(status: &Status) {
+    let Status { underlay, .. } = status;
+    let line = |name: &str, value: String| println!("{name:<10}{value}");
+    line(
+        "node",
+        format!("{} (weft {}, process {}, up {} s)", status.node, status.version, status.pid, status.uptime_seconds),
+    );
+    let reason = underlay.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+    line("underlay", format!("{}{reason}, MTU {}", underlay.level, underlay.mtu));
+    line("addresses", underlay.addresses.join(", "));
+    line("listening", underlay.listen.join(", "));
+    line("workers", status.workers.to_string());
+    let lost = if status.ports_lost > 0 { format!(" ({} lost)", status.ports_lost) } else { String::new() };
+    line("ports", format!("{}{lost}", status.ports));
+    line("vteps", status.vteps.to_string());
+    line("vnis", status.vnis.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    let (entries, capacity, ageing) = (status.fdb_entries, status.fdb_capacity, status.fdb_ageing_seconds);
+    line("fdb", format!("{entries} of {capacity} learned, ageing {ageing} s"));
+    if let Some(broken) = &status.law_broken {
+        line("counters", format!("do not add up: {broken}"));
+    }
+}
+
+fn print_ports(rows: &[PortRow]) {
+    let headings = [
+        "port",
+        "#vni",
+        "mac",
+        "addresses",
+        "#mtu",
+        "mode",
+        "state",
+        "#rx",
+        "#rx bytes",
+        "#tx",
+        "#tx bytes",
+        "#drops",
+        "#kernel drops",
+    ];
+    print(
+        &headings,
+        rows.iter().map(|row| {
+            vec![
+                row.name.clone(),
+                row.vni.to_string(),
+                row.mac.clone(),
+                row.addresses.join(" "),
+                row.mtu.to_string(),
+                row.mode.clone(),
+                row.state.clone(),
+                row.link.rx_frames.to_string(),
+                bytes(row.link.rx_bytes),
+                row.link.tx_frames.to_string(),
+                bytes(row.link.tx_bytes),
+                row.link.drops.to_string(),
+                row.kernel_tx_dropped.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+            ]
+        }),
+    );
+}
+
+fn print_vteps(rows: &[VtepRow]) {
+    let headings = [
+        "vtep",
+        "#port",
+        "encap",
+        "kind",
+        "#pod mtu",
+        "vnis",
+        "#learned",
+        "#rx",
+        "#rx bytes",
+        "#tx",
+        "#tx bytes",
+        "#drops",
+    ];
+    print(
+        &headings,
+        rows.iter().map(|row| {
+            vec![
+                row.address.clone(),
+                row.port.to_string(),
+                row.encapsulation.clone(),
+                row.kind.clone(),
+                row.pod_mtu.to_string(),
+                row.vnis.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+                row.learned.to_string(),
+                row.link.rx_frames.to_string(),
+                bytes(row.link.rx_bytes),
+                row.link.tx_frames.to_string(),
+                bytes(row.link.tx_bytes),
+                row.link.drops.to_string(),
+            ]
+        }),
+    );
+}
+
+fn print_fdb(rows: &[FdbRow]) {
+    print(
+        &["#vni", "mac", "via", "at", "kind", "#age"],
+        rows.iter().map(|row| {
+            vec![
+                row.vni.to_string(),
+                row.mac.clone(),
+                row.attachment.clone(),
+                row.at.clone(),
+                row.kind.clone(),
+                row.age_seconds.map_or_else(|| "-".to_owned(), |age| format!("{age} s")),
+            ]
+        }),
+    );
+}
+
+fn print_drops(rows: &[DropRow], all: bool) {
+    let shown: Vec<_> = rows.iter().filter(|row| all || row.count > 0).collect();
+    if shown.is_empty() {
+        println!("nothing was dropped");
+        return;
+    }
+    print(
+        &["reason", "#count", "of", "meaning", "what to do"],
+        shown.iter().map(|row| {
+            let of = if row.stage == "verdict" { "frames" } else { "copies" };
+            vec![row.reason.clone(), row.count.to_string(), of.to_owned(), row.meaning.clone(), row.hint.clone()]
+        }),
+    );
+}
+
+fn print_counters(counters: &Counters) {
+    let groups = [("forwarding", &counters.forwarding), ("learning", &counters.learning), ("kernel", &counters.kernel)];
+    let rows = groups.iter().flat_map(|(group, counters)| {
+        counters.iter().map(|(name, n)| vec![(*group).to_owned(), name.clone(), n.to_string()])
+    });
+    print(&["group", "counter", "#value"], rows);
+}
