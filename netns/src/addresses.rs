@@ -15,7 +15,8 @@ use crate::{Link, LinkError, Links};
 impl Links {
     /// Gives an interface an address; having it already is fine.
     ///
-    /// IPv6 addresses skip duplicate address detection, so that they are usable at once.
+    /// IPv6 addresses skip duplicate address detection. On an interface that is up they are in force when this
+    /// returns; given to one that is down, they may take the kernel a second after it comes up.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -100,10 +101,13 @@ impl Links {
 
     fn put_address(&mut self, step: Step<'_>, index: u32, address: IpNet) -> Result<(), LinkError> {
         let mut request = self.handle.address().add(index, address.addr(), address.prefix_len()).replace();
-        if address.addr().is_ipv6() {
-            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        match address.addr() {
+            IpAddr::V4(_) => self.wait(step, request.execute()),
+            IpAddr::V6(ip) => {
+                request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+                self.until_in_force(step, index, ip, request.execute())
+            }
         }
-        self.wait(step, request.execute())
     }
 
     fn remove_address(&mut self, name: &str, message: AddressMessage) -> Result<(), LinkError> {

@@ -9,6 +9,7 @@
 mod addresses;
 mod child;
 mod error;
+mod in_force;
 mod link;
 mod links;
 mod named;

@@ -21,7 +21,7 @@ pub const INTERFACE_NAME_MAX: usize = 15;
 /// Interfaces are given by name. Errors name operation, interface, namespace and the kernel's reason.
 #[derive(Debug)]
 pub struct Links {
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
     pub(crate) handle: Handle,
     netns: String,
 }
@@ -42,7 +42,7 @@ impl Links {
             netns: netns.to_owned(),
             source,
         };
-        let runtime = Builder::new_current_thread().enable_io().build().map_err(failed)?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = {
             let _guard = runtime.enter();
             let (connection, handle, _) = new_connection().map_err(failed)?;
@@ -234,6 +234,11 @@ impl Links {
         }
     }
 
+    pub(crate) fn kernel_error(&self, step: Step<'_>, source: io::Error) -> LinkError {
+        let Step { operation, interface } = step;
+        LinkError::Kernel { operation, interface: interface.to_owned(), netns: self.netns.clone(), source }
+    }
+
     pub(crate) fn nonsense(&self, step: Step<'_>, error: &impl std::fmt::Display) -> LinkError {
         let Step { operation, interface } = step;
         let (interface, netns) = (interface.to_owned(), self.netns.clone());
@@ -247,12 +252,7 @@ impl Links {
 
     fn explain(&self, step: Step<'_>, error: rtnetlink::Error) -> LinkError {
         match error {
-            rtnetlink::Error::NetlinkError(message) => LinkError::Kernel {
-                operation: step.operation,
-                interface: step.interface.to_owned(),
-                netns: self.netns.clone(),
-                source: message.to_io(),
-            },
+            rtnetlink::Error::NetlinkError(message) => self.kernel_error(step, message.to_io()),
             other => self.nonsense(step, &other),
         }
     }

@@ -26,9 +26,9 @@ fn join(left: &Temporary, right: &Temporary) {
     for (end, n) in [(left, 1), (right, 2)] {
         end.netns
             .links(|links| {
+                links.set_up("e0")?;
                 links.add_address("e0", net(&format!("192.0.2.{n}/24")))?;
-                links.add_address("e0", net(&format!("2001:db8::{n}/64")))?;
-                links.set_up("e0")
+                links.add_address("e0", net(&format!("2001:db8::{n}/64")))
             })
             .unwrap();
     }
@@ -129,8 +129,12 @@ fn ipv6_addresses_are_usable_at_once() {
     }
     let (left, right) = (Temporary::new("nodad-l"), Temporary::new("nodad-r"));
     join(&left, &right);
-    let address: IpAddr = "2001:db8::1".parse().unwrap();
-    left.netns.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
+    let (from, to): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+    let receiver = right.netns.run(|| UdpSocket::bind((to, 4000))).unwrap().unwrap();
+    // Below the second after which a neighbour is asked for again.
+    receiver.set_read_timeout(Some(std::time::Duration::from_millis(900))).unwrap();
+    left.netns.run(|| UdpSocket::bind((from, 0)).and_then(|s| s.send_to(b"hello", (to, 4000)))).unwrap().unwrap();
+    receiver.recv(&mut [0; 16]).unwrap();
 }
 
 #[test]
