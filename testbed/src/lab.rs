@@ -120,8 +120,7 @@ impl Lab {
     /// [`LabError::NoSuchMember`], or a namespace that is gone.
     pub fn netns(&self, member: &str) -> Result<Netns, LabError> {
         if self.spec().members().all(|known| known != member) {
-            let known = self.spec().members().map(str::to_owned).collect();
-            return Err(LabError::NoSuchMember { lab: self.name.clone(), name: member.to_owned(), known });
+            return Err(self.no_such_member(member));
         }
         Ok(Netns::open(&self.name.namespace_of(member))?)
     }
@@ -155,6 +154,11 @@ impl Lab {
     #[must_use]
     pub fn log_of(&self, node: &str) -> PathBuf {
         self.run_dir_of(node).join("agent.log")
+    }
+
+    pub(crate) fn no_such_member(&self, name: &str) -> LabError {
+        let known = self.spec().members().map(str::to_owned).collect();
+        LabError::NoSuchMember { lab: self.name.clone(), name: name.to_owned(), known }
     }
 
     fn agent_of(&self, node: &str) -> AgentState {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::{FakeAgent, READY, alone, name, root_or_skip, traces, two_nodes};
+use support::{FakeAgent, Name, READY, alone, root_or_skip, two_nodes};
 use weft_netns::Netns;
 use weft_testbed::{AgentState, Lab, LabError, LabName, LabState, LabStatus, Progress, UpOptions};
 
@@ -32,7 +32,7 @@ fn output(lab: &Lab, member: &str, argv: &[&str]) -> String {
 #[test]
 fn a_lab_is_made_and_leaves_nothing() {
     alone("a_lab_is_made_and_leaves_nothing", || {
-        let (name, agent) = (name("life"), FakeAgent::new("life", READY));
+        let (name, agent) = (Name::new("life"), FakeAgent::new("life", READY));
         let lab = up(&name, &agent).unwrap();
         assert_eq!(status(&name).state, LabState::Complete);
         assert_eq!(status(&name), Lab::open(&name).unwrap().status());
@@ -48,7 +48,7 @@ fn a_lab_is_made_and_leaves_nothing() {
         assert!(output(&lab, "n2", &["ping", "-c1", "-W5", "fd99::1"]).contains(" 0% packet loss"));
         assert!(output(&lab, "a", &["ip", "-br", "link"]).starts_with("lo "));
         down(&name).unwrap();
-        assert_eq!(traces(&name), [""; 0]);
+        assert_eq!(name.traces(), [""; 0]);
         let again = down(&name).unwrap_err();
         assert!(matches!(again, LabError::NoSuchLab { .. }), "{again}");
     });
@@ -57,13 +57,13 @@ fn a_lab_is_made_and_leaves_nothing() {
 #[test]
 fn whatever_runs_in_a_lab_ends_with_it() {
     alone("whatever_runs_in_a_lab_ends_with_it", || {
-        let (name, agent) = (name("guests"), FakeAgent::new("guests", &format!("trap '' TERM; {READY}")));
+        let (name, agent) = (Name::new("guests"), FakeAgent::new("guests", &format!("trap '' TERM; {READY}")));
         let lab = up(&name, &agent).unwrap();
         let mut guest = lab.command("a", &["sleep", "1000000"]).unwrap();
         let mut guest = guest.env("WEFT_TEST_LAB", name.as_str()).spawn().unwrap();
         down(&name).unwrap();
         assert!(!guest.wait().unwrap().success());
-        assert_eq!(traces(&name), [""; 0]);
+        assert_eq!(name.traces(), [""; 0]);
     });
 }
 
@@ -72,33 +72,33 @@ fn two_labs_stand_side_by_side() {
     alone("two_labs_stand_side_by_side", || {
         let agent = FakeAgent::new("twins", READY);
         // The name of one begins like that of the other.
-        let (one, other) = (name("twin"), name("twin0"));
+        let (one, other) = (Name::new("twin"), Name::new("twin0"));
         std::thread::scope(|scope| {
             let made = [&one, &other].map(|name| scope.spawn(|| up(name, &agent).unwrap()));
             made.into_iter().for_each(|lab| drop(lab.join().unwrap()));
         });
         let bystander = Netns::create(&format!("{one}.bystander")).unwrap();
-        let before = traces(&other);
+        let before = other.traces();
         down(&one).unwrap();
-        assert_eq!(traces(&other), before);
+        assert_eq!(other.traces(), before);
         assert!(Netns::list().unwrap().contains(&bystander.label().to_owned()));
         Netns::delete(bystander.label()).unwrap();
-        assert_eq!(traces(&one), [""; 0]);
+        assert_eq!(one.traces(), [""; 0]);
         assert!(status(&other).nodes.iter().all(|node| matches!(node.agent, AgentState::Running { .. })));
         down(&other).unwrap();
-        assert_eq!(traces(&other), [""; 0]);
+        assert_eq!(other.traces(), [""; 0]);
     });
 }
 
 #[test]
 fn a_taken_name_is_refused_and_the_lab_unharmed() {
     alone("a_taken_name_is_refused_and_the_lab_unharmed", || {
-        let (name, agent) = (name("taken"), FakeAgent::new("taken", READY));
+        let (name, agent) = (Name::new("taken"), FakeAgent::new("taken", READY));
         up(&name, &agent).unwrap();
-        let before = traces(&name);
+        let before = name.traces();
         let error = up(&name, &agent).unwrap_err().to_string();
         assert_eq!(error, format!("a lab named `{name}` exists already; `weft testbed down {name}` removes it"));
-        assert_eq!(traces(&name), before);
+        assert_eq!(name.traces(), before);
         down(&name).unwrap();
     });
 }
@@ -106,20 +106,20 @@ fn a_taken_name_is_refused_and_the_lab_unharmed() {
 #[test]
 fn a_namespace_in_the_way_is_not_touched() {
     alone("a_namespace_in_the_way_is_not_touched", || {
-        let (name, agent) = (name("way"), FakeAgent::new("way", READY));
+        let (name, agent) = (Name::new("way"), FakeAgent::new("way", READY));
         let strange = Netns::create(&format!("{name}.b")).unwrap();
         let error = up(&name, &agent).unwrap_err();
         assert!(matches!(&error, LabError::NamespaceTaken { namespace } if namespace == strange.label()), "{error}");
         assert!(Netns::list().unwrap().contains(&strange.label().to_owned()));
         Netns::delete(strange.label()).unwrap();
-        assert_eq!(traces(&name), [""; 0]);
+        assert_eq!(name.traces(), [""; 0]);
     });
 }
 
 #[test]
 fn a_missing_agent_is_noticed_before_anything_is_made() {
     alone("a_missing_agent_is_noticed_before_anything_is_made", || {
-        let name = name("missing");
+        let name = Name::new("missing");
         for path in ["/no/such/weft", "/proc/version", "/etc"] {
             let mut steps = 0;
             let options = UpOptions::new(PathBuf::from(path));
@@ -127,7 +127,7 @@ fn a_missing_agent_is_noticed_before_anything_is_made() {
             assert!(matches!(error, LabError::NoAgent { .. }), "{error}");
             assert_eq!(steps, 0);
         }
-        assert_eq!(traces(&name), [""; 0]);
+        assert_eq!(name.traces(), [""; 0]);
     });
 }
 
@@ -141,14 +141,14 @@ fn an_agent_that_fails_takes_the_lab_with_it_and_says_why() {
             ("talks", "echo what > /proc/self/fd/$WEFT_READY_FD; exec sleep 1000000", "it said `what`"),
             ("silent", "exec sleep 1000000", "it said nothing for 1 s"),
         ] {
-            let (name, agent) = (name(purpose), FakeAgent::new(purpose, &only_n2(script)));
+            let (name, agent) = (Name::new(purpose), FakeAgent::new(purpose, &only_n2(script)));
             let mut options = agent.options();
             options.ready_timeout = Duration::from_secs(if purpose == "silent" { 1 } else { 30 });
             let error = Lab::up(&two_nodes(), &name, &options, &mut |_| {}).unwrap_err().to_string();
             assert!(error.starts_with("the agent of node `n2` did not become ready: "), "{error}");
             assert!(error.contains(expected), "{error}");
             assert!(error.contains("called as agent --config"), "{error}");
-            assert_eq!(traces(&name), [""; 0]);
+            assert_eq!(name.traces(), [""; 0]);
         }
     });
 }
@@ -156,7 +156,7 @@ fn an_agent_that_fails_takes_the_lab_with_it_and_says_why() {
 #[test]
 fn down_works_after_the_agents_were_killed() {
     alone("down_works_after_the_agents_were_killed", || {
-        let (name, agent) = (name("widow"), FakeAgent::new("widow", READY));
+        let (name, agent) = (Name::new("widow"), FakeAgent::new("widow", READY));
         up(&name, &agent).unwrap();
         for node in status(&name).nodes {
             let AgentState::Running { pid } = node.agent else { panic!("{node:?}") };
@@ -166,14 +166,14 @@ fn down_works_after_the_agents_were_killed() {
         }
         assert!(status(&name).nodes.iter().all(|node| node.agent == AgentState::Ended));
         down(&name).unwrap();
-        assert_eq!(traces(&name), [""; 0]);
+        assert_eq!(name.traces(), [""; 0]);
     });
 }
 
 #[test]
 fn an_unknown_member_or_lab_is_answered_with_those_known() {
     alone("an_unknown_member_or_lab_is_answered_with_those_known", || {
-        let (name, agent) = (name("known"), FakeAgent::new("known", READY));
+        let (name, agent) = (Name::new("known"), FakeAgent::new("known", READY));
         let lab = up(&name, &agent).unwrap();
         let error = lab.command("e", &["true"]).unwrap_err().to_string();
         assert_eq!(error, format!("lab `{name}` has no node or pod `e`; it has n1, n2, a, b, c, d, underlay"));
@@ -208,7 +208,7 @@ fn a_lab_killed_at_any_step_can_be_taken_down() {
     alone("a_lab_killed_at_any_step_can_be_taken_down", || {
         let agent = FakeAgent::new("steps", READY);
         for last in 1..=STEPS {
-            let name = name(&format!("step{last}"));
+            let name = Name::new(&format!("step{last}"));
             let killed = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "up_until_killed", "--nocapture"])
                 .env("WEFT_TEST_LAB", name.as_str())
@@ -222,7 +222,7 @@ fn a_lab_killed_at_any_step_can_be_taken_down() {
             let error = up(&name, &agent).unwrap_err();
             assert!(matches!(error, LabError::NameTaken { .. }), "{error}");
             down(&name).unwrap();
-            assert_eq!(traces(&name), [""; 0], "killed at step {last}");
+            assert_eq!(name.traces(), [""; 0], "killed at step {last}");
         }
     });
 }
@@ -232,15 +232,15 @@ fn a_lab_without_a_usable_journal_can_be_taken_down() {
     if !root_or_skip("a_lab_without_a_usable_journal_can_be_taken_down") {
         return;
     }
-    let (name, agent) = (name("journal"), FakeAgent::new("journal", READY));
+    let (name, agent) = (Name::new("journal"), FakeAgent::new("journal", READY));
     let lab = up(&name, &agent).unwrap();
     let journal = lab.run_dir_of("lab.json");
     fs::write(&journal, "{\"version\": 1, ").unwrap();
     assert!(matches!(status(&name).state, LabState::Unreadable { .. }));
     down(&name).unwrap();
-    assert_eq!(traces(&name), [""; 0]);
+    assert_eq!(name.traces(), [""; 0]);
 
     fs::create_dir_all(journal.parent().unwrap()).unwrap();
     down(&name).unwrap();
-    assert_eq!(traces(&name), [""; 0]);
+    assert_eq!(name.traces(), [""; 0]);
 }

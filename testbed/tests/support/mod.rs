@@ -1,11 +1,12 @@
 //! What tests of real labs share.
 
-use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use weft_netns::Netns;
-use weft_testbed::{LABS_DIR, LabName, LabSpec, UpOptions};
+use weft_testbed::{LABS_DIR, Lab, LabError, LabName, LabSpec, UpOptions};
 
 /// Whether the test may go on; says so by name if not.
 pub(crate) fn root_or_skip(test: &str) -> bool {
@@ -38,9 +39,59 @@ pub(crate) fn alone(test: &str, body: impl FnOnce() + Send) {
     }
 }
 
-/// A lab's name that no other test and no other run has.
-pub(crate) fn name(purpose: &str) -> LabName {
-    format!("t{}-{purpose}", std::process::id()).parse().unwrap()
+/// A lab's name that no other test and no other run has. The lab goes away with it.
+pub(crate) struct Name(LabName);
+
+impl Name {
+    pub(crate) fn new(purpose: &str) -> Self {
+        Self(format!("t{}-{purpose}", std::process::id()).parse().unwrap())
+    }
+
+    /// Everything of the lab that can be seen from outside: namespaces, mounts, files, processes.
+    pub(crate) fn traces(&self) -> Vec<String> {
+        let lab = &self.0;
+        let mut traces: Vec<String> = Netns::list().unwrap();
+        traces.retain(|namespace| namespace.starts_with(&format!("{lab}.")));
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        traces.extend(mounts.lines().filter(|line| line.contains(&format!("/{lab}."))).map(str::to_owned));
+        let directory = Path::new(LABS_DIR).join(lab.as_str());
+        traces.extend(directory.exists().then(|| directory.display().to_string()));
+        traces.extend(fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let environment = fs::read_to_string(entry.path().join("environ")).ok()?;
+            let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            let ours = environment.contains(&format!("WEFT_TEST_LAB={lab}\0"))
+                || command.contains(&format!("{}/", directory.display()));
+            ours.then(|| format!("process {}: {command}", entry.path().display()))
+        }));
+        traces
+    }
+}
+
+impl Deref for Name {
+    type Target = LabName;
+
+    fn deref(&self) -> &LabName {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if let Err(error) = Lab::down(&self.0, &mut |_| {})
+            && !matches!(error, LabError::NoSuchLab { .. })
+        {
+            eprintln!("lab {} is left behind: {error}", self.0);
+        }
+        if !std::thread::panicking() {
+            assert_eq!(self.traces(), [""; 0]);
+        }
+    }
 }
 
 pub(crate) fn two_nodes() -> LabSpec {
@@ -80,22 +131,4 @@ impl Drop for FakeAgent {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.directory).unwrap();
     }
-}
-
-/// Everything of a lab that can be seen from outside: namespaces, mounts, files, processes.
-pub(crate) fn traces(lab: &LabName) -> Vec<String> {
-    let mut traces: Vec<String> = Netns::list().unwrap();
-    traces.retain(|namespace| namespace.starts_with(&format!("{lab}.")));
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    traces.extend(mounts.lines().filter(|line| line.contains(&format!("/{lab}."))).map(str::to_owned));
-    let directory = Path::new(LABS_DIR).join(lab.as_str());
-    traces.extend(directory.exists().then(|| directory.display().to_string()));
-    traces.extend(fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        let environment = fs::read_to_string(entry.path().join("environ")).ok()?;
-        let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
-        let ours = environment.contains(&format!("WEFT_TEST_LAB={lab}\0"))
-            || command.contains(&format!("{}/", directory.display()));
-        ours.then(|| format!("process {}: {command}", entry.path().display()))
-    }));
-    traces
 }
