@@ -6,6 +6,7 @@
 pub mod counters;
 mod egress;
 pub mod gather;
+pub mod memory;
 pub mod port;
 mod ports;
 mod runtime;

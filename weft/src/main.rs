@@ -1,9 +1,13 @@
 //! The weft command: command line and wiring only.
 
 mod agent;
+mod demo;
+mod interrupt;
+mod progress;
 mod show;
 mod table;
 mod target;
+mod testbed;
 
 use std::process::ExitCode;
 
@@ -25,6 +29,10 @@ enum Command {
     Status(show::StatusArgs),
     /// Show an agent's ports, VTEPs, MACs, drops or counters
     Show(show::ShowArgs),
+    /// Show the whole path in a lab of two nodes and four pods, and remove it again
+    Demo(demo::Args),
+    /// Make whole labs of network namespaces on this machine
+    Testbed(testbed::Args),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +40,8 @@ fn main() -> ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Status(args) => show::status(&args),
         Command::Show(args) => show::show(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Testbed(args) => testbed::run(&args),
     };
     match result {
         Ok(code) => code,

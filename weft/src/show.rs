@@ -59,7 +59,7 @@ pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     print_reply(&args.target.ask(query)?, args.json, args.all)
 }
 
-fn print_reply(reply: &Reply, json: bool, all: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn print_reply(reply: &Reply, json: bool, all: bool) -> anyhow::Result<ExitCode> {
     match reply {
         Reply::Status(status) if json => print_json(status)?,
         Reply::Status(status) => print_status(status),

@@ -1,0 +1,249 @@
+//! Ports and underlays without a kernel, for tests and simulation: what is written can be looked at.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use weft_bridge::{DropReason, Fdb, PortId, Seconds, Tables};
+use weft_encap::{Encapsulation, Offload, OffloadError};
+
+use crate::counters::{Totals, WorkerCounters};
+use crate::gather::{Buffers, Piece};
+use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame};
+use crate::underlay::{Datagram, Lane, ReceiveCounts, Underlay};
+use crate::worker::{Shared, Worker};
+
+/// A frame with what travels besides its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryFrame {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What came with it.
+    pub offload: Offload,
+}
+
+/// Both ends of a port in memory; clones are the same port.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryPort {
+    queues: Rc<RefCell<PortQueues>>,
+}
+
+#[derive(Debug, Default)]
+struct PortQueues {
+    from_pod: VecDeque<(Vec<u8>, Result<Offload, OffloadError>)>,
+    to_pod: Vec<MemoryFrame>,
+    refuse: Option<DropReason>,
+}
+
+impl MemoryPort {
+    /// Lets the pod send a frame.
+    pub fn pod_sends(&self, bytes: Vec<u8>, offload: Result<Offload, OffloadError>) {
+        self.queues.borrow_mut().from_pod.push_back((bytes, offload));
+    }
+
+    /// Takes what the pod received.
+    #[must_use]
+    pub fn pod_received(&self) -> Vec<MemoryFrame> {
+        std::mem::take(&mut self.queues.borrow_mut().to_pod)
+    }
+
+    /// From now on every frame to the pod is refused for this reason, or none is.
+    pub fn refuse(&self, reason: Option<DropReason>) {
+        self.queues.borrow_mut().refuse = reason;
+    }
+}
+
+impl Port for MemoryPort {
+    fn recv(&mut self, arena: &mut [u8], frames: &mut Vec<PortFrame>, reads: &mut u64) -> io::Result<()> {
+        let mut queues = self.queues.borrow_mut();
+        let mut start = 0;
+        while frames.len() < BATCH_FRAMES && arena.len() - start >= MAX_FRAME_LEN {
+            *reads += 1;
+            let Some((bytes, offload)) = queues.from_pod.pop_front() else { break };
+            let end = start + bytes.len();
+            arena[start..end].copy_from_slice(&bytes);
+            frames.push(PortFrame { range: start..end, offload });
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason> {
+        let mut queues = self.queues.borrow_mut();
+        if let Some(reason) = queues.refuse {
+            return Err(reason);
+        }
+        queues.to_pod.push(MemoryFrame { bytes: joined(pieces, buffers), offload });
+        Ok(())
+    }
+}
+
+/// A tunnel packet, or a group of equally long ones, as the wire would carry it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryDatagram {
+    /// The other end: the receiver when sent, the sender when received.
+    pub peer: SocketAddr,
+    /// Which of the sender's source ports it left from.
+    pub lane: usize,
+    /// Bytes in each packet of the group.
+    pub segment: usize,
+    /// UDP payloads.
+    pub bytes: Vec<u8>,
+}
+
+/// Both ends of an underlay in memory; clones are the same underlay.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryUnderlay {
+    queues: Rc<RefCell<UnderlayQueues>>,
+}
+
+#[derive(Debug, Default)]
+struct UnderlayQueues {
+    arrived: VecDeque<(IpAddr, Encapsulation, usize, Vec<u8>)>,
+    sent: Vec<MemoryDatagram>,
+    refuse: Option<DropReason>,
+}
+
+impl MemoryUnderlay {
+    /// Lets a tunnel packet, or a group of packets of `segment` bytes, arrive.
+    pub fn arrives(&self, source: IpAddr, encapsulation: Encapsulation, segment: usize, bytes: Vec<u8>) {
+        self.queues.borrow_mut().arrived.push_back((source, encapsulation, segment, bytes));
+    }
+
+    /// Takes what was sent.
+    #[must_use]
+    pub fn sent(&self) -> Vec<MemoryDatagram> {
+        std::mem::take(&mut self.queues.borrow_mut().sent)
+    }
+
+    /// From now on every group is refused for this reason, or none is.
+    pub fn refuse(&self, reason: Option<DropReason>) {
+        self.queues.borrow_mut().refuse = reason;
+    }
+}
+
+impl Underlay for MemoryUnderlay {
+    fn recv(
+        &mut self,
+        _source: usize,
+        arena: &mut [u8],
+        datagrams: &mut Vec<Datagram>,
+        counts: &mut ReceiveCounts,
+    ) -> io::Result<()> {
+        counts.receives += 1;
+        let mut queues = self.queues.borrow_mut();
+        let mut start = 0;
+        while let Some((.., bytes)) = queues.arrived.front() {
+            let end = start + bytes.len();
+            if end > arena.len() {
+                break;
+            }
+            arena[start..end].copy_from_slice(bytes);
+            if let Some((source, encapsulation, segment, _)) = queues.arrived.pop_front() {
+                datagrams.push(Datagram { range: start..end, segment, source, encapsulation });
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        lane: usize,
+        queued: &Lane,
+        arena: &[u8],
+        report: &mut dyn FnMut(usize, Result<(), DropReason>),
+    ) -> u64 {
+        let mut queues = self.queues.borrow_mut();
+        let buffers = queued.buffers(arena);
+        for (place, group) in queued.groups().iter().enumerate() {
+            if let Some(reason) = queues.refuse {
+                report(place, Err(reason));
+                continue;
+            }
+            let bytes = joined(queued.pieces(group), &buffers);
+            queues.sent.push(MemoryDatagram { peer: group.to, lane, segment: group.segment, bytes });
+            report(place, Ok(()));
+        }
+        1
+    }
+}
+
+fn joined(pieces: &[Piece], buffers: &Buffers<'_>) -> Vec<u8> {
+    pieces.iter().flat_map(|piece| piece.bytes(buffers)).copied().collect()
+}
+
+/// A whole switch of one worker in memory, on a clock that the caller moves: same input, same output.
+pub struct MemorySwitch {
+    shared: Shared,
+    worker: Worker<MemoryPort, MemoryUnderlay>,
+    ports: Vec<(PortId, MemoryPort)>,
+    underlay: MemoryUnderlay,
+}
+
+impl MemorySwitch {
+    /// A switch with these tables, for `fdb_capacity` learned MACs, without ports.
+    #[must_use]
+    pub fn new(tables: Tables, fdb_capacity: u32) -> Self {
+        let shared = Shared {
+            tables: Arc::new(ArcSwap::from_pointee(tables)),
+            fdb: Arc::new(Fdb::new(fdb_capacity)),
+            counters: Arc::new(WorkerCounters::new()),
+        };
+        let underlay = MemoryUnderlay::default();
+        Self { worker: Worker::new(shared.clone(), underlay.clone()), shared, ports: Vec::new(), underlay }
+    }
+
+    /// Gives a port of the tables its device, and returns the pod's end of it.
+    pub fn attach(&mut self, id: PortId) -> MemoryPort {
+        let port = MemoryPort::default();
+        self.worker.add_port(id, port.clone());
+        self.ports.push((id, port.clone()));
+        port
+    }
+
+    /// Takes a port's device away.
+    pub fn detach(&mut self, id: PortId) {
+        self.worker.remove_port(id);
+        self.ports.retain(|(own, _)| *own != id);
+    }
+
+    /// The other end of its underlay.
+    #[must_use]
+    pub fn underlay(&self) -> &MemoryUnderlay {
+        &self.underlay
+    }
+
+    /// Puts other tables in force.
+    pub fn publish(&self, tables: Tables) {
+        self.shared.tables.store(Arc::new(tables));
+    }
+
+    /// The learned table.
+    #[must_use]
+    pub fn fdb(&self) -> &Fdb {
+        &self.shared.fdb
+    }
+
+    /// Serves all that waits, ports in the order of their attachment and then the underlay.
+    pub fn run(&mut self, now: Seconds) {
+        for (id, port) in &self.ports {
+            while !port.queues.borrow().from_pod.is_empty() {
+                self.worker.turn_port(*id, now);
+            }
+        }
+        while !self.underlay.queues.borrow().arrived.is_empty() {
+            self.worker.turn_underlay(0, now);
+        }
+    }
+
+    /// All counters.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals::sum(std::iter::once(&**self.shared.counters))
+    }
+}

@@ -1,0 +1,188 @@
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Subcommand;
+use weft_testbed::{AgentState, Lab, LabName, LabSpec, LabState, LabStatus, Progress as Made, UpOptions};
+
+use crate::interrupt::Guard;
+use crate::progress::Progress;
+use crate::table::print;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a lab from a file: its nodes, pods and links, with an agent on every node
+    Up {
+        /// The lab file (YAML; docs/testbed.md lists every field, examples/ has some)
+        file: PathBuf,
+        /// Name of the lab, instead of the one in the file
+        #[arg(long, value_name = "LAB")]
+        name: Option<LabName>,
+    },
+    /// Remove a lab and everything in it, also one that was never finished
+    Down {
+        /// The lab
+        lab: LabName,
+    },
+    /// List the labs of this machine
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command in a pod's or node's network namespace; its exit code becomes ours
+    Exec {
+        /// The lab
+        lab: LabName,
+        /// The pod, the node, or `underlay`
+        pod: String,
+        /// The command and its arguments, after `--`
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::Up { file, name } => up(file, name.as_ref()),
+        Command::Down { lab } => down(lab),
+        Command::List { json } => list(*json),
+        Command::Exec { lab, pod, command } => exec(lab, pod, command),
+    }
+}
+
+/// Makes a lab whose agents are this very program. While the guard lives, Ctrl-C removes the lab; it begins to
+/// live once the lab is ours, so that another one of that name stays.
+pub(crate) fn make(spec: &LabSpec, name: &LabName) -> anyhow::Result<(Lab, Option<Guard>)> {
+    let own = std::env::current_exe().context("finding this program's own file, to start agents with")?;
+    let line = Progress::start(&format!("lab {name}"));
+    let mut guard = None;
+    let lab = Lab::up(spec, name, &UpOptions::new(own), &mut |step| {
+        line.say(step);
+        if step == Made::Claimed {
+            guard = guard_of(name);
+        }
+    })?;
+    Ok((lab, guard))
+}
+
+fn guard_of(name: &LabName) -> Option<Guard> {
+    let name = name.clone();
+    let clean_up = move || {
+        if let Err(error) = Lab::down(&name, &mut |_| {}) {
+            eprintln!("weft: {error}");
+        }
+    };
+    Guard::arm(clean_up).inspect_err(|error| eprintln!("weft: Ctrl-C will not clean up: {error:#}")).ok()
+}
+
+/// Removes a lab.
+pub(crate) fn remove(name: &LabName) -> anyhow::Result<()> {
+    let progress = Progress::start(&format!("lab {name}"));
+    Ok(Lab::down(name, &mut |step| progress.say(step))?)
+}
+
+fn up(file: &Path, name: Option<&LabName>) -> anyhow::Result<ExitCode> {
+    let spec = LabSpec::read(file)?;
+    let name = &lab_name(file, name, &spec)?;
+    let started = Instant::now();
+    let (lab, guard) = make(&spec, name)?;
+    drop(guard);
+    let (nodes, pods) = (lab.spec().nodes.len(), lab.spec().pods().count());
+    println!("{}", weft_testbed::draw(lab.spec(), name.as_str(), terminal_width()));
+    println!("lab {name}: {nodes} nodes, {pods} pods, up in {:.2} s", started.elapsed().as_secs_f64());
+    if let Some((_, pod)) = lab.spec().pods().next() {
+        println!("  weft testbed exec {name} {} -- COMMAND     in a pod", pod.name);
+        println!("  weft show fdb --node {name}.{}             what a node learned", lab.spec().nodes[0].name);
+    }
+    println!("  weft testbed down {name}                   remove it all");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The name asked for, or the one in the file, or the file's own.
+fn lab_name(file: &Path, asked: Option<&LabName>, spec: &LabSpec) -> anyhow::Result<LabName> {
+    if let Some(name) = asked.or(spec.name.as_ref()) {
+        return Ok(name.clone());
+    }
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    stem.parse().with_context(|| format!("{} has no `name`: add one, or give --name LAB", file.display()))
+}
+
+fn down(lab: &LabName) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    remove(lab)?;
+    println!("lab {lab}: removed in {:.2} s", started.elapsed().as_secs_f64());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(json: bool) -> anyhow::Result<ExitCode> {
+    let labs = Lab::list()?;
+    if json {
+        let value: Vec<_> = labs.iter().map(lab_json).collect();
+        println!("{}", serde_json::to_string_pretty(&value)?);
+    } else if labs.is_empty() {
+        println!("no labs: `weft testbed up FILE` makes one, examples/ has files for it");
+    } else {
+        let rows = labs.iter().flat_map(|lab| {
+            let state = state_name(&lab.state);
+            let nothing = vec![lab.name.to_string(), state.clone(), "-".to_owned(), "-".to_owned(), "-".to_owned()];
+            let nodes = lab.nodes.iter().map(|node| {
+                let place = format!("{}.{}", lab.name, node.name);
+                vec![lab.name.to_string(), state.clone(), place, agent_name(node.agent), node.pods.join(" ")]
+            });
+            let rows: Vec<_> = nodes.collect();
+            if rows.is_empty() { vec![nothing] } else { rows }
+        });
+        print(&["lab", "state", "node", "agent", "pods"], rows);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn exec(lab: &LabName, pod: &str, argv: &[String]) -> anyhow::Result<ExitCode> {
+    let mut command = Lab::open(lab)?.command(pod, argv)?;
+    let error = command.exec();
+    Err(error).with_context(|| format!("running `{}` in {lab}.{pod}", argv.join(" ")))
+}
+
+fn lab_json(lab: &LabStatus) -> serde_json::Value {
+    let nodes = lab.nodes.iter().map(|node| {
+        let pid = match node.agent {
+            AgentState::Running { pid } => Some(pid),
+            _ => None,
+        };
+        serde_json::json!({ "name": node.name, "agent": agent_name(node.agent), "pid": pid, "pods": node.pods })
+    });
+    let nodes: Vec<_> = nodes.collect();
+    serde_json::json!({ "lab": lab.name, "state": state_name(&lab.state), "nodes": nodes })
+}
+
+fn state_name(state: &LabState) -> String {
+    match state {
+        LabState::Complete => "up".to_owned(),
+        LabState::HalfMade => "half made".to_owned(),
+        LabState::Unreadable { reason } => format!("unreadable: {reason}"),
+        _ => "unknown".to_owned(),
+    }
+}
+
+fn agent_name(state: AgentState) -> String {
+    match state {
+        AgentState::Running { .. } => "running".to_owned(),
+        AgentState::Ended => "ended".to_owned(),
+        AgentState::NotStarted => "not started".to_owned(),
+        _ => "unknown".to_owned(),
+    }
+}
+
+/// Columns of the terminal, or what fits most of them.
+pub(crate) fn terminal_width() -> usize {
+    rustix::termios::tcgetwinsize(std::io::stdout()).map_or(100, |size| usize::from(size.ws_col).max(40))
+}
