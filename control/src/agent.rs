@@ -206,8 +206,8 @@ fn attach(port: &PortConfig, mtu: u16) -> Result<Tap, AgentError> {
             links.set_mac(name, port.mac)?;
             links.set_mtu(name, u32::from(mtu))?;
             links.set_gso_max(name, SUPERFRAME_BYTES, segments)?;
-            links.set_addresses(name, &port.addresses)?;
-            links.set_up(name)
+            links.set_up(name)?;
+            links.set_addresses(name, &port.addresses)
         })
         .map_err(in_netns)?;
     Ok(tap)

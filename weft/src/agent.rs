@@ -41,9 +41,9 @@ fn start_log(filter: &str, json: bool) -> anyhow::Result<()> {
     let terminal = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if json {
-        log.json().init()
+        log.json().init();
     } else {
-        log.with_ansi(terminal).init()
+        log.with_ansi(terminal).init();
     }
     Ok(())
 }

@@ -44,6 +44,11 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.armed.store(false, Ordering::SeqCst);
+        if !self.armed.swap(false, Ordering::SeqCst) {
+            // Interrupted: the program ends when the clean-up is done, and not before.
+            loop {
+                std::thread::park();
+            }
+        }
     }
 }
