@@ -109,7 +109,7 @@ pub enum LabError {
     #[error(transparent)]
     Netns(#[from] NetnsError),
     /// A file or process refused.
-    #[error("cannot {operation} {}: {source}", path.display())]
+    #[error("cannot {operation} {}: {source}{}", path.display(), hint(source))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -135,6 +135,13 @@ pub(crate) fn io_error<E: Into<io::Error>>(
 ) -> impl FnOnce(E) -> LabError {
     let path = path.into();
     move |source| LabError::Io { operation, path, source: source.into() }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (labs need root)",
+        _ => "",
+    }
 }
 
 fn existing(known: &[String]) -> String {

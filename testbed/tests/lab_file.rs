@@ -47,6 +47,16 @@ fn every_field_is_read() {
 }
 
 #[test]
+fn addresses_need_no_quotes() {
+    let text = "underlay: {ipv4: 10.199.0.0/24, ipv6: fd99::/64, mtu: 1500, family: ipv4}\n\
+                nodes: [{name: n1, pods: [{name: 7, vni: 7, mac: 02:03:04:05:06:07, addresses: [fd00::1/64, ::5/64]}]}]\n";
+    let spec = LabSpec::parse(text, "lab.yaml").unwrap();
+    let pod = spec.pod("7").unwrap();
+    assert_eq!(pod.mac.unwrap().to_string(), "02:03:04:05:06:07");
+    assert_eq!(pod.addresses, ["fd00::1/64".parse().unwrap(), "::5/64".parse().unwrap()]);
+}
+
+#[test]
 fn defaults_are_as_documented() {
     let spec = LabSpec::parse("nodes: [{name: n1, pods: [{name: a, vni: 5}]}]", "lab.yaml").unwrap();
     assert_eq!(spec.name, None);

@@ -228,6 +228,34 @@ fn a_lab_killed_at_any_step_can_be_taken_down() {
 }
 
 #[test]
+fn a_lab_killed_at_any_moment_can_be_taken_down() {
+    /// From one moment to the next; making the lab takes some 40 ms.
+    const STRIDE: Duration = Duration::from_micros(1700);
+    alone("a_lab_killed_at_any_moment_can_be_taken_down", || {
+        let agent = FakeAgent::new("moments", READY);
+        for number in 1..=30 {
+            let name = Name::new(&format!("moment{number}"));
+            let mut maker = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "up_until_killed", "--nocapture"])
+                .env("WEFT_TEST_LAB", name.as_str())
+                .env("WEFT_TEST_STEPS", "1000")
+                .env("WEFT_TEST_AGENT", agent.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(STRIDE * number);
+            maker.kill().unwrap();
+            maker.wait().unwrap();
+            match down(&name) {
+                Ok(()) => {}
+                Err(error) => assert!(matches!(error, LabError::NoSuchLab { .. }), "{error}"),
+            }
+            assert_eq!(name.traces(), [""; 0], "killed at moment {number}");
+        }
+    });
+}
+
+#[test]
 fn a_lab_without_a_usable_journal_can_be_taken_down() {
     if !root_or_skip("a_lab_without_a_usable_journal_can_be_taken_down") {
         return;

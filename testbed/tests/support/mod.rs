@@ -1,5 +1,6 @@
 //! What tests of real labs share.
 
+use std::io::Write;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ pub(crate) fn root_or_skip(test: &str) -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
-    eprintln!("SKIPPED {test}: needs root");
+    // Not eprintln: the test harness would keep that to itself.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: needs root");
     assert!(std::env::var_os("CI").is_none(), "{test} must not be skipped in CI");
     false
 }
@@ -23,7 +25,7 @@ pub(crate) fn alone(test: &str, body: impl FnOnce() + Send) {
     if !root_or_skip(test) {
         return;
     }
-    let name = format!("weft-test-{}-{}", std::process::id(), test.len());
+    let name = format!("weft-test-{}-{test}", std::process::id());
     let host = Netns::create(&name).unwrap();
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         host.run(|| {
