@@ -6,7 +6,8 @@
 //!
 //! TCP merges when everything but length, IPv4 identification, sequence number, PSH and checksums is equal
 //! byte for byte, flags are ACK or ACK and PSH, and sequence numbers adjoin; UDP when the same holds for its headers.
-//! Segments have the size of the first; a shorter one, or PSH, is the last. IPv4 identification goes up by one
+//! Segments have the size of the first (for TCP at least [`MIN_TCP_SEGMENT`], what a superframe may ask for); a shorter
+//! one, or PSH, is the last. IPv4 identification goes up by one
 //! each time, or stays the same under DF. Every checksum is verified unless the carrier vouches for it
 //! ([`Checksum::Valid`]): a frame with a wrong one stays alone with the Offload it came with, so that nothing is
 //! repaired that was damaged. IP options, extension headers, fragments, frames without payload, UDP without a
@@ -21,6 +22,7 @@ use std::ops::Range;
 use crate::bytes::{len16, put};
 use crate::checksum;
 use crate::inner::IPV6_LEN;
+use crate::split::MIN_TCP_SEGMENT;
 use crate::{Checksum, Gso, GsoKind, Offload};
 use candidate::{Candidate, Class, classify};
 use flows::{Flows, NONE};
@@ -180,6 +182,7 @@ impl Merger {
         let packet_len = first.l4.payload - first.l4.l3 + state.payload + len;
         let agrees = state.egress == egress
             && len <= size
+            && (!first.l4.tcp || size >= usize::from(MIN_TCP_SEGMENT))
             && state.count < MAX_SEGMENTS
             && packet_len <= MAX_PACKET_LEN
             && (!first.l4.tcp || candidate.sequence == first.sequence.wrapping_add(offset(state.payload)))

@@ -68,7 +68,7 @@ impl Offered {
 
     fn is_right(&self) -> bool {
         let vouched = self.offload.checksum == Checksum::Valid;
-        (vouched || self.sum == Sum::Right) && !(self.spoilt && !self.packet.is_v6())
+        (vouched || self.sum == Sum::Right) && (!self.spoilt || self.packet.is_v6())
     }
 
     fn pushes(&self) -> bool {
@@ -107,19 +107,19 @@ pub(crate) fn reference(offered: &[Offered]) -> Vec<Merged> {
             groups.push(vec![index]);
             continue;
         }
-        let group = found.map(|found| open.remove(found).1);
-        let fits = group.is_some_and(|group| fits(offered, &groups[group], frame));
-        let (group, stays_open) = if fits && !frame.is_right() {
-            groups.push(vec![index]);
-            (groups.len() - 1, false)
-        } else if fits && (groups[group.unwrap()].len() > 1 || offered[groups[group.unwrap()][0]].is_right()) {
-            let group = group.unwrap();
-            groups[group].push(index);
-            let size = offered[groups[group][0]].packet.payload.len();
-            (group, frame.packet.payload.len() == size && !frame.pushes())
-        } else {
-            groups.push(vec![index]);
-            (groups.len() - 1, !frame.pushes())
+        let group = found.map(|found| open.remove(found).1).filter(|group| fits(offered, &groups[*group], frame));
+        let size = group.map(|group| offered[groups[group][0]].packet.payload.len());
+        let verified = group.is_some_and(|group| groups[group].len() > 1 || offered[groups[group][0]].is_right());
+        let (group, stays_open) = match group {
+            Some(group) if frame.is_right() && verified => {
+                groups[group].push(index);
+                (group, Some(frame.packet.payload.len()) == size && !frame.pushes())
+            }
+            _ => {
+                groups.push(vec![index]);
+                let damaged = group.is_some() && !frame.is_right();
+                (groups.len() - 1, !frame.pushes() && !damaged)
+            }
         };
         if stays_open {
             open.push((index, group));
@@ -132,6 +132,9 @@ fn fits(offered: &[Offered], members: &[usize], next: &Offered) -> bool {
     let first = &offered[members[0]];
     let payload: usize = members.iter().map(|member| offered[*member].packet.payload.len()).sum();
     let l3_len = first.packet.header_len() - first.packet.l3_offset() + payload + next.packet.payload.len();
+    if first.packet.is_tcp() && first.packet.payload.len() < 8 {
+        return false;
+    }
     if members.len() >= 64 || l3_len > 65_535 || next.packet.payload.len() > first.packet.payload.len() {
         return false;
     }
