@@ -1,0 +1,161 @@
+//! The functions of weft-encap that each frame passes through.
+
+use std::hint::black_box;
+use std::ops::Range;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use weft_encap::outer::{Addresses, MAX_LEN, UdpChecksum};
+use weft_encap::recover::recover_offload;
+use weft_encap::{
+    Checksum, Encapsulation, FlowHash, Gso, GsoKind, Inner, Merger, Offload, Outer, Splitter, Vni, checksum, merge,
+    split,
+};
+
+/// Payload of a TCP segment with timestamps at a pod MTU of 1450.
+const SEGMENT: u16 = 1398;
+const SEGMENTS: usize = 44;
+const TCP4_HEADERS: usize = 14 + 20 + 32;
+
+/// A TCP frame over IPv4 with timestamps, its checksum unfilled.
+fn tcp4(payload: usize) -> Vec<u8> {
+    let mut frame = vec![2; 12];
+    frame.extend([8, 0, 0x45, 0]);
+    frame.extend(u16::try_from(52 + payload).unwrap_or(u16::MAX).to_be_bytes());
+    frame.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    let header = checksum::finish(checksum::sum(&frame[14..34]));
+    frame[24..26].copy_from_slice(&header.to_be_bytes());
+    frame.extend([0x9c, 0x40, 0x14, 0x51, 0, 0, 0, 1, 0, 0, 0, 1, 0x80, 0x10, 1, 0xf5, 0, 0, 0, 0]);
+    frame.extend([1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]);
+    frame.extend((0..payload).map(|byte| byte.to_le_bytes()[0]));
+    let l4_len = u16::try_from(32 + payload).unwrap_or(u16::MAX);
+    let partial = checksum::pseudo_header_v4([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 6, l4_len);
+    frame[50..52].copy_from_slice(&checksum::fold(partial).to_be_bytes());
+    frame
+}
+
+/// A UDP frame over IPv6, without payload.
+fn udp6() -> Vec<u8> {
+    let mut frame = vec![2; 12];
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 17, 64]);
+    frame.extend([0xfd; 32]);
+    frame.extend([0x9c, 0x40, 0, 53, 0, 8, 0, 1]);
+    frame
+}
+
+fn superframe() -> (Vec<u8>, Offload) {
+    let gso = Gso { kind: GsoKind::Tcp4, size: SEGMENT, header_len: 66, ecn: false };
+    let offload = Offload { checksum: Checksum::Needed { start: 34, offset: 16 }, gso: Some(gso) };
+    (tcp4(usize::from(SEGMENT) * SEGMENTS), offload)
+}
+
+/// The superframe's segments, one after the other in an arena.
+fn segments() -> (Vec<u8>, Vec<Range<usize>>) {
+    let (frame, offload) = superframe();
+    let (mut arena, mut ranges) = (Vec::new(), Vec::new());
+    if let Ok(mut splitter) = Splitter::new(&frame, &offload) {
+        let mut headers = [0; split::MAX_HEADER_LEN];
+        while let Some(payload) = splitter.next_segment(&mut headers) {
+            let start = arena.len();
+            arena.extend_from_slice(&headers[..splitter.header_len()]);
+            arena.extend_from_slice(&frame[payload]);
+            ranges.push(start..arena.len());
+        }
+    }
+    (arena, ranges)
+}
+
+fn headers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("headers");
+    group.throughput(Throughput::Elements(1));
+    for (name, frame) in [("tcp4", tcp4(64)), ("udp6", udp6())] {
+        group.bench_function(format!("parse {name}"), |bench| bench.iter(|| Inner::parse(black_box(&frame))));
+        group.bench_function(format!("parse and hash {name}"), |bench| {
+            bench.iter(|| Inner::parse(black_box(&frame)).map(|inner| FlowHash::of(&inner).index(16)));
+        });
+        if let Ok(inner) = Inner::parse(&frame) {
+            group.bench_function(format!("flow hash {name}"), |bench| {
+                bench.iter(|| FlowHash::of(black_box(&inner)).index(black_box(16)));
+            });
+            group.bench_function(format!("recover offload {name}"), |bench| {
+                bench.iter(|| recover_offload(black_box(&inner), 1450));
+            });
+        }
+    }
+    for encapsulation in [Encapsulation::Vxlan, Encapsulation::Geneve] {
+        let packet = [encapsulation.header(Vni::MAX).as_bytes(), &tcp4(64)].concat();
+        let mut room = vec![0; 128];
+        group.bench_function(format!("push {encapsulation}"), |bench| {
+            bench.iter(|| {
+                let header = encapsulation.header(black_box(Vni::MAX));
+                black_box(&mut room)[..header.len()].copy_from_slice(&header);
+            });
+        });
+        group.bench_function(format!("decap {encapsulation}"), |bench| {
+            bench.iter(|| encapsulation.decap(black_box(&packet)));
+        });
+    }
+    let outer = Outer {
+        addresses: Addresses::V4 { src: [10, 0, 0, 1].into(), dst: [10, 0, 0, 2].into() },
+        src_port: 50_000,
+        dst_port: 4789,
+        tos: 0,
+        ttl: 64,
+        identification: 0,
+    };
+    let mut room = [0; MAX_LEN];
+    group.bench_function("write outer v4", |bench| {
+        bench.iter(|| outer.write(black_box(&mut room), black_box(1458), UdpChecksum::Partial));
+    });
+    group.finish();
+}
+
+fn checksums(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("checksum");
+    for len in [64, 1450, 65_000] {
+        let bytes: Vec<u8> = (0..len).map(|byte: usize| byte.to_le_bytes()[0]).collect();
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(len.to_string(), |bench| bench.iter(|| checksum::sum(black_box(&bytes))));
+    }
+    group.finish();
+}
+
+fn superframes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("superframe");
+    let (frame, offload) = superframe();
+    group.throughput(Throughput::Bytes((frame.len() - TCP4_HEADERS) as u64));
+    group.bench_function("split 44 segments", |bench| {
+        let mut headers = [0; split::MAX_HEADER_LEN];
+        bench.iter(|| {
+            let mut splitter = Splitter::new(black_box(&frame), &offload).ok()?;
+            let mut payload = 0;
+            while let Some(range) = splitter.next_segment(&mut headers) {
+                payload += range.len();
+                black_box(&mut headers);
+            }
+            Some(payload)
+        });
+    });
+    let (arena, ranges) = segments();
+    for (name, offload) in
+        [("merge 44 segments", Offload::NONE), ("merge 44 vouched", Offload { checksum: Checksum::Valid, gso: None })]
+    {
+        group.bench_function(name, |bench| {
+            let mut merger = Merger::with_capacity(128);
+            let mut headers = [0; merge::MAX_HEADER_LEN];
+            bench.iter(|| {
+                merger.clear();
+                for range in &ranges {
+                    let _ = merger.push(black_box(&arena), range.clone(), 1, offload);
+                }
+                for group in merger.groups() {
+                    black_box(group.finish(&arena, &mut headers));
+                    black_box(group.pieces().count());
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, headers, checksums, superframes);
+criterion_main!(benches);
