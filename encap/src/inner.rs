@@ -208,6 +208,11 @@ const fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ | ETHERTYPE_QINQ_OLD)
 }
 
+/// Whether a next-header value is of an extension header that is walked.
+pub(crate) const fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION)
+}
+
 /// The type behind the tags and where its header starts. A tag that is cut off stays the type.
 fn behind_tags(bytes: &[u8], mut ethertype: u16) -> (u16, usize) {
     let mut l3 = ETHERNET_LEN;
@@ -262,7 +267,7 @@ fn ipv6(bytes: &[u8], l3: usize) -> Option<Ipv6View> {
         traffic_class: v0 << 4 | v1 >> 4,
         hop_limit,
     };
-    if matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
+    if is_extension(next) {
         extensions(bytes.get(..end)?, &mut view)?;
     }
     Some(view)
@@ -271,7 +276,7 @@ fn ipv6(bytes: &[u8], l3: usize) -> Option<Ipv6View> {
 /// Walks the extension headers (RFC 8200 section 4); none if one overruns the packet.
 fn extensions(packet: &[u8], view: &mut Ipv6View) -> Option<()> {
     for _ in 0..MAX_EXTENSION_HEADERS {
-        if !matches!(view.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
+        if !is_extension(view.protocol) {
             break;
         }
         let &[next, words, _, left, ..] = array::<8>(packet, view.l4)?;

@@ -30,7 +30,7 @@ pub struct L4 {
     /// TCP, else UDP.
     pub tcp: bool,
     /// Partial sum of the pseudo-header without the length.
-    pseudo: u32,
+    pub(crate) pseudo: u32,
 }
 
 /// Why a frame holds no TCP or UDP that could be worked on.

@@ -24,7 +24,7 @@ use crate::checksum;
 use crate::inner::IPV6_LEN;
 use crate::split::MIN_TCP_SEGMENT;
 use crate::{Checksum, Gso, GsoKind, Offload};
-use candidate::{Candidate, Class, classify};
+use candidate::{Class, First, Key, Next, classify};
 use flows::{Flows, NONE};
 
 /// Frames in one group (Linux takes no more from `UDP_GRO`, and 64 KiB hold no more at usual sizes).
@@ -43,6 +43,8 @@ pub struct Merger {
     frames: Vec<Frame>,
     groups: Vec<State>,
     flows: Flows,
+    /// The open group that the last frame belongs to: the next is most likely of the same flow.
+    recent: u32,
     capacity: usize,
 }
 
@@ -76,7 +78,7 @@ struct State {
     last: u32,
     count: usize,
     /// Of the first frame, where it may merge.
-    candidate: Option<Candidate>,
+    first_facts: Option<(Key, First)>,
     /// Payload bytes of all frames.
     payload: usize,
     /// By how much the IPv4 identification grows: known from the second frame on.
@@ -93,6 +95,7 @@ impl Merger {
             frames: Vec::with_capacity(capacity),
             groups: Vec::with_capacity(capacity),
             flows: Flows::for_frames(capacity),
+            recent: NONE,
             capacity,
         }
     }
@@ -109,39 +112,30 @@ impl Merger {
         }
         let bytes = arena.get(range.clone()).unwrap_or_default();
         let frame = Frame { start: offset(range.start), end: offset(range.end), next: NONE };
+        if self.append(self.recent, arena, frame, bytes, egress, &offload) {
+            return Ok(());
+        }
+        self.recent = NONE;
         match classify(bytes, egress, &offload) {
-            Class::Stranger => {
+            Class::Stranger => self.open(frame, egress, offload, None),
+            Class::Hosts { hosts } => {
+                self.flows.close_hosts(hosts);
                 self.open(frame, egress, offload, None);
             }
-            Class::Fragment { pair } => {
-                self.flows.close_pair(pair);
+            Class::Unwalked { hosts } => {
+                hosts.into_iter().for_each(|hosts| self.flows.close_hosts(hosts));
                 self.open(frame, egress, offload, None);
             }
-            Class::Barrier { flow } => {
-                self.flows.close(flow);
+            Class::Barrier(key) => {
+                self.flows.close(key);
                 self.open(frame, egress, offload, None);
             }
-            Class::Candidate { flow, pair, candidate } => {
-                let group = self.flows.find(flow);
-                let group = match self.join(group, arena, bytes, egress, &candidate) {
-                    Join::Open => {
-                        self.append(group, frame, &candidate);
-                        group
-                    }
-                    Join::Last => {
-                        self.append(group, frame, &candidate);
-                        NONE
-                    }
-                    Join::Damaged => {
-                        self.open(frame, egress, offload, None);
-                        NONE
-                    }
-                    Join::Never => {
-                        let group = self.open(frame, egress, offload, Some(candidate));
-                        if candidate.push { NONE } else { group }
-                    }
-                };
-                self.flows.set(flow, pair, group);
+            Class::Candidate(key, first) => {
+                let group = self.flows.find(key);
+                if group == NONE || !self.append(group, arena, frame, bytes, egress, &offload) {
+                    self.flows.close(key);
+                    self.open(frame, egress, offload, Some((key, first)));
+                }
             }
         }
         Ok(())
@@ -169,53 +163,52 @@ impl Merger {
         self.frames.clear();
         self.groups.clear();
         self.flows.clear();
+        self.recent = NONE;
     }
 
+    /// Lets the frame join the group, if it may. If not because it is damaged, it is kept by itself.
     #[inline]
-    fn join(&self, group: u32, arena: &[u8], bytes: &[u8], egress: u32, candidate: &Candidate) -> Join {
-        let Some(state) = self.groups.get(group as usize) else { return Join::Never };
-        let Some(first) = state.candidate else { return Join::Never };
-        let Some(first_bytes) = self.frames.get(state.first as usize).and_then(|frame| arena.get(frame.range())) else {
-            return Join::Never;
-        };
-        let (size, len) = (first.l4.payload_len(), candidate.l4.payload_len());
-        let packet_len = first.l4.payload - first.l4.l3 + state.payload + len;
-        let agrees = state.egress == egress
-            && len <= size
-            && (!first.l4.tcp || size >= usize::from(MIN_TCP_SEGMENT))
-            && state.count < MAX_SEGMENTS
-            && packet_len <= MAX_PACKET_LEN
-            && (!first.l4.tcp || candidate.sequence == first.sequence.wrapping_add(offset(state.payload)))
-            && state.next_step(&first, candidate).is_some()
-            && first.headers_agree(first_bytes, candidate, bytes);
-        if !agrees {
-            return Join::Never;
-        }
-        if !candidate.is_right(bytes) {
-            return Join::Damaged;
+    fn append(&mut self, group: u32, arena: &[u8], frame: Frame, bytes: &[u8], egress: u32, offload: &Offload) -> bool {
+        let Some(state) = self.groups.get_mut(group as usize) else { return false };
+        let Some((key, first)) = &state.first_facts else { return false };
+        let first_bytes = self.frames.get(state.first as usize).and_then(|frame| arena.get(frame.range()));
+        let Some(first_bytes) = first_bytes.filter(|_| state.egress == egress) else { return false };
+        let Some(next) = first.followed_by(first_bytes, bytes, offload) else { return false };
+        let Some(step) = state.step_to(first, &next) else { return false };
+        let key = *key;
+        if !first.next_is_right(&next, bytes) {
+            self.flows.close(key);
+            self.recent = NONE;
+            self.open(frame, egress, *offload, None);
+            return true;
         }
         if state.count == 1 && !first.is_right(first_bytes) {
-            return Join::Never;
+            return false;
         }
-        if candidate.push || len < size { Join::Last } else { Join::Open }
-    }
-
-    fn append(&mut self, group: u32, frame: Frame, candidate: &Candidate) {
+        let is_last = next.push || next.len < first.l4.payload_len();
         let index = offset(self.frames.len());
-        let Some(state) = self.groups.get_mut(group as usize) else { return };
         if let Some(last) = self.frames.get_mut(state.last as usize) {
             last.next = index;
         }
-        state.step = state.candidate.and_then(|first| state.next_step(&first, candidate));
+        state.step = Some(step);
         state.last = index;
         state.count += 1;
-        state.payload += candidate.l4.payload_len();
-        state.push = candidate.push;
+        state.payload += next.len;
+        state.push = next.push;
         self.frames.push(frame);
+        self.recent = if is_last { NONE } else { group };
+        if is_last {
+            self.flows.close(key);
+        }
+        true
     }
 
-    fn open(&mut self, frame: Frame, egress: u32, offload: Offload, candidate: Option<Candidate>) -> u32 {
+    fn open(&mut self, frame: Frame, egress: u32, offload: Offload, first_facts: Option<(Key, First)>) {
         let (index, group) = (offset(self.frames.len()), offset(self.groups.len()));
+        if let Some((key, _)) = first_facts.filter(|(_, first)| !first.push) {
+            self.flows.set(key, group);
+            self.recent = group;
+        }
         self.frames.push(frame);
         self.groups.push(State {
             egress,
@@ -223,31 +216,27 @@ impl Merger {
             first: index,
             last: index,
             count: 1,
-            payload: candidate.map_or(0, |candidate| candidate.l4.payload_len()),
-            candidate,
+            payload: first_facts.map_or(0, |(_, first)| first.l4.payload_len()),
+            first_facts,
             step: None,
             push: false,
         });
-        group
     }
 }
 
-/// What becomes of a frame that meets its flow's open group.
-enum Join {
-    /// It joins, and the next may.
-    Open,
-    /// It joins as the last.
-    Last,
-    /// It would fit, but its checksum is wrong.
-    Damaged,
-    /// It does not join.
-    Never,
-}
-
 impl State {
-    /// The step of IPv4 identifications if this frame comes next; none if it breaks the rule.
+    /// The step of IPv4 identifications if this frame comes next; none if it may not come next.
     #[inline]
-    fn next_step(&self, first: &Candidate, next: &Candidate) -> Option<u16> {
+    fn step_to(&self, first: &First, next: &Next) -> Option<u16> {
+        let size = first.l4.payload_len();
+        let packet_len = first.l4.payload - first.l4.l3 + self.payload + next.len;
+        if next.len > size || self.count >= MAX_SEGMENTS || packet_len > MAX_PACKET_LEN {
+            return None;
+        }
+        let sequence = first.sequence.wrapping_add(offset(self.payload));
+        if first.l4.tcp && (size < usize::from(MIN_TCP_SEGMENT) || next.sequence != sequence) {
+            return None;
+        }
         let advance = next.identification.wrapping_sub(first.identification);
         match self.step {
             Some(step) => (advance == step.wrapping_mul(len16(self.count))).then_some(step),
@@ -255,8 +244,9 @@ impl State {
         }
     }
 
-    fn merged(&self) -> Option<&Candidate> {
-        self.candidate.as_ref().filter(|_| self.count > 1)
+    /// The first frame's facts, if others joined it.
+    fn merged(&self) -> Option<&First> {
+        self.first_facts.as_ref().map(|(_, first)| first).filter(|_| self.count > 1)
     }
 }
 
@@ -302,7 +292,7 @@ impl<'a> Group<'a> {
     /// If `headers` is too short; [`MAX_HEADER_LEN`] bytes always do.
     pub fn finish(&self, arena: &[u8], headers: &mut [u8]) -> (usize, Offload) {
         let first_bytes = self.merger.frames.get(self.state.first as usize).and_then(|frame| arena.get(frame.range()));
-        let (Some(Candidate { l4, .. }), Some(bytes)) = (self.state.merged(), first_bytes) else {
+        let (Some(First { l4, .. }), Some(bytes)) = (self.state.merged(), first_bytes) else {
             return (0, self.state.offload);
         };
         let headers = &mut headers[..l4.payload];

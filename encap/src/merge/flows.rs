@@ -1,5 +1,7 @@
 //! Which group of a flow is open.
 
+use super::candidate::Key;
+
 /// No group.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -17,11 +19,11 @@ pub(super) struct Flows {
 struct Slot {
     epoch: u32,
     flow: u32,
-    pair: u32,
+    hosts: u32,
     group: u32,
 }
 
-const EMPTY: Slot = Slot { epoch: 0, flow: 0, pair: 0, group: NONE };
+const EMPTY: Slot = Slot { epoch: 0, flow: 0, hosts: 0, group: NONE };
 
 impl Flows {
     pub(super) fn for_frames(frames: usize) -> Self {
@@ -29,36 +31,37 @@ impl Flows {
     }
 
     #[inline]
-    pub(super) fn find(&mut self, flow: u32) -> u32 {
+    pub(super) fn find(&mut self, Key { flow, .. }: Key) -> u32 {
         let epoch = self.epoch;
         self.slot(flow).filter(|slot| slot.epoch == epoch).map_or(NONE, |slot| slot.group)
     }
 
     #[inline]
-    pub(super) fn set(&mut self, flow: u32, pair: u32, group: u32) {
-        let (epoch, was) = (self.epoch, self.find(flow));
+    pub(super) fn set(&mut self, key: Key, group: u32) {
+        let Key { flow, hosts } = key;
+        let (epoch, was) = (self.epoch, self.find(key));
         self.open += usize::from(group != NONE);
         self.open -= usize::from(was != NONE);
         if let Some(slot) = self.slot(flow) {
-            *slot = Slot { epoch, flow, pair, group };
+            *slot = Slot { epoch, flow, hosts, group };
         }
     }
 
-    pub(super) fn close(&mut self, flow: u32) {
-        let (epoch, was) = (self.epoch, self.find(flow));
-        if let Some(slot) = self.slot(flow).filter(|slot| slot.epoch == epoch) {
+    pub(super) fn close(&mut self, key: Key) {
+        let (epoch, was) = (self.epoch, self.find(key));
+        if let Some(slot) = self.slot(key.flow).filter(|slot| slot.epoch == epoch) {
             slot.group = NONE;
             self.open -= usize::from(was != NONE);
         }
     }
 
-    /// Closes the groups of all flows between two addresses.
-    pub(super) fn close_pair(&mut self, pair: u32) {
+    /// Closes the groups of all flows of one protocol between two addresses.
+    pub(super) fn close_hosts(&mut self, hosts: u32) {
         if self.open == 0 {
             return;
         }
         let epoch = self.epoch;
-        for slot in self.slots.iter_mut().filter(|slot| slot.epoch == epoch && slot.pair == pair) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.epoch == epoch && slot.hosts == hosts) {
             self.open -= usize::from(slot.group != NONE);
             slot.group = NONE;
         }

@@ -49,6 +49,10 @@ impl Offered {
         (self.egress, addresses)
     }
 
+    fn hosts(&self) -> ((u32, Vec<u8>), u8) {
+        (self.addresses(), self.packet.protocol())
+    }
+
     fn flow(&self) -> ((u32, Vec<u8>), u8, (u16, u16)) {
         (self.addresses(), self.packet.protocol(), self.packet.ports())
     }
@@ -95,7 +99,7 @@ pub(crate) fn reference(offered: &[Offered]) -> Vec<Merged> {
     let mut open: Vec<(usize, usize)> = Vec::new(); // a frame of the flow, its group
     for (index, frame) in offered.iter().enumerate() {
         if frame.is_fragment() {
-            open.retain(|(of, _)| offered[*of].addresses() != frame.addresses());
+            open.retain(|(of, _)| offered[*of].hosts() != frame.hosts());
             groups.push(vec![index]);
             continue;
         }
