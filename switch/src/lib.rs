@@ -14,6 +14,8 @@ mod switch;
 mod sys;
 pub mod underlay;
 mod worker;
+#[cfg(test)]
+mod worker_tests;
 
 pub use runtime::PortGone;
 pub use switch::{Options, StartError, Switch};

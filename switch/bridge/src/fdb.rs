@@ -410,7 +410,8 @@ fn mix(key: u64) -> u64 {
     (product as u64) ^ (product >> 64) as u64
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use crate::id::{PortId, Slab, VtepId};
@@ -497,7 +498,8 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod model {
     use super::*;
     use crate::id::{PortId, Slab};

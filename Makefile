@@ -1,0 +1,39 @@
+# One verb a line; each wraps cargo. `make help` lists them.
+SHELL := /bin/bash
+CARGO ?= cargo
+
+.PHONY: help build demo deps test loom lint bench fmt ci clean
+
+help: ## List the verbs
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
+
+build: ## Build `weft` and `weft-cni`, optimised
+	$(CARGO) build --release
+
+demo: build ## Two nodes, four pods, both encapsulations: ping, bulk TCP, what was learned and counted (root)
+	./target/release/weft demo
+
+deps: ## Install the test peers that are missing (root; DEPS=no installs nothing)
+	@scripts/deps.sh
+
+test: deps ## Everything: unit, property, model and namespace tests; says what it skipped
+	@scripts/test.sh
+
+loom: ## Model-check the shared table
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir target/loom -p weft-bridge --lib fdb
+
+lint: ## Format and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+bench: ## Benchmarks of the hot functions
+	$(CARGO) bench -p weft-benches
+
+fmt: ## Format
+	$(CARGO) fmt --all
+
+ci: ## What continuous integration runs
+	.ci/run
+
+clean: ## Remove what was built
+	$(CARGO) clean

@@ -1,0 +1,238 @@
+//! Two switches in memory, joined by a wire that the test carries by hand.
+#![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
+
+use std::net::IpAddr;
+
+use etherparse::PacketBuilder;
+use weft_bridge::tables::{Port, PortMode, Vtep, VtepKind};
+use weft_bridge::{DropReason, Seconds, Tables};
+use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, MacAddr, Offload, OffloadError, Vni};
+use weft_switch::memory::{MemoryPort, MemorySwitch};
+use weft_switch::underlay::{LANES, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
+
+const NOW: Seconds = Seconds(1);
+const MTU: u16 = 1450;
+/// TCP payload of a full frame: MTU less 20 bytes each of IP and TCP.
+const MSS: u16 = MTU - 40;
+
+struct Node {
+    address: IpAddr,
+    switch: MemorySwitch,
+    pods: Vec<MemoryPort>,
+}
+
+fn vni() -> Vni {
+    Vni::new(100).unwrap()
+}
+
+fn mac(node: u8, pod: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, node, pod])
+}
+
+/// Node `number` of `nodes`, with two bound pods.
+fn node(number: u8, nodes: u8, encapsulation: Encapsulation) -> Node {
+    let address = |number: u8| IpAddr::from([192, 0, 2, number]);
+    let mut tables = Tables::new(vec![address(number)], vec![4789, 6081]);
+    tables.add_domain(vni(), false).unwrap();
+    let ids = [1, 2].map(|pod| {
+        let mode = PortMode::Bound { addresses: Vec::new() };
+        tables.add_port(Port { name: format!("pod{pod}"), vni: vni(), mac: mac(number, pod), mtu: MTU, mode }).unwrap()
+    });
+    for other in (1..=nodes).filter(|other| *other != number) {
+        let vtep = Vtep {
+            address: address(other),
+            udp_port: encapsulation.default_port(),
+            encapsulation,
+            kind: VtepKind::Foreign,
+            pod_mtu: MTU,
+        };
+        tables.add_vtep(vtep, &[vni()]).unwrap();
+    }
+    let mut switch = MemorySwitch::new(tables, 1024);
+    let pods = ids.map(|id| switch.attach(id)).to_vec();
+    Node { address: address(number), switch, pods }
+}
+
+fn lab(nodes: u8, encapsulation: Encapsulation) -> Vec<Node> {
+    (1..=nodes).map(|number| node(number, nodes, encapsulation)).collect()
+}
+
+/// Serves all nodes until nothing is under way.
+fn settle(nodes: &mut [Node], encapsulation: Encapsulation) {
+    loop {
+        let mut quiet = true;
+        for node in nodes.iter_mut() {
+            node.switch.run(NOW);
+        }
+        let sent: Vec<_> = nodes.iter().map(|node| (node.address, node.switch.underlay().sent())).collect();
+        for (source, datagrams) in sent {
+            for datagram in datagrams {
+                quiet = false;
+                assert_eq!(datagram.peer.port(), encapsulation.default_port());
+                assert!(datagram.bytes.len() <= MAX_GROUP_BYTES && datagram.lane < LANES);
+                assert!(datagram.bytes.len().div_ceil(datagram.segment) <= MAX_GROUP_SEGMENTS);
+                let receiver = nodes.iter().find(|node| node.address == datagram.peer.ip()).unwrap();
+                receiver.switch.underlay().arrives(source, encapsulation, datagram.segment, datagram.bytes);
+            }
+        }
+        if quiet {
+            nodes.iter().for_each(|node| node.switch.totals().check().unwrap());
+            return;
+        }
+    }
+}
+
+fn tcp(src: MacAddr, dst: MacAddr, seq: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(src.0, dst.0).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+    builder.tcp(4000, 5000, seq, 1000).ack(7).write(&mut frame, payload).unwrap();
+    frame
+}
+
+/// A frame as a TAP gives it: with the pseudo-header sum in the checksum field.
+fn unfilled(mut frame: Vec<u8>) -> Vec<u8> {
+    let l4_len = u16::try_from(frame.len() - 34).unwrap();
+    let pseudo = weft_encap::checksum::pseudo_header_v4([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 6, l4_len);
+    frame[50..52].copy_from_slice(&weft_encap::checksum::fold(pseudo).to_be_bytes());
+    frame
+}
+
+fn superframe_offload() -> Offload {
+    Offload {
+        checksum: Checksum::Needed { start: 34, offset: 16 },
+        gso: Some(Gso { kind: GsoKind::Tcp4, size: MSS, header_len: 54, ecn: false }),
+    }
+}
+
+/// Lets everybody learn everybody.
+fn introduce(nodes: &mut [Node], encapsulation: Encapsulation) {
+    let count = u8::try_from(nodes.len()).unwrap();
+    for number in 1..=count {
+        for pod in [1, 2] {
+            let hello = tcp(mac(number, pod), MacAddr::BROADCAST, 0, b"hello");
+            nodes[usize::from(number) - 1].pods[usize::from(pod) - 1].pod_sends(hello, Ok(Offload::NONE));
+        }
+    }
+    settle(nodes, encapsulation);
+    for node in nodes.iter() {
+        for pod in &node.pods {
+            let heard = pod.pod_received();
+            assert_eq!(heard.len(), 2 * usize::from(count) - 1, "each other pod once");
+        }
+    }
+}
+
+#[test]
+fn a_superframe_crosses_whole() {
+    for encapsulation in [Encapsulation::Vxlan, Encapsulation::Geneve] {
+        let mut nodes = lab(2, encapsulation);
+        introduce(&mut nodes, encapsulation);
+        let payload: Vec<u8> = (0..44 * usize::from(MSS)).map(|i| (i * 7 % 251) as u8).collect();
+        let frame = unfilled(tcp(mac(1, 1), mac(2, 1), 77, &payload));
+        nodes[0].pods[0].pod_sends(frame.clone(), Ok(superframe_offload()));
+        settle(&mut nodes, encapsulation);
+        let received = nodes[1].pods[0].pod_received();
+        assert_eq!(received.len(), 1, "one write for one read");
+        assert_eq!(received[0].offload.gso.unwrap().size, MSS);
+        assert_eq!(received[0].offload.checksum, superframe_offload().checksum);
+        assert_eq!(received[0].bytes[54..], payload);
+        assert_eq!(received[0].bytes[50..52], frame[50..52], "pseudo-header sum of the whole");
+        assert!(nodes[1].pods[1].pod_received().is_empty());
+        let (sender, receiver) = (nodes[0].switch.totals(), nodes[1].switch.totals());
+        assert_eq!(sender.unicast, 1);
+        assert_eq!(receiver.unicast, 44, "the receiver decides wire frames");
+    }
+}
+
+#[test]
+fn a_superframe_longer_than_a_group_is_sent_in_two() {
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    let payload = vec![5; 46 * usize::from(MSS)];
+    let frame = unfilled(tcp(mac(1, 1), mac(2, 1), 1, &payload));
+    nodes[0].pods[0].pod_sends(frame, Ok(superframe_offload()));
+    nodes[0].switch.run(NOW);
+    let sent = nodes[0].switch.underlay().sent();
+    assert_eq!(sent.len(), 2);
+    assert!(sent.iter().all(|datagram| datagram.lane == sent[0].lane), "a flow keeps to its source port");
+    let totals = nodes[0].switch.totals();
+    totals.check().unwrap();
+    assert_eq!(totals.underlay_datagrams_out - 2, 46, "besides the introduction of two pods");
+}
+
+#[test]
+fn checksums_are_filled_before_they_leave_the_node_and_not_within_it() {
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    let needed = Offload { checksum: Checksum::Needed { start: 34, offset: 16 }, gso: None };
+    let whole = tcp(mac(1, 1), mac(2, 1), 5, b"across");
+    nodes[0].pods[0].pod_sends(unfilled(whole.clone()), Ok(needed));
+    let within = unfilled(tcp(mac(1, 1), mac(1, 2), 5, b"within"));
+    nodes[0].pods[0].pod_sends(within.clone(), Ok(needed));
+    settle(&mut nodes, Encapsulation::Vxlan);
+    assert_eq!(nodes[1].pods[0].pod_received()[0].bytes, whole);
+    let same_node = nodes[0].pods[1].pod_received();
+    assert_eq!((&same_node[0].bytes, same_node[0].offload), (&within, needed));
+}
+
+#[test]
+fn a_flooded_frame_reaches_every_pod_once_and_never_returns() {
+    let mut nodes = lab(3, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    let frame = unfilled(tcp(mac(1, 1), MacAddr([0x01, 0, 0x5e, 0, 0, 9]), 5, b"multicast"));
+    let needed = Offload { checksum: Checksum::Needed { start: 34, offset: 16 }, gso: None };
+    nodes[0].pods[0].pod_sends(frame, Ok(needed));
+    settle(&mut nodes, Encapsulation::Vxlan);
+    let heard = |node: usize, pod: usize| nodes[node].pods[pod].pod_received().len();
+    assert_eq!([heard(0, 0), heard(0, 1), heard(1, 0), heard(1, 1), heard(2, 0), heard(2, 1)], [0, 1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn one_bad_frame_costs_only_itself() {
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    let good = || tcp(mac(1, 1), mac(2, 1), 1, b"good");
+    let pod = &nodes[0].pods[0];
+    pod.pod_sends(good(), Ok(Offload::NONE));
+    pod.pod_sends(vec![1, 2, 3], Ok(Offload::NONE));
+    pod.pod_sends(good(), Err(OffloadError::ZeroSegment));
+    let outside = Offload { checksum: Checksum::Needed { start: 60_000, offset: 16 }, gso: None };
+    pod.pod_sends(good(), Ok(outside));
+    let mut lies = good();
+    lies[46] = 0x10;
+    pod.pod_sends(lies, Ok(superframe_offload()));
+    pod.pod_sends(vec![0; 60], Ok(Offload::NONE));
+    pod.pod_sends(good(), Ok(Offload::NONE));
+    settle(&mut nodes, Encapsulation::Vxlan);
+    assert_eq!(nodes[1].pods[0].pod_received().len(), 2);
+    let totals = nodes[0].switch.totals();
+    let expected = [DropReason::Runt, DropReason::BadOffload, DropReason::BadSuperframe, DropReason::BadSourceMac];
+    assert_eq!(expected.map(|reason| totals.dropped(reason)), [1, 2, 1, 1]);
+}
+
+#[test]
+fn what_the_kernel_refuses_is_counted_by_name() {
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    nodes[0].switch.underlay().refuse(Some(DropReason::UnderlayUnreachable));
+    nodes[0].pods[1].refuse(Some(DropReason::PortDown));
+    nodes[0].pods[0].pod_sends(tcp(mac(1, 1), MacAddr::BROADCAST, 1, b"to all"), Ok(Offload::NONE));
+    nodes[0].pods[0].pod_sends(tcp(mac(1, 1), mac(2, 2), 1, b"to one"), Ok(Offload::NONE));
+    settle(&mut nodes, Encapsulation::Vxlan);
+    let totals = nodes[0].switch.totals();
+    assert_eq!(totals.dropped(DropReason::UnderlayUnreachable), 2);
+    assert_eq!(totals.dropped(DropReason::PortDown), 1);
+}
+
+#[test]
+fn longer_than_the_path_is_dropped_by_name() {
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    let longest = tcp(mac(1, 1), mac(2, 1), 1, &vec![1; usize::from(MSS)]);
+    let longer = tcp(mac(1, 1), mac(2, 1), 1, &vec![1; usize::from(MSS) + 1]);
+    nodes[0].pods[0].pod_sends(longest, Ok(Offload::NONE));
+    nodes[0].pods[0].pod_sends(longer, Ok(Offload::NONE));
+    settle(&mut nodes, Encapsulation::Vxlan);
+    assert_eq!(nodes[1].pods[0].pod_received().len(), 1);
+    assert_eq!(nodes[0].switch.totals().dropped(DropReason::ExceedsIngressMtu), 1);
+}
