@@ -176,14 +176,14 @@ impl Merger {
         let Some(next) = first.followed_by(first_bytes, bytes, offload) else { return false };
         let Some(step) = state.step_to(first, &next) else { return false };
         let key = *key;
-        if !first.next_is_right(&next, bytes) {
+        if state.count == 1 && !first.is_right(first_bytes) {
+            return false;
+        }
+        if !first.next_is_right(first_bytes, &next, bytes) {
             self.flows.close(key);
             self.recent = NONE;
             self.open(frame, egress, *offload, None);
             return true;
-        }
-        if state.count == 1 && !first.is_right(first_bytes) {
-            return false;
         }
         let is_last = next.push || next.len < first.l4.payload_len();
         let index = offset(self.frames.len());

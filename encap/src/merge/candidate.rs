@@ -2,7 +2,7 @@
 
 use crate::bytes::{array, be16, be32};
 use crate::checksum::{self, Verified};
-use crate::inner::{self, IPV4_LEN, IPV6_LEN, PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::inner::{self, ETHERNET_LEN, IPV4_LEN, IPV6_LEN, PROTOCOL_TCP, PROTOCOL_UDP, TAG_LEN};
 use crate::l4::L4;
 use crate::{Checksum, Inner, Network, Offload};
 
@@ -122,36 +122,24 @@ impl First {
     pub(super) fn followed_by(&self, mine: &[u8], bytes: &[u8], offload: &Offload) -> Option<Next> {
         let l4 = &self.l4;
         let (mine, headers) = (mine.get(..l4.payload)?, bytes.get(..l4.payload)?);
-        if !is_plain(offload) || !same_ethernet(mine, headers, l4.l3) {
+        if !is_plain(offload) || !agree(mine, headers, mask(l4)?) {
             return None;
         }
         let (end, identification) = if l4.ipv6 {
-            if !same_ipv6(mine, headers, l4.l3) {
-                return None;
-            }
             (l4.start + usize::from(be16(headers, l4.l3 + 4)?), 0)
         } else {
-            if !same_ipv4(mine, headers, l4.l3) {
-                return None;
-            }
             (l4.l3 + usize::from(be16(headers, l4.l3 + 2)?), be16(headers, l4.l3 + 4)?)
         };
         if end <= l4.payload || end > bytes.len() {
             return None;
         }
+        let &[_, _, _, _, s0, s1, s2, s3] = array::<8>(headers, l4.start)?;
         let (mut sequence, mut push) = (0, false);
         if l4.tcp {
-            if !same_tcp(mine, headers, l4.start) {
-                return None;
-            }
-            sequence = be32(headers, l4.start + 4)?;
+            sequence = u32::from_be_bytes([s0, s1, s2, s3]);
             push = array::<1>(headers, l4.start + 13)?[0] & PSH != 0;
-        } else {
-            let &[_, _, _, _, n0, n1, c0, c1] = array::<8>(headers, l4.start)?;
-            let len_agrees = usize::from(u16::from_be_bytes([n0, n1])) == end - l4.start;
-            if !len_agrees || [c0, c1] == [0, 0] || !same::<4>(mine, headers, l4.start) {
-                return None;
-            }
+        } else if usize::from(u16::from_be_bytes([s0, s1])) != end - l4.start || [s2, s3] == [0, 0] {
+            return None;
         }
         let vouched = offload.checksum == Checksum::Valid;
         Some(Next { len: end - l4.payload, sequence, identification, push, vouched })
@@ -159,63 +147,83 @@ impl First {
 
     /// Whether this frame's checksums are right.
     pub(super) fn is_right(&self, bytes: &[u8]) -> bool {
-        is_right(&self.l4, self.vouched, bytes)
+        let l4 = &self.l4;
+        let header_is_right = l4.ipv6 || bytes.get(l4.l3..l4.start).is_some_and(checksum::ipv4_header_is_right);
+        header_is_right && (self.vouched || l4.verify(bytes) == Verified::Right)
     }
 
-    /// Whether the checksums of a frame that follows are right.
+    /// Whether the checksums of a frame that follows are right, given that those of this one, `mine`, are.
     #[inline]
-    pub(super) fn next_is_right(&self, next: &Next, bytes: &[u8]) -> bool {
-        is_right(&L4 { end: self.l4.payload + next.len, ..self.l4 }, next.vouched, bytes)
+    pub(super) fn next_is_right(&self, mine: &[u8], next: &Next, bytes: &[u8]) -> bool {
+        let l4 = L4 { end: self.l4.payload + next.len, ..self.l4 };
+        let header_is_right = l4.ipv6 || varying_sum(mine, l4.l3) == varying_sum(bytes, l4.l3);
+        header_is_right && (next.vouched || l4.verify(bytes) == Verified::Right)
     }
 }
 
-/// The IPv4 header checksum, and that of TCP or UDP unless vouched for.
+/// The sum of the IPv4 header words that differ between segments. All others being equal, either both headers'
+/// checksums are right or neither.
 #[inline]
-fn is_right(l4: &L4, vouched: bool, bytes: &[u8]) -> bool {
-    let header_is_right = l4.ipv6 || bytes.get(l4.l3..l4.start).is_some_and(checksum::ipv4_header_is_right);
-    header_is_right && (vouched || l4.verify(bytes) == Verified::Right)
+fn varying_sum(bytes: &[u8], l3: usize) -> Option<u16> {
+    let sum = u32::from(be16(bytes, l3 + 2)?) + u32::from(be16(bytes, l3 + 4)?) + u32::from(be16(bytes, l3 + 10)?);
+    Some(checksum::fold(sum))
+}
+
+const MASK_LEN: usize = 128;
+const _: () = assert!(super::MAX_HEADER_LEN <= MASK_LEN);
+
+/// Which header bits must be equal, for each number of tags, IPv4 and IPv6, UDP and TCP.
+static MASKS: [[[[u8; MASK_LEN]; 2]; 2]; 3] = {
+    let mut masks = [[[[0xff; MASK_LEN]; 2]; 2]; 3];
+    let mut index = 0;
+    while index < 12 {
+        let (tags, ipv6, tcp) = (index / 4, index / 2 % 2, index % 2);
+        let mask = &mut masks[tags][ipv6][tcp];
+        let l3 = ETHERNET_LEN + tags * TAG_LEN;
+        let l4 = if ipv6 == 1 {
+            clear(mask, l3 + 4, 2); // payload length
+            l3 + IPV6_LEN
+        } else {
+            clear(mask, l3 + 2, 4); // total length, identification
+            clear(mask, l3 + 10, 2); // header checksum
+            l3 + IPV4_LEN
+        };
+        clear(mask, l4 + 4, 4); // UDP length and checksum, TCP sequence number
+        if tcp == 1 {
+            mask[l4 + 13] = !PSH;
+            clear(mask, l4 + 16, 2); // checksum
+        }
+        index += 1;
+    }
+    masks
+};
+
+const fn clear(mask: &mut [u8; MASK_LEN], at: usize, len: usize) {
+    let mut index = at;
+    while index < at + len {
+        mask[index] = 0;
+        index += 1;
+    }
 }
 
 #[inline]
-fn same_ethernet(a: &[u8], b: &[u8], l3: usize) -> bool {
-    same::<14>(a, b, 0) && (l3 == 14 || a.get(14..l3) == b.get(14..l3))
+fn mask(l4: &L4) -> Option<&'static [u8; MASK_LEN]> {
+    let of_tags = MASKS.get(l4.l3.checked_sub(ETHERNET_LEN)? / TAG_LEN)?;
+    Some(&of_tags[usize::from(l4.ipv6)][usize::from(l4.tcp)])
 }
 
-/// All but total length, identification and header checksum.
+/// Whether two headers of one length agree in all masked bits.
 #[inline]
-fn same_ipv4(a: &[u8], b: &[u8], l3: usize) -> bool {
-    same::<2>(a, b, l3) && same::<4>(a, b, l3 + 6) && same::<8>(a, b, l3 + 12)
-}
-
-/// All but the payload length.
-#[inline]
-fn same_ipv6(a: &[u8], b: &[u8], l3: usize) -> bool {
-    same::<4>(a, b, l3) && same::<2>(a, b, l3 + 6) && same::<32>(a, b, l3 + 8)
-}
-
-/// All but sequence number, PSH and checksum; the window too, since the merged frame can carry only one.
-#[inline]
-fn same_tcp(a: &[u8], b: &[u8], l4: usize) -> bool {
-    const PSH_WORD: u32 = (PSH as u32) << 16;
-    let (Some(flags), Some(others)) = (be32(a, l4 + 12), be32(b, l4 + 12)) else { return false };
-    (flags ^ others) & !PSH_WORD == 0
-        && same::<4>(a, b, l4)
-        && same::<4>(a, b, l4 + 8)
-        && same::<2>(a, b, l4 + 18)
-        && same_words(a, b, l4 + 20)
-}
-
-/// The rest, a whole number of 32-bit words.
-#[inline]
-fn same_words(a: &[u8], b: &[u8], at: usize) -> bool {
-    let (Some(a), Some(b)) = (a.get(at..), b.get(at..)) else { return false };
-    let ((a, _), (b, _)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
-    a.iter().zip(b).all(|(a, b)| a == b)
-}
-
-#[inline]
-fn same<const N: usize>(a: &[u8], b: &[u8], at: usize) -> bool {
-    matches!((array::<N>(a, at), array::<N>(b, at)), (Some(a), Some(b)) if a == b)
+fn agree(a: &[u8], b: &[u8], mask: &[u8; MASK_LEN]) -> bool {
+    let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+    let differ = |a: &[u8; 8], b: &[u8; 8], mask: &[u8; 8]| (word(a) ^ word(b)) & word(mask);
+    let ((heads, _), (others, _), (masks, _)) = (a.as_chunks(), b.as_chunks(), mask.as_chunks());
+    let all = heads.iter().zip(others).zip(masks).fold(0, |all, ((a, b), mask)| all | differ(a, b, mask));
+    // The last word may overlap the one before.
+    match (a.last_chunk(), b.last_chunk(), mask.get(..a.len()).and_then(<[u8]>::last_chunk)) {
+        (Some(a), Some(b), Some(mask)) => all | differ(a, b, mask) == 0,
+        _ => false,
+    }
 }
 
 #[inline]
