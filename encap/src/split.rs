@@ -36,6 +36,10 @@ pub struct Splitter<'a> {
     sequence: u32,
     tcp_flags: u8,
     identification: u16,
+    /// Partial sum of the IPv4 header without what differs from segment to segment.
+    ip_sum: u32,
+    /// The same of the TCP or UDP header.
+    l4_sum: u32,
 }
 
 /// Why a superframe cannot be cut.
@@ -114,14 +118,23 @@ impl<'a> Splitter<'a> {
         if !l4.tcp && segments > MAX_UDP_SEGMENTS {
             return Err(SplitError::TooManySegments { seen: segments, max: MAX_UDP_SEGMENTS });
         }
+        let (ip, header) = (&frame[l4.l3..l4.start], &frame[l4.start..l4.payload]);
+        let tcp_flags = array::<1>(header, 13).map_or(0, |[flags]| *flags);
+        let l4_sum = if l4.tcp {
+            sum_without(header, [4, 6, 16]) + u32::from(!u16::from(tcp_flags))
+        } else {
+            sum_without(header, [4, 6])
+        };
         Ok(Self {
             frame,
             l4,
+            ip_sum: sum_without(ip, [2, 4, 10]),
+            l4_sum,
             size,
             segments,
             done: 0,
             sequence: be32(frame, l4.start + 4).unwrap_or_default(),
-            tcp_flags: array::<1>(frame, l4.start + 13).map_or(0, |[flags]| *flags),
+            tcp_flags,
             identification: be16(frame, l4.l3 + 4).unwrap_or_default(),
         })
     }
@@ -154,36 +167,37 @@ impl<'a> Splitter<'a> {
         let headers = &mut headers[..self.l4.payload];
         headers.copy_from_slice(&self.frame[..self.l4.payload]);
 
-        let l4_len = self.l4.payload - self.l4.start + (end - start);
+        let l4_len = len16(self.l4.payload - self.l4.start + (end - start));
         self.write_ip(headers, index, l4_len);
-        let partial = checksum::sum(&self.frame[start..end]) + self.l4.pseudo_header(len16(l4_len));
+        let payload = checksum::sum(&self.frame[start..end]) + self.l4.pseudo_header(l4_len) + self.l4_sum;
         if self.l4.tcp {
-            self.write_tcp(headers, index, partial);
+            self.write_tcp(headers, index, payload);
         } else {
-            let at = self.l4.start;
-            put(headers, at + 4, len16(l4_len).to_be_bytes());
-            put(headers, at + 6, [0, 0]);
-            let value = checksum::finish_udp(partial + checksum::sum(&headers[at..]));
-            put(headers, at + 6, value.to_be_bytes());
+            put(headers, self.l4.start + 4, l4_len.to_be_bytes());
+            let value = checksum::finish_udp(payload + u32::from(l4_len));
+            put(headers, self.l4.start + 6, value.to_be_bytes());
         }
         Some(start..end)
     }
 
-    fn write_ip(&self, headers: &mut [u8], index: usize, l4_len: usize) {
+    #[inline]
+    fn write_ip(&self, headers: &mut [u8], index: usize, l4_len: u16) {
         let at = self.l4.l3;
-        let total = self.l4.start - at + l4_len;
+        let total = self.l4.start - at + usize::from(l4_len);
         if self.l4.ipv6 {
             put(headers, at + 4, len16(total - IPV6_LEN).to_be_bytes());
             return;
         }
-        put(headers, at + 2, len16(total).to_be_bytes());
-        put(headers, at + 4, self.identification.wrapping_add(len16(index)).to_be_bytes());
-        put(headers, at + 10, [0, 0]);
-        let value = checksum::finish(checksum::sum(&headers[at..self.l4.start]));
+        let total = len16(total);
+        let identification = self.identification.wrapping_add(len16(index));
+        let value = checksum::finish(self.ip_sum + u32::from(total) + u32::from(identification));
+        put(headers, at + 2, total.to_be_bytes());
+        put(headers, at + 4, identification.to_be_bytes());
         put(headers, at + 10, value.to_be_bytes());
     }
 
-    fn write_tcp(&self, headers: &mut [u8], index: usize, partial: u32) {
+    #[inline]
+    fn write_tcp(&self, headers: &mut [u8], index: usize, payload: u32) {
         let at = self.l4.start;
         let mut flags = self.tcp_flags;
         if index > 0 {
@@ -193,13 +207,18 @@ impl<'a> Splitter<'a> {
             flags &= !(FIN | PSH);
         }
         #[expect(clippy::cast_possible_truncation, reason = "a frame is far shorter than 4 GiB")]
-        let advance = (index * self.size) as u32;
-        put(headers, at + 4, self.sequence.wrapping_add(advance).to_be_bytes());
+        let sequence = self.sequence.wrapping_add((index * self.size) as u32);
+        let varying = u32::from(flags) + (sequence >> 16) + (sequence & 0xffff);
+        put(headers, at + 4, sequence.to_be_bytes());
         put(headers, at + 13, [flags]);
-        put(headers, at + 16, [0, 0]);
-        let value = checksum::finish(partial + checksum::sum(&headers[at..]));
-        put(headers, at + 16, value.to_be_bytes());
+        put(headers, at + 16, checksum::finish(payload + varying).to_be_bytes());
     }
+}
+
+/// The partial sum of a header without the fields at some even places, which differ from segment to segment.
+fn sum_without<const N: usize>(header: &[u8], fields: [usize; N]) -> u32 {
+    let fields = fields.iter().map(|at| u32::from(!be16(header, *at).unwrap_or_default()));
+    u32::from(checksum::fold(checksum::sum(header) + fields.sum::<u32>()))
 }
 
 impl fmt::Display for SplitError {

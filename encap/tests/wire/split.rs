@@ -109,6 +109,20 @@ fn refuses_by_name() {
 }
 
 #[test]
+fn the_longest_packets_are_cut() {
+    for (tcp, v6) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut packet = sample(tcp, v6);
+        let ip_len = if v6 { packet.l3_offset() + 40 } else { packet.l3_offset() };
+        packet.payload = vec![0xff; 65_535 - (packet.header_len() - ip_len)];
+        let frame = packet.bytes(Sum::Partial);
+        for size in [u16::MAX, 40_000, 1400] {
+            let wanted: Vec<_> = packet.split(size.into()).iter().map(|segment| segment.bytes(Sum::Right)).collect();
+            assert_eq!(cut(&frame, &superframe(&packet, size)).unwrap(), wanted);
+        }
+    }
+}
+
+#[test]
 fn a_superframe_without_payload_is_one_segment() {
     for (tcp, v6) in [(true, false), (true, true), (false, false), (false, true)] {
         let mut packet = sample(tcp, v6);
