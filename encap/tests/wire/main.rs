@@ -11,3 +11,4 @@ mod packet;
 mod recover;
 mod split;
 mod strategies;
+mod vectors;

@@ -248,7 +248,7 @@ fn is_zero_sum_right(offered: &Offered) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1200))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn groups_are_those_of_the_reference(
