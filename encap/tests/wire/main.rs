@@ -11,4 +11,5 @@ mod packet;
 mod recover;
 mod split;
 mod strategies;
+mod stream;
 mod vectors;

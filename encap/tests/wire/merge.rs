@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use weft_encap::{Checksum, Merger, MergerFull, Offload, checksum};
 
 use crate::merge_model::{Merged, Offered, reference};
-use crate::packet::{ACK, Ip, L4, PSH, Packet, Sum};
+use crate::packet::{ACK, Ip, L4, PSH, Sum};
 use crate::split::cut;
-use crate::strategies::{noise, packet, superframe};
+use crate::strategies::{packet, superframe};
+use crate::stream::{Event, event, source, stream};
 
 /// Everything the merger makes of these frames, each group's members found by where the frames lie.
 fn run(merger: &mut Merger, frames: &[(Vec<u8>, u32, Offload)]) -> Vec<Merged> {
@@ -41,203 +42,6 @@ fn run(merger: &mut Merger, frames: &[(Vec<u8>, u32, Offload)]) -> Vec<Merged> {
             Merged { bytes, offload, egress: group.egress(), members }
         })
         .collect()
-}
-
-/// What happens next on a flow.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    Full,
-    Short,
-    Longer,
-    Push,
-    PushShort,
-    Empty,
-    Lost,
-    Repeated,
-    WrongSum,
-    Spoilt,
-    ZeroSum,
-    Vouched,
-    VouchedWrong,
-    Partial,
-    Superframe,
-    Fragment,
-    IpOption,
-    Flags(u8),
-    Ack,
-    Window,
-    Tos,
-    Ttl,
-    DontFragment,
-    TcpOption,
-    Urgent,
-    OtherMac,
-    OtherTag,
-    OtherEgress,
-    SameId,
-    JumpId,
-    Padded,
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    use Event::{
-        Ack, DontFragment, Empty, Flags, Fragment, Full, IpOption, JumpId, Longer, Lost, OtherEgress, OtherMac,
-        OtherTag, Padded, Partial, Push, PushShort, Repeated, SameId, Short, Spoilt, Superframe, TcpOption, Tos, Ttl,
-        Urgent, Vouched, VouchedWrong, Window, WrongSum, ZeroSum,
-    };
-    let rare = vec![
-        Longer,
-        Empty,
-        Lost,
-        Repeated,
-        WrongSum,
-        Spoilt,
-        ZeroSum,
-        VouchedWrong,
-        Partial,
-        Superframe,
-        Fragment,
-        IpOption,
-        Ack,
-        Window,
-        Tos,
-        Ttl,
-        DontFragment,
-        TcpOption,
-        Urgent,
-        OtherMac,
-        OtherTag,
-        OtherEgress,
-        SameId,
-        JumpId,
-        Padded,
-    ];
-    prop_oneof![
-        60 => Just(Full),
-        3 => Just(Short),
-        3 => Just(Push),
-        2 => Just(PushShort),
-        3 => Just(Vouched),
-        16 => prop::sample::select(rare),
-        2 => any::<u8>().prop_map(Flags),
-    ]
-}
-
-/// Plain frames of one flow, one after the other.
-#[derive(Clone, Debug)]
-struct Source {
-    packet: Packet,
-    size: usize,
-    step: u16,
-    seed: u64,
-}
-
-fn source() -> impl Strategy<Value = Source> {
-    let size = prop_oneof![6 => 1..1500usize, 1 => 10_000..20_000usize];
-    (packet(0), size, prop::bool::weighted(0.8), any::<u64>(), prop::bool::weighted(0.9)).prop_map(
-        |(mut packet, size, steps, seed, plain)| {
-            if let L4::Tcp { flags, urgent, .. } = &mut packet.l4 {
-                (*flags, *urgent) = (ACK, 0);
-            }
-            match &mut packet.ip {
-                Ip::V4 { options, .. } if plain => options.clear(),
-                Ip::V6 { destination_options, .. } if plain => *destination_options = false,
-                Ip::V4 { .. } | Ip::V6 { .. } => {}
-            }
-            Source { packet, size, step: steps.into(), seed }
-        },
-    )
-}
-
-impl Source {
-    fn next(&mut self, event: Event) -> Offered {
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let pick = (self.seed >> 33) as usize;
-        let len = match event {
-            Event::Short | Event::PushShort | Event::Padded => pick % self.size,
-            Event::Longer => self.size + 1 + pick % 100,
-            Event::Empty => 0,
-            _ => self.size,
-        };
-        let mut next = Offered {
-            packet: Packet { payload: noise(len, self.seed), ..self.packet.clone() },
-            sum: Sum::Right,
-            offload: Offload::NONE,
-            egress: 1,
-            padding: 0,
-            spoilt: false,
-        };
-        self.disturb(&mut next, event, pick);
-        if let (L4::Tcp { seq, .. }, false) = (&mut self.packet.l4, matches!(event, Event::Repeated)) {
-            *seq = seq.wrapping_add(len as u32);
-        }
-        if let Ip::V4 { id, .. } = &mut self.packet.ip {
-            *id = id.wrapping_add(self.step);
-        }
-        next
-    }
-
-    fn disturb(&mut self, next: &mut Offered, event: Event, pick: usize) {
-        let packet = &mut next.packet;
-        if let L4::Tcp { seq, ack, flags, window, urgent, options, .. } = &mut packet.l4 {
-            match event {
-                Event::Push | Event::PushShort => *flags |= PSH,
-                Event::Lost => *seq = seq.wrapping_add(self.size as u32),
-                Event::Flags(other) => *flags = other,
-                Event::Ack => *ack ^= 1 << (pick % 32),
-                Event::Window => *window ^= 1,
-                Event::Urgent => *urgent ^= 1,
-                Event::TcpOption if !options.is_empty() => {
-                    let at = pick % options.len();
-                    options[at] ^= 1;
-                }
-                _ => {}
-            }
-        }
-        match &mut packet.ip {
-            Ip::V4 { tos, ttl, id, df, fragment, options, .. } => match event {
-                Event::Tos => *tos ^= 1,
-                Event::Ttl => *ttl ^= 1,
-                Event::DontFragment => *df ^= true,
-                Event::Fragment => *fragment = [0x2000, 0x0001, 0x2001][pick % 3],
-                Event::IpOption => *options = vec![1, 1, 1, 0],
-                Event::SameId => *id = id.wrapping_sub(1),
-                Event::JumpId => *id ^= 0x100,
-                _ => {}
-            },
-            Ip::V6 { class, label, hops, destination_options, .. } => match event {
-                Event::Tos => *class ^= 1,
-                Event::Ttl => *hops ^= 1,
-                Event::IpOption => *destination_options ^= true,
-                Event::JumpId => *label ^= 1,
-                _ => {}
-            },
-        }
-        match event {
-            Event::OtherMac => packet.macs[pick % 12] ^= 2,
-            Event::OtherTag => packet.tags.push((0x8100, 5)),
-            _ => {}
-        }
-        if packet.tags.len() > 2 {
-            packet.tags.pop();
-        }
-        let partial = Checksum::Needed { start: 34, offset: 16 };
-        match event {
-            Event::WrongSum | Event::VouchedWrong => next.sum = Sum::Wrong,
-            Event::ZeroSum => next.sum = Sum::Zero,
-            Event::Partial => next.sum = Sum::Partial,
-            Event::Spoilt => next.spoilt = true,
-            Event::OtherEgress => next.egress = 2,
-            Event::Padded => next.padding = 1 + pick % 40,
-            _ => {}
-        }
-        next.offload = match event {
-            Event::Vouched | Event::VouchedWrong => Offload { checksum: Checksum::Valid, gso: None },
-            Event::Partial => Offload { checksum: partial, gso: None },
-            Event::Superframe => superframe(&next.packet, 100),
-            _ => Offload::NONE,
-        };
-    }
 }
 
 fn is_zero_sum_right(offered: &Offered) -> bool {
@@ -353,4 +157,43 @@ fn ranges_outside_the_arena_do_not_panic() {
     for group in merger.groups() {
         assert_eq!(group.finish(&[0; 10], &mut []), (0, Offload::NONE));
     }
+}
+
+fn counts(offered: &[Offered]) -> Vec<usize> {
+    let frames: Vec<_> = offered.iter().map(|frame| (frame.bytes(), frame.egress, frame.offload)).collect();
+    let merged = run(&mut Merger::with_capacity(200), &frames);
+    assert_eq!(merged, reference(offered));
+    merged.iter().map(|group| group.members.len()).collect()
+}
+
+#[test]
+fn groups_have_at_most_64_frames_and_65535_bytes() {
+    let udp = || L4::Udp { ports: (1, 2) };
+    assert_eq!(counts(&stream(udp(), 130, 100)), [64, 64, 2]);
+    // 28 bytes of headers and 3 * 21,835 bytes are 65,533; with one byte more in each there is no room for a third.
+    assert_eq!(counts(&stream(udp(), 4, 21_835)), [3, 1]);
+    assert_eq!(counts(&stream(udp(), 4, 21_836)), [2, 2]);
+}
+
+#[test]
+fn udp_without_a_checksum_stays_alone_even_if_vouched_for() {
+    let mut offered = stream(L4::Udp { ports: (1, 2) }, 5, 100);
+    for frame in &mut offered {
+        frame.offload.checksum = Checksum::Valid;
+    }
+    assert_eq!(counts(&offered), [5]);
+    offered[2].sum = Sum::Zero;
+    assert_eq!(counts(&offered), [2, 1, 2]);
+}
+
+#[test]
+fn icmp_between_two_hosts_does_not_end_what_their_tcp_has_merged() {
+    let l4 = L4::Udp { ports: (1, 2) };
+    let mut frames: Vec<_> =
+        stream(l4, 4, 100).iter().map(|frame| (frame.bytes(), frame.egress, frame.offload)).collect();
+    let mut ping = frames[0].0.clone();
+    ping[23] = 1;
+    frames.insert(2, (ping, 1, Offload::NONE));
+    let merged = run(&mut Merger::with_capacity(5), &frames);
+    assert_eq!(merged.iter().map(|group| group.members.clone()).collect::<Vec<_>>(), [vec![0, 1, 3, 4], vec![2]]);
 }
