@@ -5,14 +5,14 @@
 //! version. A value without attachment is vacant, whatever its key says.
 //!
 //! Readers never wait and never write, but for one stamp a second at most: they load value, key, value,
-//! and believe what they saw if both values have the same version and attachment. A writer who gives a
-//! slot to another key first makes its value vacant under the next version, then stores the key, then
-//! the new value; so a reader who met the slot in between sees two versions and takes it for a miss, and
-//! a miss only floods.
+//! and believe what they saw if both values have the same version and attachment. Whoever removes an entry
+//! makes its value vacant under the next version. Only a vacant slot is given to another key: first the key
+//! is stored, then the value. So a reader who met the slot in between sees two values that differ and takes
+//! it for a miss, and a miss only floods.
 //!
-//! Writers do not wait either. One at a time may change keys; a learn that meets another writer is given
-//! up, and the flow's next frame offers it again. Everything is bounded: the table, the entries behind
-//! one port, and how often a MAC may move.
+//! Writers do not wait either. One at a time may add, move or remove, while stamps come from everybody; a
+//! learn that meets another writer is given up, and the flow's next frame offers it again. Everything is
+//! bounded: the table, the entries behind one port, and how often a MAC may move.
 
 use weft_encap::MacAddr;
 
@@ -20,8 +20,8 @@ use crate::id::Attachment;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::tables::{DomainId, MAX_PORTS, MAX_VTEPS};
 
-/// Slots in a bucket: their keys fill one cache line.
-const BUCKET_SLOTS: usize = 8;
+/// Slots in a bucket: their keys fill one cache line. Two are enough to be model-checked.
+const BUCKET_SLOTS: usize = if cfg!(loom) { 2 } else { 8 };
 /// Seconds for which a MAC that moved stays where it is.
 pub const FLAP_HOLD_SECONDS: u32 = 2;
 
@@ -173,9 +173,11 @@ impl Bucket {
         Value(self.values[slot].load(Ordering::Acquire))
     }
 
-    fn vacate(&self, slot: usize) {
-        let version = self.value(slot).version() + 1;
-        self.values[slot].store(Value::vacant(version).0, Ordering::Release);
+    /// Changes a value unless another change came first, which is returned then. Two threads meet at a value
+    /// only so: a plain store could undo a stamp, or a removal, that its writer has not seen.
+    fn replace(&self, slot: usize, old: Value, new: Value) -> Result<(), Value> {
+        let result = self.values[slot].compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire);
+        result.map(|_| ()).map_err(Value)
     }
 
     fn vacant_slots(&self) -> impl Iterator<Item = usize> {
@@ -252,10 +254,12 @@ impl Fdb {
             if let Some((slot, value)) = bucket.find(key) {
                 if value.attachment() == Some(learn.attachment) {
                     let stamped = Value::new(learn.attachment, now, value.version());
-                    // A loser has nothing to add: whoever won stored a stamp or another key.
-                    let _ =
-                        bucket.values[slot].compare_exchange(value.0, stamped.0, Ordering::AcqRel, Ordering::Relaxed);
-                    return Learned::Refreshed;
+                    return match bucket.replace(slot, value, stamped) {
+                        Ok(()) => Learned::Refreshed,
+                        // Another worker's stamp is as good as ours; anything else took the entry away.
+                        Err(seen) if seen.same_but_stamp(value) => Learned::Refreshed,
+                        Err(_) => Learned::Busy,
+                    };
                 }
                 return self.relocate(bucket, slot, key, learn, now);
             }
@@ -265,12 +269,12 @@ impl Fdb {
 
     /// Forgets what was silent for `ageing` seconds or more. Returns how many.
     pub fn sweep(&self, now: Seconds, ageing: u32) -> u32 {
-        self.remove_if(|_, entry| entry.age(now) >= ageing)
+        self.remove_if(|entry| entry.age(now) >= ageing)
     }
 
     /// Forgets all behind one port or VTEP. Returns how many.
     pub fn purge(&self, attachment: Attachment) -> u32 {
-        self.remove_if(|_, entry| entry.attachment == attachment)
+        self.remove_if(|entry| entry.attachment == attachment)
     }
 
     /// All entries, in no order; each is consistent, the listing as a whole is not.
@@ -293,15 +297,18 @@ impl Fdb {
         if bucket.keys[slot].load(Ordering::Relaxed) != key || old == learn.attachment {
             return Learned::Busy;
         }
-        let moved = bucket.moved[slot].load(Ordering::Relaxed);
-        if moved != 0 && now.0.wrapping_sub(moved) < FLAP_HOLD_SECONDS {
+        let moved_at = bucket.moved[slot].load(Ordering::Relaxed);
+        if moved_at != 0 && now.0.wrapping_sub(moved_at) < FLAP_HOLD_SECONDS {
             return Learned::Damped;
         }
         if self.len_behind(learn.attachment) >= learn.limit {
             return Learned::LimitReached;
         }
+        let moved = Value::new(learn.attachment, now, value.version() + 1);
+        if bucket.replace(slot, value, moved).is_err() {
+            return Learned::Busy;
+        }
         bucket.moved[slot].store(now.0.max(1), Ordering::Relaxed);
-        bucket.values[slot].store(Value::new(learn.attachment, now, value.version() + 1).0, Ordering::Release);
         self.count(old, -1);
         self.count(learn.attachment, 1);
         Learned::Moved
@@ -322,33 +329,34 @@ impl Fdb {
         let [first, second] = buckets;
         let emptier = if second.vacant_slots().count() > first.vacant_slots().count() { second } else { first };
         let Some(slot) = emptier.vacant_slots().next() else { return Learned::Full };
-        emptier.vacate(slot);
+        let version = emptier.value(slot).version();
         emptier.keys[slot].store(key, Ordering::Release);
         emptier.moved[slot].store(0, Ordering::Relaxed);
-        let version = emptier.value(slot).version();
         emptier.values[slot].store(Value::new(learn.attachment, now, version).0, Ordering::Release);
         self.len.fetch_add(1, Ordering::Relaxed);
         self.count(learn.attachment, 1);
         Learned::New
     }
 
-    fn remove_if(&self, condition: impl Fn(u64, Entry) -> bool) -> u32 {
+    fn remove_if(&self, condition: impl Fn(Entry) -> bool) -> u32 {
         let mut removed = 0;
         for bucket in &self.buckets {
             let doomed = |slot: usize| {
-                let entry = bucket.value(slot).entry()?;
-                condition(bucket.keys[slot].load(Ordering::Relaxed), entry).then_some(entry)
+                let value = bucket.value(slot);
+                condition(value.entry()?).then_some(value)
             };
             if (0..BUCKET_SLOTS).all(|slot| doomed(slot).is_none()) {
                 continue;
             }
             let _writing = self.write();
             for slot in 0..BUCKET_SLOTS {
-                if let Some(entry) = doomed(slot) {
-                    bucket.vacate(slot);
-                    self.len.fetch_sub(1, Ordering::Relaxed);
-                    self.count(entry.attachment, -1);
-                    removed += 1;
+                // Again after each stamp that came between: there is one a second and worker at most.
+                while let Some(value) = doomed(slot) {
+                    if bucket.replace(slot, value, Value::vacant(value.version() + 1)).is_ok() {
+                        self.len.fetch_sub(1, Ordering::Relaxed);
+                        value.attachment().inspect(|attachment| self.count(*attachment, -1));
+                        removed += 1;
+                    }
                 }
             }
         }
