@@ -74,6 +74,8 @@ drop_reasons! {
     UnknownVni Verdict "unknown_vni" "the sender floods a VNI to us in which we have no part: check its peers",
     /// The sender is a known VTEP, but not of this VNI.
     NotMember Verdict "not_member" "add the VNI to that VTEP, or remove us from the sender's flood list",
+    /// The port that the frame entered by was removed in the meantime.
+    IngressGone Verdict "ingress_gone" "nothing, unless it goes on: then a removed port's device is still read",
     /// The frame is shorter than an Ethernet header.
     Runt Verdict "runt" "capture at the pod: it sends broken frames",
     /// What the kernel said of the frame's offloads cannot be followed.
@@ -96,8 +98,8 @@ drop_reasons! {
     Hairpin Verdict "hairpin" "two hosts behind one learning port should reach each other there",
     /// From a VTEP to a VTEP: its sender reaches that node itself.
     SplitHorizon Verdict "split_horizon" "the sender has a stale entry for this MAC",
-    /// A VTEP sent from a MAC that is bound to one of our ports.
-    StaticMacMoved Verdict "static_mac_moved" "two pods have the same MAC, or the underlay reflects our frames",
+    /// The source address is bound to another port of this node.
+    StaticMacMoved Verdict "static_mac_moved" "two pods use the same MAC, or the underlay reflects our frames",
     /// Broadcast, multicast or an unknown target, and nobody else in the VNI.
     NoFloodTarget Verdict "no_flood_target" "add ports or VTEPs to the VNI",
     /// The packets are longer than the receiving port's MTU.

@@ -108,7 +108,7 @@ fn decide<'t>(
     let offload = offload.ok().filter(|offload| checksum_lies_inside(offload, inner)).ok_or(DropReason::BadOffload)?;
     let (attachment, domain, learn_limit) = match ingress {
         Ingress::Port(id) => {
-            let port = tables.port(id).ok_or(DropReason::PortDown)?;
+            let port = tables.port(id).ok_or(DropReason::IngressGone)?;
             let domain = tables.domain(port.vni).ok_or(DropReason::UnknownVni)?;
             check_frame(tables, domain, inner)?;
             check_port(port, inner, &offload)?;
