@@ -161,14 +161,21 @@ impl Bucket {
             if self.keys[slot].load(Ordering::Relaxed) != key {
                 return None;
             }
-            let before = Value(self.values[slot].load(Ordering::Acquire));
-            let seen = self.keys[slot].load(Ordering::Acquire);
-            let after = Value(self.values[slot].load(Ordering::Acquire));
-            let stable = seen == key && before.same_but_stamp(after);
-            (stable && after.attachment().is_some()).then_some((slot, after))
+            let (seen, value) = self.read(slot)?;
+            (seen == key).then_some((slot, value))
         })
     }
 
+    /// Key and value that belong together; none of a slot that is vacant or just changing.
+    #[inline]
+    fn read(&self, slot: usize) -> Option<(u64, Value)> {
+        let before = self.value(slot);
+        let key = self.keys[slot].load(Ordering::Acquire);
+        let after = self.value(slot);
+        (before.same_but_stamp(after) && after.attachment().is_some()).then_some((key, after))
+    }
+
+    #[inline]
     fn value(&self, slot: usize) -> Value {
         Value(self.values[slot].load(Ordering::Acquire))
     }
@@ -281,8 +288,7 @@ impl Fdb {
     pub fn rows(&self, now: Seconds) -> impl Iterator<Item = Row> {
         self.buckets.iter().flat_map(move |bucket| {
             (0..BUCKET_SLOTS).filter_map(move |slot| {
-                let key = bucket.keys[slot].load(Ordering::Acquire);
-                let (_, value) = bucket.find(key)?;
+                let (key, value) = bucket.read(slot)?;
                 let entry = value.entry()?;
                 let domain = DomainId((key >> 48) as u16);
                 Some(Row { domain, mac: MacAddr::from_u64(key), attachment: entry.attachment, age: entry.age(now) })
