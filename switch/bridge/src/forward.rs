@@ -12,6 +12,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use weft_encap::inner::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP};
 use weft_encap::{Checksum, Inner, InnerError, MacAddr, Network, Offload, OffloadError};
 
 use crate::drop_reason::DropReason;
@@ -22,8 +23,6 @@ use crate::tables::{BridgeDomain, Port, PortMode, Tables, VtepKind};
 
 /// MACs learned behind one foreign VTEP at most.
 pub const VTEP_LEARN_LIMIT: u32 = 16_384;
-
-const PROTOCOL_UDP: u8 = 17;
 
 /// Where a frame came from.
 #[derive(Clone, Copy, Debug)]
@@ -181,7 +180,8 @@ fn may_send_from(mac: MacAddr, addresses: &[IpAddr], inner: &Inner<'_>) -> bool 
         Network::Ipv4(ip) => own(IpAddr::V4(ip.src)),
         Network::Ipv6(ip) => own(IpAddr::V6(ip.src)) || ip.src == link_local(mac),
         Network::Arp(arp) => arp.sender_mac == mac && own(IpAddr::V4(arp.sender_ip)),
-        Network::Other => true,
+        // What cannot be read as IP or ARP, though it says that it is, has no address to check.
+        Network::Other => ![ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_ARP].contains(&inner.ethertype),
     }
 }
 
