@@ -1,26 +1,22 @@
-//! One node's agent: sets the data plane up from its configuration, keeps it, and answers questions.
+//! One node's agent: the data plane that its configuration asks for.
 
 use std::io;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::signal::unix::{SignalKind, signal};
 use weft_bridge::PortId;
 use weft_bridge::tables::TableError;
 use weft_netns::{Netns, NetnsError};
 use weft_switch::port::Tap;
 use weft_switch::{Options, StartError, Switch};
 
-use crate::api::{self, ApiError};
+use crate::api::ApiError;
 use crate::config::{Config, PortConfig};
 use crate::desired::{Desired, desired, fitting_mtu, port_mtu, superframe_segments};
 use crate::lock::{LockError, RunDirLock};
 
 /// Largest superframe that a pod's device is asked for, in bytes: the kernel's own default.
 const SUPERFRAME_BYTES: u32 = 65_536;
-/// How often silent MACs are looked for, and lost ports reported.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
-
 /// Why an agent did not start or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -130,42 +126,8 @@ impl Agent {
         Ok(Self { config, underlay_mtu, switch, ports, started: Instant::now(), _lock: lock })
     }
 
-    /// Serves until SIGTERM or SIGINT. `ready` is called once the local socket answers.
-    ///
-    /// # Errors
-    /// [`AgentError`] when the local socket or signals cannot be had.
-    pub fn run(mut self, ready: impl FnOnce()) -> Result<(), AgentError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|source| AgentError::Process { what: "starting the control loop", source })?;
-        runtime.block_on(async {
-            let listener = api::listen(&self.config.run_dir)?;
-            let no_signal = |source| AgentError::Process { what: "waiting for signals", source };
-            let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
-            let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
-            let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
-            let mut conversations = api::Conversations::new(listener);
-            tracing::info!(
-                node = self.config.node,
-                ports = self.ports.len(),
-                vteps = self.config.vteps.len(),
-                underlay_mtu = self.underlay_mtu,
-                "forwarding"
-            );
-            ready();
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => break,
-                    _ = housekeeping.tick() => self.keep_house(),
-                    question = conversations.next() => question.answer(&self),
-                }
-            }
-            tracing::info!("stopping; the pods' devices stay");
-            Ok(())
-        })
-    }
-
-    fn keep_house(&mut self) {
+    /// What is due once a second.
+    pub(crate) fn keep_house(&mut self) {
         self.switch.fdb().sweep(self.switch.now(), self.config.fdb_ageing_seconds);
         for gone in self.switch.lost_ports() {
             if let Some(port) = self.ports.iter_mut().find(|port| port.id == gone.id) {

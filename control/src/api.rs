@@ -11,9 +11,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use weft_api::{API_VERSION, MAX_REQUEST_BYTES, Query, Reply, Request, Response, SOCKET_NAME, Versioned};
 
-use crate::agent::Agent;
-use crate::show;
-
 /// Questions that wait for their answer at most.
 const WAITING_QUESTIONS: usize = 64;
 /// How long a client may take to send a request or to fetch a reply.
@@ -29,7 +26,7 @@ pub struct ApiError {
 
 /// What somebody asked, and where the answer goes.
 pub(crate) struct Question {
-    query: Query,
+    pub(crate) query: Query,
     answer: oneshot::Sender<Reply>,
 }
 
@@ -77,9 +74,9 @@ impl Conversations {
 }
 
 impl Question {
-    pub(crate) fn answer(self, agent: &Agent) {
+    pub(crate) fn answer(self, reply: Reply) {
         // Who hung up does not want the answer.
-        let _ = self.answer.send(show::reply(agent, self.query));
+        let _ = self.answer.send(reply);
     }
 }
 

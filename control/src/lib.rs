@@ -5,6 +5,7 @@ mod api;
 pub mod config;
 mod desired;
 mod lock;
+mod serve;
 mod show;
 
 pub use agent::{Agent, AgentError};

@@ -1,0 +1,51 @@
+//! The agent's own loop: signals, housekeeping and questions.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::agent::{Agent, AgentError};
+use crate::{api, show};
+
+/// How often silent MACs are looked for, and lost ports reported.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+impl Agent {
+    /// Serves until SIGTERM or SIGINT. `ready` is called once the local socket answers.
+    ///
+    /// # Errors
+    /// [`AgentError`] when the local socket or signals cannot be had.
+    pub fn run(mut self, ready: impl FnOnce()) -> Result<(), AgentError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| AgentError::Process { what: "starting the control loop", source })?;
+        runtime.block_on(async {
+            let listener = api::listen(&self.config.run_dir)?;
+            let no_signal = |source| AgentError::Process { what: "waiting for signals", source };
+            let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
+            let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+            let mut conversations = api::Conversations::new(listener);
+            tracing::info!(
+                node = self.config.node,
+                ports = self.ports.len(),
+                vteps = self.config.vteps.len(),
+                underlay_mtu = self.underlay_mtu,
+                "forwarding"
+            );
+            ready();
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = housekeeping.tick() => self.keep_house(),
+                    question = conversations.next() => {
+                        let reply = show::reply(&self, question.query);
+                        question.answer(reply);
+                    }
+                }
+            }
+            tracing::info!("stopping; the pods' devices stay");
+            Ok(())
+        })
+    }
+}
