@@ -1,0 +1,81 @@
+//! Dependencies point one way: encap <- bridge <- switch <- control <- weft. A new crate or arrow is a
+//! decision: it is made here, in the open, and not by a line in a manifest.
+#![expect(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod workspace;
+
+use workspace::{Package, packages};
+
+/// What may be depended on by whom, tests included.
+const ARROWS: [(&str, Arrows); 11] = [
+    ("weft-encap", Arrows::To(&[])),
+    ("weft-bridge", Arrows::To(&["weft-encap"])),
+    ("weft-switch", Arrows::To(&["weft-bridge", "weft-encap"])),
+    ("weft-netns", Arrows::To(&["weft-encap"])),
+    ("weft-api", Arrows::To(&[])),
+    ("weft-control", Arrows::To(&["weft-api", "weft-bridge", "weft-encap", "weft-netns", "weft-switch"])),
+    ("weft-cni", Arrows::To(&["weft-api"])),
+    ("weft-testbed", Arrows::To(&["weft-api", "weft-control", "weft-encap", "weft-netns"])),
+    ("weft", Arrows::Anywhere),
+    ("weft-benches", Arrows::Anywhere),
+    ("weft-integration", Arrows::Anywhere),
+];
+
+/// Where every arrow ends.
+const NEVER_DEPENDED_ON: [&str; 4] = ["weft", "weft-cni", "weft-benches", "weft-integration"];
+
+/// What crates that know no I/O, no clock and no async may use of others, outside their tests.
+const OUTSIDERS: [(&str, &[&str]); 4] = [
+    ("weft-encap", &["serde"]),
+    ("weft-bridge", &["foldhash", "loom"]),
+    ("weft-api", &["serde", "serde_json", "thiserror"]),
+    ("weft-cni", &["serde", "serde_json"]),
+];
+
+enum Arrows {
+    To(&'static [&'static str]),
+    Anywhere,
+}
+
+fn allows(package: &Package, target: &str) -> bool {
+    let listed = ARROWS.iter().find(|(name, _)| *name == package.name);
+    let (_, arrows) = listed.unwrap_or_else(|| panic!("{}: a new crate; add it to ARROWS", package.name));
+    let end = NEVER_DEPENDED_ON.contains(&target);
+    match arrows {
+        Arrows::To(allowed) => allowed.contains(&target),
+        Arrows::Anywhere => !end,
+    }
+}
+
+#[test]
+fn arrows_point_one_way() {
+    let packages = packages();
+    for package in &packages {
+        for dependency in package.dependencies.iter().filter(|dependency| dependency.ours) {
+            let (from, to) = (&package.name, &dependency.name);
+            assert!(allows(package, to), "{from} must not depend on {to}: if it has to, change ARROWS and say why");
+        }
+    }
+    for (name, _) in ARROWS {
+        assert!(packages.iter().any(|package| package.name == name), "{name} is gone: take it out of ARROWS");
+    }
+}
+
+#[test]
+fn every_crate_is_listed() {
+    for package in packages() {
+        let listed = ARROWS.iter().any(|(name, _)| *name == package.name);
+        assert!(listed, "{}: a new crate; add it to ARROWS with what it may depend on", package.name);
+    }
+}
+
+#[test]
+fn pure_and_small_crates_stay_so() {
+    for package in packages() {
+        let Some((_, allowed)) = OUTSIDERS.iter().find(|(name, _)| *name == package.name) else { continue };
+        for dependency in package.dependencies.iter().filter(|dependency| !dependency.ours && !dependency.dev) {
+            let (from, to) = (&package.name, &dependency.name);
+            assert!(allowed.contains(&to.as_str()), "{from} must not depend on {to}: see OUTSIDERS");
+        }
+    }
+}
