@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
+use weft_netns::Netns;
 
 use super::pattern::{Mismatch, Pattern};
 use super::{ProbeError, socket_error};
@@ -62,22 +63,23 @@ pub struct BulkReport {
 /// # Errors
 /// [`ProbeError`]: no connection, nothing moving for ten seconds, or bytes that are not those sent.
 pub fn bulk(lab: &Lab, from: &str, to: &str, options: &BulkOptions) -> Result<BulkReport, ProbeError> {
-    let transfer = Transfer { from, to, address: address(lab, from, to, options.family)?, pattern: Pattern::new() };
-    let (receiver, sender) = (lab.netns(to)?, lab.netns(from)?);
-    let listen = || TcpListener::bind((transfer.address, 0));
-    let listener = receiver.run(listen).map_err(LabError::from)?.map_err(socket_error("listen", to))?;
-    let port = listener.local_addr().map_err(socket_error("listen", to))?.port();
-    let destination = SocketAddr::new(transfer.address, port);
-    let connect = || TcpStream::connect_timeout(&destination, IDLE_MAX);
-    let out = sender.run(connect).map_err(LabError::from)?.map_err(|error| transfer.explain("connect", from, error))?;
-    let congestion_control = congestion_control(&out, options.congestion_control.as_deref())
-        .map_err(socket_error("set the congestion control", from))?;
-    SockRef::from(&listener).set_read_timeout(Some(IDLE_MAX)).map_err(socket_error("listen", to))?;
-    let (inward, _) = listener.accept().map_err(|error| transfer.explain("accept", to, error))?;
-    let (bytes, elapsed) = transfer.run(&out, &inward, options.amount)?;
-    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
-    let bits_per_second = bytes as f64 * 8.0 / elapsed.as_secs_f64();
-    Ok(BulkReport { bytes, elapsed, bits_per_second, congestion_control })
+    let address = address(lab, from, to, options.family)?;
+    let (sender, receiver) = (lab.netns(from)?, lab.netns(to)?);
+    Transfer { from, to, address, pattern: Pattern::new() }.between(&sender, &receiver, options)
+}
+
+/// The same between two namespaces that need not belong to a lab, to an address of the receiver's.
+///
+/// # Errors
+/// As [`bulk`]; namespaces stand where it names pods.
+pub fn bulk_between(
+    sender: &Netns,
+    receiver: &Netns,
+    address: IpAddr,
+    options: &BulkOptions,
+) -> Result<BulkReport, ProbeError> {
+    let transfer = Transfer { from: sender.label(), to: receiver.label(), address, pattern: Pattern::new() };
+    transfer.between(sender, receiver, options)
 }
 
 struct Transfer<'a> {
@@ -88,6 +90,24 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
+    fn between(&self, sender: &Netns, receiver: &Netns, options: &BulkOptions) -> Result<BulkReport, ProbeError> {
+        let Self { from, to, address, .. } = *self;
+        let listen = || TcpListener::bind((address, 0));
+        let listener = receiver.run(listen).map_err(LabError::from)?.map_err(socket_error("listen", to))?;
+        let port = listener.local_addr().map_err(socket_error("listen", to))?.port();
+        let destination = SocketAddr::new(address, port);
+        let connect = || TcpStream::connect_timeout(&destination, IDLE_MAX);
+        let out = sender.run(connect).map_err(LabError::from)?.map_err(|error| self.explain("connect", from, error))?;
+        let congestion_control = congestion_control(&out, options.congestion_control.as_deref())
+            .map_err(socket_error("set the congestion control", from))?;
+        SockRef::from(&listener).set_read_timeout(Some(IDLE_MAX)).map_err(socket_error("listen", to))?;
+        let (inward, _) = listener.accept().map_err(|error| self.explain("accept", to, error))?;
+        let (bytes, elapsed) = self.run(&out, &inward, options.amount)?;
+        #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
+        let bits_per_second = bytes as f64 * 8.0 / elapsed.as_secs_f64();
+        Ok(BulkReport { bytes, elapsed, bits_per_second, congestion_control })
+    }
+
     fn run(&self, out: &TcpStream, inward: &TcpStream, amount: Amount) -> Result<(u64, Duration), ProbeError> {
         out.set_write_timeout(Some(IDLE_MAX)).map_err(socket_error("send", self.from))?;
         inward.set_read_timeout(Some(IDLE_MAX)).map_err(socket_error("receive", self.to))?;

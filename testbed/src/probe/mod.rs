@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub use bulk::{Amount, BulkOptions, BulkReport, bulk};
-pub use ping::{PING_COUNT_MAX, PING_PAYLOAD_MAX, PingOptions, PingReport, ping};
+pub use bulk::{Amount, BulkOptions, BulkReport, bulk, bulk_between};
+pub use ping::{PING_COUNT_MAX, PING_PAYLOAD_MAX, PingOptions, PingReport, ping, ping_from};
 
 use crate::LabError;
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use weft_netns::Netns;
 
 use super::{ProbeError, icmp, socket_error};
 use crate::Lab;
@@ -71,6 +72,18 @@ pub struct Rtt {
 /// # Errors
 /// [`ProbeError`] where nothing can be sent at all, for example for want of a route; lost requests are no error.
 pub fn ping(lab: &Lab, from: &str, to: IpAddr, options: &PingOptions) -> Result<PingReport, ProbeError> {
+    run(&lab.netns(from)?, from, to, options)
+}
+
+/// The same from a namespace that need not belong to a lab.
+///
+/// # Errors
+/// As [`ping`]; the namespace stands where it names a pod.
+pub fn ping_from(from: &Netns, to: IpAddr, options: &PingOptions) -> Result<PingReport, ProbeError> {
+    run(from, from.label(), to, options)
+}
+
+fn run(netns: &Netns, from: &str, to: IpAddr, options: &PingOptions) -> Result<PingReport, ProbeError> {
     let limit = |what, seen, min, max| ProbeError::Limit { what, seen, min, max };
     if options.count == 0 || options.count > PING_COUNT_MAX {
         return Err(limit("count", options.count, 1, PING_COUNT_MAX));
@@ -78,7 +91,6 @@ pub fn ping(lab: &Lab, from: &str, to: IpAddr, options: &PingOptions) -> Result<
     if options.payload > PING_PAYLOAD_MAX {
         return Err(limit("payload", options.payload, 0, PING_PAYLOAD_MAX));
     }
-    let netns = lab.netns(from)?;
     let socket = netns.run(|| open(to)).map_err(crate::LabError::from)?.map_err(socket_error("ping", from))?;
     let mut exchange = Exchange::new(&socket, to, options);
     exchange.run().map_err(socket_error("ping", from))?;
