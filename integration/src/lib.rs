@@ -1,1 +1,48 @@
-//! Tests across namespaces, with real peers.
+//! Nodes, pods and real peers for the tests in `tests/`.
+//!
+//! Everything here panics where something fails: a test whose set-up fails has failed. What a test makes is
+//! gone when its [`Site`] is dropped; what a killed test left, the next one removes.
+
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
+
+mod agent;
+mod bytes;
+mod capture;
+mod child;
+mod config;
+mod datagrams;
+mod dissect;
+mod host;
+mod kernel;
+mod laws;
+mod overlay;
+mod ovs;
+mod packet;
+mod probe;
+mod require;
+mod site;
+mod sys;
+mod wait;
+mod weft;
+
+pub use agent::{AgentNode, Refused};
+pub use bytes::{
+    ETHERNET_LEN, End, Geneve, arp_request, ethernet, mac_of, random_bytes, tagged, udp_over_ipv4, udp_over_ipv6, vxlan,
+};
+pub use capture::{Capture, Frame};
+pub use child::{Child, Output};
+pub use config::AgentConfig;
+pub use datagrams::{exchange, exchange_superframes};
+pub use dissect::{Packet, dissect};
+pub use host::Host;
+pub use kernel::{KernelNode, KernelTunnel};
+pub use overlay::Overlay;
+pub use ovs::OvsNode;
+pub use packet::PacketSocket;
+pub use probe::{GIB, MIB, ping_all, stream, streams};
+pub use require::{Requirement, unmet};
+pub use site::{Node, Site, WIRE};
+pub use wait::{BOUND, eventually};
+pub use weft::weft;
+pub use weft_encap::{Encapsulation, MacAddr};
+pub use weft_testbed::Family;

@@ -1,0 +1,143 @@
+//! What arrives at an interface, kept in memory and written as a capture file for dissectors.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::write;
+
+use crate::host::Host;
+use crate::packet::PacketSocket;
+use crate::sys;
+use crate::wait::BOUND;
+
+/// Longest frame there is: a superframe of 64 KiB and its headers.
+const FRAME_MAX: usize = 1 << 17;
+/// A capture file of Ethernet frames, microseconds, in this machine's byte order.
+const MAGIC: u32 = 0xa1b2_c3d4;
+const LINK_ETHERNET: u32 = 1;
+
+/// One frame, tags included.
+pub type Frame = Vec<u8>;
+
+/// A capture under way, from the moment it exists.
+#[derive(Debug)]
+pub struct Capture {
+    stop: OwnedFd,
+    frames: mpsc::Receiver<Frame>,
+    kept: Vec<Frame>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    /// Keeps what arrives at an interface of a host; not what the host sends.
+    ///
+    /// # Panics
+    /// If the interface cannot be listened to.
+    #[must_use]
+    pub fn start(host: &Host, interface: &str) -> Self {
+        let socket = PacketSocket::open(host, interface);
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let (sender, frames) = mpsc::channel();
+        let until = stop.try_clone().unwrap();
+        let thread = std::thread::spawn(move || keep(&socket, &until, &sender));
+        Self { stop, frames, kept: Vec::new(), thread: Some(thread) }
+    }
+
+    /// Waits until `count` frames came of which `wanted` says yes, and returns all such so far.
+    ///
+    /// # Panics
+    /// If they do not come.
+    #[track_caller]
+    pub fn wait_for(&mut self, count: usize, wanted: impl Fn(&Frame) -> bool) -> Vec<Frame> {
+        let deadline = std::time::Instant::now() + BOUND;
+        loop {
+            let found: Vec<_> = self.kept.iter().filter(|frame| wanted(frame)).cloned().collect();
+            if found.len() >= count {
+                return found;
+            }
+            match self.frames.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
+                Ok(frame) => self.kept.push(frame),
+                Err(_) => panic!("{} of {count} frames came, {} others", found.len(), self.kept.len() - found.len()),
+            }
+        }
+    }
+
+    /// Ends the capture: everything that has arrived until now.
+    ///
+    /// # Panics
+    /// If the capture itself failed.
+    #[must_use]
+    pub fn stop(mut self) -> Vec<Frame> {
+        self.end();
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.extend(self.frames.try_iter());
+        kept
+    }
+
+    /// Ends the capture and writes what came to a file. Returns the number of frames.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn save(self, path: &Path) -> usize {
+        let frames = self.stop();
+        let mut file = Vec::new();
+        file.extend(MAGIC.to_ne_bytes());
+        file.extend([2_u16, 4].iter().flat_map(|part| part.to_ne_bytes()));
+        file.extend([0, 0, FRAME_MAX as u32, LINK_ETHERNET].iter().flat_map(|part| part.to_ne_bytes()));
+        for (number, frame) in frames.iter().enumerate() {
+            let len = frame.len() as u32;
+            file.extend([number as u32, 0, len, len].iter().flat_map(|part| part.to_ne_bytes()));
+            file.extend_from_slice(frame);
+        }
+        fs::write(path, file).unwrap();
+        frames.len()
+    }
+
+    fn end(&mut self) {
+        let _ = write(&self.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the capture failed");
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn keep(socket: &PacketSocket, until: &OwnedFd, sender: &mpsc::Sender<Frame>) {
+    let mut buffer = vec![0; FRAME_MAX];
+    loop {
+        let mut fds =
+            [PollFd::new(&socket.socket, PollFlags::IN), PollFd::from_borrowed_fd(until.as_fd(), PollFlags::IN)];
+        poll(&mut fds, None).unwrap();
+        let ending = !fds[1].revents().is_empty();
+        loop {
+            match sys::receive(&socket.socket, &mut buffer) {
+                Ok(received) => {
+                    let mut frame = buffer[..received.len].to_vec();
+                    if let Some((kind, value)) = received.tag {
+                        let [k0, k1] = kind.to_be_bytes();
+                        let [v0, v1] = value.to_be_bytes();
+                        frame.splice(12..12, [k0, k1, v0, v1]);
+                    }
+                    // Nobody listens any more once the capture is dropped.
+                    let _ = sender.send(frame);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("capturing: {error}"),
+            }
+        }
+        if ending {
+            return;
+        }
+    }
+}

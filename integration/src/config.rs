@@ -1,0 +1,149 @@
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use weft_control::config::file::{
+    Encapsulation, Fdb, File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry, unspanned,
+};
+use weft_encap::{MacAddr, Vni};
+use weft_testbed::Family;
+
+use crate::agent::{AgentNode, Refused};
+use crate::host::Host;
+use crate::site::{Node, Site};
+
+/// The interface of every pod.
+const POD_INTERFACE: &str = "eth0";
+
+/// The configuration of an agent that is still to start.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// What will be written to the file; for what the methods here do not say.
+    pub file: File,
+    host: Host,
+    path: PathBuf,
+}
+
+impl AgentConfig {
+    /// An agent on this node, with tunnels over these families and neither networks nor pods as yet.
+    ///
+    /// # Panics
+    /// If its directory cannot be made.
+    #[must_use]
+    pub fn new(site: &Site, node: &Node, families: &[Family]) -> Self {
+        let directory = site.directory().join(node.name());
+        fs::create_dir_all(&directory).unwrap();
+        let file = File {
+            node: Some(node.name().to_owned()),
+            run_dir: directory.clone(),
+            log: "info".to_owned(),
+            underlay: Underlay {
+                addresses: unspanned(families.iter().map(|family| node.address(*family)).collect()),
+                mtu: None,
+                vxlan_ports: unspanned(vec![4789]),
+                geneve_ports: unspanned(vec![6081]),
+                offload: Switch::Auto,
+            },
+            fdb: Fdb::default(),
+            vnis: Vec::new(),
+            vteps: Vec::new(),
+            ports: Vec::new(),
+        };
+        Self { file, host: Host::clone(node), path: directory.join("agent.toml") }
+    }
+
+    /// Adds a virtual network.
+    #[must_use]
+    pub fn vni(mut self, id: u32) -> Self {
+        self.file.vnis.push(VniEntry { id: unspanned(vni(id)), vlan_transparent: false });
+        self
+    }
+
+    /// Adds another node's tunnel end.
+    #[must_use]
+    pub fn peer(mut self, address: IpAddr, encapsulation: Encapsulation, vnis: &[u32]) -> Self {
+        let vnis = vnis.iter().copied().map(vni).collect();
+        let entry = VtepEntry { address: unspanned(address), encapsulation, port: None, vnis: unspanned(vnis) };
+        self.file.vteps.push(entry);
+        self
+    }
+
+    /// Adds a bound port with these addresses.
+    ///
+    /// # Panics
+    /// If an address is none.
+    #[must_use]
+    pub fn port(self, pod: &Host, id: u32, addresses: &[&str]) -> Self {
+        self.add_port(pod, id, addresses, PortMode::Bound)
+    }
+
+    /// Adds a learning port with these addresses.
+    ///
+    /// # Panics
+    /// If an address is none.
+    #[must_use]
+    pub fn learning_port(self, pod: &Host, id: u32, addresses: &[&str]) -> Self {
+        self.add_port(pod, id, addresses, PortMode::Learning)
+    }
+
+    /// Gives the port added last this MAC.
+    ///
+    /// # Panics
+    /// If there is no port.
+    #[must_use]
+    pub fn with_mac(mut self, mac: MacAddr) -> Self {
+        self.file.ports.last_mut().unwrap().mac = Some(unspanned(mac));
+        self
+    }
+
+    /// Gives the port added last this MTU.
+    ///
+    /// # Panics
+    /// If there is no port.
+    #[must_use]
+    pub fn with_mtu(mut self, mtu: u16) -> Self {
+        self.file.ports.last_mut().unwrap().mtu = Some(unspanned(mtu));
+        self
+    }
+
+    /// Writes the file and starts the agent; when it returns, the agent is ready.
+    ///
+    /// # Panics
+    /// If the agent ends instead.
+    #[must_use]
+    #[track_caller]
+    pub fn start(self) -> AgentNode {
+        self.attempt().unwrap_or_else(|refused| panic!("the agent {}:\n{}", refused.status, refused.message))
+    }
+
+    /// Writes the file and starts the agent.
+    ///
+    /// # Errors
+    /// How the agent ended, if it does so without being ready.
+    ///
+    /// # Panics
+    /// If the file cannot be written or the program not started.
+    pub fn attempt(self) -> Result<AgentNode, Refused> {
+        fs::write(&self.path, toml::to_string(&self.file).unwrap()).unwrap();
+        AgentNode::launch(&self.host, &self.path, &self.file.run_dir)
+    }
+
+    fn add_port(mut self, pod: &Host, id: u32, addresses: &[&str], mode: PortMode) -> Self {
+        self.file.ports.push(PortEntry {
+            name: unspanned(pod.name().to_owned()),
+            netns: pod.netns().label().to_owned(),
+            interface: unspanned(POD_INTERFACE.to_owned()),
+            vni: unspanned(vni(id)),
+            mac: None,
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            mtu: None,
+            mode,
+            learn_limit: unspanned(256),
+        });
+        self
+    }
+}
+
+fn vni(id: u32) -> Vni {
+    Vni::new(id).unwrap()
+}

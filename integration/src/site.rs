@@ -1,0 +1,194 @@
+//! The place of one test: its namespaces, the underlay between its nodes, and a directory.
+
+use std::cell::RefCell;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ipnet::IpNet;
+use weft_netns::Netns;
+use weft_testbed::Family;
+
+use crate::host::Host;
+
+/// What every name made by these tests begins with.
+const PREFIX: &str = "weft-it.";
+/// The interface of every node to the underlay.
+const UNDERLAY: &str = "eth0";
+/// Words for `ethtool` that make one end of a veth pair behave like a NIC without tunnel offloads, so that
+/// packets travel as they would on a wire.
+pub const WIRE: &str = "-K eth0 tso off gso off tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off \
+                        tx-udp-segmentation off tx-checksum-ip-generic off gro on rx-udp-gro-forwarding on";
+
+/// Everything of one test. Dropping it removes all of it.
+#[derive(Debug)]
+pub struct Site {
+    /// `PREFIX`, the test's name and what tells this site from every other.
+    name: String,
+    hosts: RefCell<Vec<String>>,
+    directory: PathBuf,
+}
+
+/// A host with an interface to the underlay, `eth0`.
+#[derive(Clone, Debug)]
+pub struct Node {
+    host: Host,
+    number: u8,
+}
+
+impl Site {
+    /// An empty one.
+    ///
+    /// # Panics
+    /// If its directory cannot be made.
+    #[must_use]
+    pub fn new(test: &str) -> Self {
+        static SITES: AtomicU32 = AtomicU32::new(0);
+        remove_abandoned();
+        let unique = format!("{}.{}", std::process::id(), SITES.fetch_add(1, Ordering::Relaxed));
+        // Sockets lie there, whose paths may be no longer than 107 bytes.
+        let directory = std::env::temp_dir().join(format!("{PREFIX}{unique}"));
+        fs::create_dir(&directory).unwrap();
+        Self { name: format!("{PREFIX}{test}.{unique}"), hosts: RefCell::default(), directory }
+    }
+
+    /// A directory for the test's files.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A new host with nothing but a loopback interface.
+    ///
+    /// # Panics
+    /// If its namespace cannot be made.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Host {
+        let netns = format!("{}.{name}", self.name);
+        self.hosts.borrow_mut().push(netns.clone());
+        Host::new(name, Netns::create(&netns).unwrap())
+    }
+
+    /// Two nodes, `n1` and `n2`, with a cable between them.
+    ///
+    /// # Panics
+    /// If they cannot be made.
+    #[must_use]
+    pub fn pair(&self) -> [Node; 2] {
+        let nodes = [1, 2].map(|number| Node { host: self.host(&format!("n{number}")), number });
+        cable(&nodes[0].host, UNDERLAY, &nodes[1].host, UNDERLAY);
+        nodes.iter().for_each(Node::set_up);
+        nodes
+    }
+
+    /// Nodes `n1` and on, and a switch between them.
+    ///
+    /// # Panics
+    /// If they cannot be made.
+    #[must_use]
+    pub fn nodes<const N: usize>(&self) -> [Node; N] {
+        let switch = self.host("switch");
+        switch.silence();
+        switch.netns().links(|links| links.add_bridge("br0").and_then(|()| links.set_up("br0"))).unwrap();
+        std::array::from_fn(|index| {
+            let number = index as u8 + 1;
+            let node = Node { host: self.host(&format!("n{number}")), number };
+            let port = format!("port{number}");
+            cable(&switch, &port, &node.host, UNDERLAY);
+            switch.netns().links(|links| links.set_master(&port, "br0")).unwrap();
+            node.set_up();
+            node
+        })
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // A panic while another is under way would hide the first.
+        for name in self.hosts.borrow().iter() {
+            if let Err(error) = Netns::delete(name) {
+                eprintln!("removing {name}: {error}");
+            }
+        }
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            eprintln!("removing {}: {error}", self.directory.display());
+        }
+    }
+}
+
+impl Node {
+    /// Its address on the underlay.
+    #[must_use]
+    pub fn address(&self, family: Family) -> IpAddr {
+        match family {
+            Family::Ipv4 => Ipv4Addr::new(192, 0, 2, self.number).into(),
+            Family::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, self.number.into()).into(),
+        }
+    }
+
+    /// Its address on the underlay, with the prefix length.
+    ///
+    /// # Panics
+    /// Never: the lengths are right.
+    #[must_use]
+    pub fn network(&self, family: Family) -> IpNet {
+        let prefix = if family == Family::Ipv4 { 24 } else { 64 };
+        IpNet::new(self.address(family), prefix).unwrap()
+    }
+
+    /// Makes its underlay interface behave like a NIC without tunnel offloads.
+    pub fn like_a_wire(&self) {
+        self.ethtool(WIRE);
+    }
+
+    fn set_up(&self) {
+        let addresses = [Family::Ipv4, Family::Ipv6].map(|family| self.network(family));
+        self.netns().links(|links| links.set_addresses(UNDERLAY, &addresses)).unwrap();
+    }
+}
+
+impl Deref for Node {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl AsRef<Host> for Node {
+    fn as_ref(&self) -> &Host {
+        &self.host
+    }
+}
+
+/// Both ends up.
+fn cable(one: &Host, interface: &str, other: &Host, other_interface: &str) {
+    one.netns()
+        .links(|links| {
+            links.add_veth(interface, other_interface, other.netns())?;
+            links.set_up(interface)
+        })
+        .unwrap();
+    other.netns().links(|links| links.set_up(other_interface)).unwrap();
+}
+
+/// Removes what tests left that were killed: of processes that are no more.
+fn remove_abandoned() {
+    let gone = |name: &str| {
+        let pid = name.strip_prefix(PREFIX)?.split('.').find_map(|part| part.parse::<u32>().ok())?;
+        (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    };
+    // Another test may do the same at the same time: what is gone is gone.
+    for name in Netns::list().unwrap_or_default() {
+        if gone(&name).is_some() {
+            let _ = Netns::delete(&name);
+        }
+    }
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().and_then(gone).is_some() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
