@@ -28,6 +28,8 @@ pub struct AgentNode {
     _word: File,
     run_dir: PathBuf,
     log: PathBuf,
+    /// Drops counted when it became ready: peers' frames that came before its pods were attached.
+    early: Vec<DropRow>,
 }
 
 /// An agent that ended without being ready.
@@ -63,7 +65,9 @@ impl AgentNode {
             }
         }
         assert_eq!(String::from_utf8_lossy(&said).trim_end(), READY);
-        Ok(Self { child, _word: word, run_dir: run_dir.to_owned(), log })
+        let mut agent = Self { child, _word: word, run_dir: run_dir.to_owned(), log, early: Vec::new() };
+        agent.early = agent.drops();
+        Ok(agent)
     }
 
     /// Its run directory.
@@ -132,7 +136,7 @@ impl AgentNode {
         }
     }
 
-    /// Every drop reason.
+    /// Every drop reason, counted from the agent's start.
     #[must_use]
     pub fn drops(&self) -> Vec<DropRow> {
         match self.ask(Query::Drops) {
@@ -141,19 +145,18 @@ impl AgentNode {
         }
     }
 
-    /// All drop reasons that happened, with their counts.
+    /// What was dropped since the agent was ready: each reason that happened, with its count.
     #[must_use]
     pub fn dropped(&self) -> Vec<(String, u64)> {
-        self.drops().into_iter().filter(|row| row.count > 0).map(|row| (row.reason, row.count)).collect()
+        let early = |reason: &str| self.early.iter().find(|row| row.reason == reason).map_or(0, |row| row.count);
+        let counts = self.drops().into_iter().map(|row| (early(&row.reason), row));
+        counts.filter(|(early, row)| row.count > *early).map(|(early, row)| (row.reason, row.count - early)).collect()
     }
 
-    /// One drop reason's count.
-    ///
-    /// # Panics
-    /// If the agent does not know it.
+    /// How often something was dropped for this reason since the agent was ready.
     #[must_use]
     pub fn dropped_as(&self, reason: DropReason) -> u64 {
-        self.drops().iter().find(|row| row.reason == reason.name()).unwrap().count
+        self.dropped().iter().find(|(name, _)| name == reason.name()).map_or(0, |(_, count)| *count)
     }
 
     /// All other counters.

@@ -1,0 +1,122 @@
+//! Weft on one node, the kernel's own VXLAN on the other.
+//!
+//! Nothing is switched off on either side: a kernel sender across a veth delivers whole superframes, whose
+//! inner checksums are not filled in and whose segment size nobody tells.
+
+use std::net::IpAddr;
+
+use weft_integration::{
+    AgentConfig, AgentNode, Encapsulation, Family, GIB, Host, KernelNode, KernelTunnel, MIB, Node, Overlay, Site,
+    exchange, exchange_superframes, ping_all, site, stream,
+};
+
+/// A pod behind Weft and one behind the kernel.
+struct Meeting {
+    weft: Host,
+    kernel: Host,
+    agent: AgentNode,
+}
+
+impl Meeting {
+    fn new(site: &Site, nodes: [Node; 2], family: Family, words: &str) -> Self {
+        let [ours, theirs] = nodes;
+        let weft = site.host("weft");
+        let agent = AgentConfig::new(site, &ours, &[family])
+            .vni(Overlay::VNI)
+            .peer(theirs.address(family), Encapsulation::Vxlan, &[Overlay::VNI])
+            .port(&weft, Overlay::VNI, &Overlay::NETWORKS[0])
+            .start();
+        let tunnel = KernelTunnel { vni: Overlay::VNI, family, remotes: &[&ours], words };
+        let node = KernelNode::new(&theirs, &tunnel);
+        assert_eq!(u32::from(agent.port("weft").mtu), node.mtu(), "both sides reckon the same overhead");
+        Self { weft, kernel: node.pod(site, "kernel", &Overlay::NETWORKS[1]), agent }
+    }
+
+    fn pings(&self) {
+        for addresses in [Overlay::IPV4, Overlay::IPV6] {
+            ping_all(&self.weft, addresses[1]);
+            ping_all(&self.kernel, addresses[0]);
+        }
+    }
+
+    fn streams(&self, addresses: [&str; 2], bytes: u64) {
+        stream(&self.weft, &self.kernel, addresses[1], bytes);
+        stream(&self.kernel, &self.weft, addresses[0], bytes);
+    }
+
+    fn datagrams(&self) {
+        for addresses in [Overlay::IPV4, Overlay::IPV6] {
+            for size in [1, 18, 64, 1300] {
+                exchange(&self.weft, &self.kernel, addresses[1], size, 500);
+                exchange(&self.kernel, &self.weft, addresses[0], size, 500);
+            }
+            exchange_superframes(&self.weft, &self.kernel, addresses[1], 1300, 40, 2000);
+            exchange_superframes(&self.weft, &self.kernel, addresses[1], 100, 64, 2000);
+        }
+    }
+
+    fn finish(self) {
+        assert_eq!(self.agent.dropped(), [], "nothing is lost between two that speak alike");
+        self.agent.finish();
+    }
+}
+
+fn meeting_over(site: &Site, family: Family) {
+    let meeting = Meeting::new(site, site.pair(), family, "");
+    meeting.pings();
+    meeting.streams(Overlay::IPV4, GIB);
+    meeting.streams(Overlay::IPV6, 256 * MIB);
+    meeting.datagrams();
+    meeting.finish();
+}
+
+#[test]
+fn over_ipv4() {
+    meeting_over(&site!("ip", "bridge"; KernelVxlan), Family::Ipv4);
+}
+
+#[test]
+fn over_ipv6() {
+    meeting_over(&site!("ip", "bridge"; KernelVxlan), Family::Ipv6);
+}
+
+#[test]
+fn outer_checksums_present_and_absent() {
+    for (family, words) in [(Family::Ipv4, "noudpcsum"), (Family::Ipv4, "udpcsum"), (Family::Ipv6, "noudp6zerocsumtx")]
+    {
+        println!("{words}");
+        let site = site!("ip", "bridge"; KernelVxlan);
+        let meeting = Meeting::new(&site, site.pair(), family, words);
+        meeting.pings();
+        meeting.streams(Overlay::IPV4, 64 * MIB);
+        meeting.finish();
+    }
+}
+
+#[test]
+fn across_something_like_a_wire() {
+    for (family, words) in [(Family::Ipv4, "udpcsum"), (Family::Ipv4, "noudpcsum"), (Family::Ipv6, "")] {
+        println!("{words}");
+        let site = site!("ip", "bridge", "ethtool"; KernelVxlan);
+        let nodes = site.pair();
+        nodes.iter().for_each(Node::like_a_wire);
+        let meeting = Meeting::new(&site, nodes, family, words);
+        meeting.pings();
+        meeting.streams(Overlay::IPV4, 128 * MIB);
+        meeting.streams(Overlay::IPV6, 64 * MIB);
+        meeting.datagrams();
+        exchange_superframes(&meeting.kernel, &meeting.weft, Overlay::IPV4[0], 1300, 40, 2000);
+        meeting.finish();
+    }
+}
+
+#[test]
+fn a_vtep_is_its_address_whatever_its_source_port() {
+    let site = site!("ip", "bridge"; KernelVxlan);
+    let meeting = Meeting::new(&site, site.pair(), Family::Ipv4, "srcport 1024 1025");
+    meeting.pings();
+    let vteps = meeting.agent.vteps();
+    assert_eq!(vteps.len(), 1, "{vteps:?}");
+    assert_eq!(vteps[0].address.parse::<IpAddr>().unwrap().to_string(), "192.0.2.2");
+    meeting.finish();
+}
