@@ -17,6 +17,7 @@ mod offload;
 pub mod outer;
 pub mod recover;
 pub mod split;
+pub mod too_big;
 mod tunnel;
 mod vni;
 pub mod vxlan;
@@ -31,5 +32,6 @@ pub use offload::{Checksum, Gso, GsoKind, Offload, OffloadError, VIRTIO_NET_HDR_
 pub use outer::{Outer, OuterError};
 pub use recover::{RecoverError, recover_offload};
 pub use split::{SplitError, Splitter};
+pub use too_big::{NoReply, too_big};
 pub use tunnel::{DecapError, Encapsulation, EncapsulationError, TunnelHeader};
 pub use vni::{Vni, VniError};

@@ -12,4 +12,5 @@ mod recover;
 mod split;
 mod strategies;
 mod stream;
+mod too_big;
 mod vectors;
