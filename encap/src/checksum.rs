@@ -126,6 +126,15 @@ pub fn complete(frame: &mut [u8], start: u16, offset: u16) -> Result<(), Checksu
     Ok(())
 }
 
+/// The value of a checksum field after one 16-bit word that it covers went from `before` to `after` (RFC 1624
+/// section 3, equation 3). A field that was wrong stays wrong, by as much. A word at an odd place goes in with its
+/// bytes swapped. Zero can come out: for UDP, write 0xffff then.
+#[inline]
+#[must_use]
+pub const fn update(field: u16, before: u16, after: u16) -> u16 {
+    finish(!field as u32 + !before as u32 + after as u32)
+}
+
 /// Checks the TCP or UDP checksum of a frame. Padding after the IP packet does not count.
 ///
 /// # Errors
@@ -260,6 +269,21 @@ mod tests {
     #[test]
     fn rfc_1071_example() {
         assert_eq!(fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
+    }
+
+    #[test]
+    fn an_update_is_what_summing_again_gives() {
+        // RFC 1624 section 4.
+        assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
+        for value in [0, 1, 0xfffe, 0xffff, 0x1234] {
+            for at in (0..40).step_by(2) {
+                let mut bytes = noise(40);
+                let before = [bytes[at], bytes[at + 1]];
+                let field = finish(sum(&bytes));
+                put(&mut bytes, at, u16::to_be_bytes(value));
+                assert_eq!(update(field, u16::from_be_bytes(before), value), finish(sum(&bytes)));
+            }
+        }
     }
 
     #[test]

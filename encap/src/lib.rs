@@ -6,6 +6,7 @@
 
 mod bytes;
 pub mod checksum;
+pub mod ecn;
 mod flow;
 pub mod geneve;
 pub mod inner;
@@ -23,6 +24,7 @@ mod vni;
 pub mod vxlan;
 
 pub use checksum::ChecksumError;
+pub use ecn::{Decapsulated, Dscp, Ecn};
 pub use flow::FlowHash;
 pub use inner::{ArpView, Inner, InnerError, Ipv4View, Ipv6View, Network};
 pub use l4::{L4, L4Error};

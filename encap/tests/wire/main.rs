@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says so by failing")]
 
 mod dissect;
+mod ecn;
 mod flow;
 mod merge;
 mod merge_model;
