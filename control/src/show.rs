@@ -150,6 +150,8 @@ fn counters(agent: &Agent) -> Counters {
             ("copies", totals.copies),
             ("sent", totals.sent),
             ("copies_dropped", totals.dropped_at(Stage::Egress)),
+            ("answers_sent", totals.answers_sent),
+            ("answers_suppressed", totals.answers_suppressed),
             ("port_reads", totals.port_reads),
             ("port_writes", totals.port_writes),
             ("underlay_datagrams_in", totals.underlay_datagrams_in),

@@ -44,6 +44,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) flood: Counter,
     pub(crate) copies: Counter,
     pub(crate) sent: Counter,
+    pub(crate) answers_sent: Counter,
+    pub(crate) answers_suppressed: Counter,
     pub(crate) port_reads: Counter,
     pub(crate) port_writes: Counter,
     pub(crate) underlay_datagrams_in: Counter,
@@ -76,6 +78,8 @@ impl WorkerCounters {
             flood: Counter::default(),
             copies: Counter::default(),
             sent: Counter::default(),
+            answers_sent: Counter::default(),
+            answers_suppressed: Counter::default(),
             port_reads: Counter::default(),
             port_writes: Counter::default(),
             underlay_datagrams_in: Counter::default(),
@@ -140,6 +144,10 @@ pub struct Totals {
     pub copies: u64,
     /// Copies handed to the kernel.
     pub sent: u64,
+    /// ICMP answers to packets that were too long.
+    pub answers_sent: u64,
+    /// Such answers that were not sent because there were too many in one second.
+    pub answers_suppressed: u64,
     /// System calls that read a port.
     pub port_reads: u64,
     /// System calls that wrote a port; fewer than frames where frames were merged.
@@ -184,6 +192,8 @@ impl Totals {
             totals.flood += worker.flood.get();
             totals.copies += worker.copies.get();
             totals.sent += worker.sent.get();
+            totals.answers_sent += worker.answers_sent.get();
+            totals.answers_suppressed += worker.answers_suppressed.get();
             totals.port_reads += worker.port_reads.get();
             totals.port_writes += worker.port_writes.get();
             totals.underlay_datagrams_in += worker.underlay_datagrams_in.get();

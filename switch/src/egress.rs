@@ -9,14 +9,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
-use weft_bridge::{Attachment, DropReason, Port as PortRow, PortId, Tables, Vtep, VtepId};
-use weft_encap::{Checksum, FlowHash, Merger, Offload, RecoverError, Splitter, Vni, checksum, recover};
+use weft_bridge::{Attachment, DropReason, Port as PortRow, PortId, Seconds, Tables, Vtep, VtepId};
+use weft_encap::mtu::MIN_IPV6;
+use weft_encap::too_big::NoReply;
+use weft_encap::{Checksum, FlowHash, Inner, Merger, Offload, RecoverError, Splitter, Vni, checksum, recover};
 
+use crate::answers::{Answer, Answered};
 use crate::counters::WorkerCounters;
 use crate::gather::{Buffer, Buffers, Piece};
 use crate::port::Port;
 use crate::ports::Ports;
-use crate::underlay::{LANES, Lane, Receiver, Underlay};
+use crate::underlay::{LANES, Lane, Outer, Underlay};
 
 /// Frames that the merger holds before it is flushed.
 const MERGE_FRAMES: usize = 1024;
@@ -33,7 +36,10 @@ pub(crate) struct Copy {
     /// Bytes of its VLAN tags, which the tunnel carries besides.
     pub(crate) tag_len: usize,
     pub(crate) flow: FlowHash,
+    /// DSCP and ECN for the outer headers.
+    pub(crate) tos: u8,
     pub(crate) ingress: Attachment,
+    pub(crate) now: Seconds,
 }
 
 /// The queues and what they lead to.
@@ -45,6 +51,7 @@ pub(crate) struct Egress<P, U> {
     merger: Merger,
     merge_headers: Vec<u8>,
     merge_pieces: Vec<Piece>,
+    answer: Answer,
 }
 
 impl<P: Port, U: Underlay> Egress<P, U> {
@@ -57,6 +64,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             merger: Merger::with_capacity(MERGE_FRAMES),
             merge_headers: vec![0; MERGE_HEADER_BYTES],
             merge_pieces: Vec::with_capacity(MERGE_FRAMES),
+            answer: Answer::new(),
         }
     }
 
@@ -78,6 +86,27 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         }
     }
 
+    /// Tells the pod that sent a frame which MTU would have fitted, as far as that may be told and is not told too
+    /// often. Returns the reason to count.
+    pub(crate) fn too_long(&mut self, reason: DropReason, mtu: u16, copy: &Copy, arena: &[u8]) -> DropReason {
+        let Attachment::Port(id) = copy.ingress else { return reason };
+        let Ok(inner) = Inner::parse(&arena[copy.range.clone()]) else { return reason };
+        let Some((device, budget)) = self.ports.get_mut_with_budget(id) else { return reason };
+        match self.answer.write(&inner, mtu, budget, copy.now) {
+            Answered::Written => {
+                let headers = self.answer.bytes();
+                let piece = Piece::new(Buffer::Headers, 0..headers.len());
+                // A pod that cannot be told is a pod that sends again.
+                let _ = device.send(Offload::NONE, &[piece], &Buffers { arena, headers });
+                self.counters.answers_sent.add(1);
+            }
+            Answered::Suppressed => self.counters.answers_suppressed.add(1),
+            Answered::No(NoReply::MtuTooSmall { min: MIN_IPV6, .. }) => return DropReason::BelowIpv6Minimum,
+            Answered::No(_) => {}
+        }
+        reason
+    }
+
     /// Hands everything queued to the kernel.
     pub(crate) fn flush(&mut self, arena: &[u8]) {
         self.flush_ports(arena);
@@ -92,7 +121,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         match copy.ingress {
             Attachment::Port(_) => {
                 if copy.wire_len > usize::from(port.mtu) {
-                    return Err(DropReason::ExceedsPortMtu);
+                    return Err(self.too_long(DropReason::ExceedsPortMtu, port.mtu, copy, arena));
                 }
                 let piece = Piece::new(Buffer::Arena, copy.range.clone());
                 let buffers = Buffers { arena, headers: &[] };
@@ -124,15 +153,16 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         copy: &mut Copy,
         arena: &mut [u8],
     ) -> Result<(), DropReason> {
-        if copy.wire_len + copy.tag_len > usize::from(vtep.pod_mtu) {
-            return Err(DropReason::ExceedsPathMtu);
+        let mtu = usize::from(vtep.pod_mtu).saturating_sub(copy.tag_len);
+        if copy.wire_len > mtu {
+            return Err(self.too_long(DropReason::ExceedsPathMtu, mtu as u16, copy, arena));
         }
         let index = copy.flow.index(LANES);
-        let receiver = Receiver { vtep: id, to: vtep.destination() };
+        let outer = Outer { vtep: id, to: vtep.destination(), tos: copy.tos };
         let tunnel = vtep.encapsulation.header(vni);
         let tunnel = tunnel.as_bytes();
         if copy.offload.gso.is_some() {
-            return self.queue_superframe(index, receiver, tunnel, copy, arena);
+            return self.queue_superframe(index, outer, tunnel, copy, arena);
         }
         if let Checksum::Needed { start, offset } = copy.offload.checksum {
             let frame = &mut arena[copy.range.clone()];
@@ -142,14 +172,14 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         if !self.lanes[index].has_room(1, tunnel.len()) {
             self.flush_lane(index, arena);
         }
-        self.lanes[index].push_frame(receiver, tunnel, copy.range.clone(), arena);
+        self.lanes[index].push_frame(outer, tunnel, copy.range.clone(), arena);
         Ok(())
     }
 
     fn queue_superframe(
         &mut self,
         index: usize,
-        receiver: Receiver,
+        outer: Outer,
         tunnel: &[u8],
         copy: &Copy,
         arena: &[u8],
@@ -163,7 +193,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 self.flush_lane(index, arena);
             }
             let last = (segment == segments).then_some(frame.len());
-            self.lanes[index].push_segment(receiver, tunnel, header_len, last, |headers| {
+            self.lanes[index].push_segment(outer, tunnel, header_len, last, |headers| {
                 let payload = splitter.next_segment(headers)?;
                 Some(base + payload.start..base + payload.end)
             });

@@ -3,6 +3,7 @@
 //! A frame's way: [`port`] reads it, `worker` has it decided, `egress` queues its copies, [`underlay`] or
 //! [`port`] sends them.
 
+mod answers;
 pub mod counters;
 mod egress;
 pub mod gather;

@@ -91,6 +91,8 @@ pub struct MemoryDatagram {
     pub lane: usize,
     /// Bytes in each packet of the group.
     pub segment: usize,
+    /// DSCP and ECN of the outer headers.
+    pub tos: u8,
     /// UDP payloads.
     pub bytes: Vec<u8>,
 }
@@ -103,15 +105,15 @@ pub struct MemoryUnderlay {
 
 #[derive(Debug, Default)]
 struct UnderlayQueues {
-    arrived: VecDeque<(IpAddr, Encapsulation, usize, Vec<u8>)>,
+    arrived: VecDeque<(IpAddr, Encapsulation, usize, u8, Vec<u8>)>,
     sent: Vec<MemoryDatagram>,
     refuse: Option<DropReason>,
 }
 
 impl MemoryUnderlay {
-    /// Lets a tunnel packet, or a group of packets of `segment` bytes, arrive.
-    pub fn arrives(&self, source: IpAddr, encapsulation: Encapsulation, segment: usize, bytes: Vec<u8>) {
-        self.queues.borrow_mut().arrived.push_back((source, encapsulation, segment, bytes));
+    /// Lets a tunnel packet, or a group of packets of `segment` bytes, arrive; `tos` is the outer DSCP and ECN.
+    pub fn arrives(&self, source: IpAddr, encapsulation: Encapsulation, segment: usize, tos: u8, bytes: Vec<u8>) {
+        self.queues.borrow_mut().arrived.push_back((source, encapsulation, segment, tos, bytes));
     }
 
     /// Takes what was sent.
@@ -143,8 +145,8 @@ impl Underlay for MemoryUnderlay {
                 break;
             }
             arena[start..end].copy_from_slice(bytes);
-            if let Some((source, encapsulation, segment, _)) = queues.arrived.pop_front() {
-                datagrams.push(Datagram { range: start..end, segment, source, encapsulation });
+            if let Some((source, encapsulation, segment, tos, _)) = queues.arrived.pop_front() {
+                datagrams.push(Datagram { range: start..end, segment, source, encapsulation, tos });
             }
             start = end;
         }
@@ -166,7 +168,7 @@ impl Underlay for MemoryUnderlay {
                 continue;
             }
             let bytes = joined(queued.pieces(group), &buffers);
-            queues.sent.push(MemoryDatagram { peer: group.to, lane, segment: group.segment, bytes });
+            queues.sent.push(MemoryDatagram { peer: group.to, lane, segment: group.segment, tos: group.tos, bytes });
             report(place, Ok(()));
         }
         1

@@ -12,7 +12,7 @@ use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables};
 use crate::counters::{LinkTotals, Totals, WorkerCounters};
 use crate::port::Tap;
 use crate::runtime::{Command, Mailbox, PortGone, Runtime, now};
-use crate::underlay::{Listen, SocketError, SocketUnderlay, UnderlayState};
+use crate::underlay::{Listen, SocketError, SocketOptions, SocketUnderlay, UnderlayState};
 use crate::worker::Shared;
 
 /// Reports of lost ports that wait to be read at most.
@@ -23,8 +23,8 @@ const GONE_REPORTS: usize = 1024;
 pub struct Options {
     /// Where tunnel packets arrive.
     pub listen: Vec<Listen>,
-    /// Whether to use UDP_SEGMENT and UDP_GRO.
-    pub offload: bool,
+    /// How its sockets are set up.
+    pub socket: SocketOptions,
     /// Learned MACs at most.
     pub fdb_capacity: u32,
 }
@@ -64,7 +64,7 @@ impl Switch {
         let tables = Arc::new(ArcSwap::from_pointee(tables));
         let fdb = Arc::new(Fdb::new(options.fdb_capacity));
         let (sender, gone) = crossbeam_channel::bounded(GONE_REPORTS);
-        let underlay = SocketUnderlay::open(&options.listen, options.offload)?;
+        let underlay = SocketUnderlay::open(&options.listen, &options.socket)?;
         let state = underlay.state();
         let counters = Arc::new(WorkerCounters::new());
         let shared = Shared { tables: tables.clone(), fdb: fdb.clone(), counters: counters.clone() };

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
-use weft_bridge::{Attachment, Decision, Fdb, Ingress, PortId, Seconds, Tables, Verdict, admit, forward, wire_len};
+use weft_bridge::{
+    Attachment, Decision, DropReason, Fdb, Ingress, PortId, Seconds, Tables, Verdict, admit, forward, wire_len,
+};
 use weft_encap::inner::ETHERNET_LEN;
 use weft_encap::{FlowHash, Inner, Offload};
 
@@ -101,7 +103,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         self.shared.counters.underlay_overflow.add(counts.overflow);
         let tables = self.shared.tables.load();
         for index in 0..self.datagrams.len() {
-            let Datagram { range, segment, source, encapsulation } = self.datagrams[index].clone();
+            let Datagram { range, segment, source, encapsulation, tos: _ } = self.datagrams[index].clone();
             let mut start = range.start;
             // An empty datagram is a tunnel packet too, and gets its verdict.
             while start < range.end || start == range.start {
@@ -163,9 +165,17 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         };
         let wire_len = wire_len(&inner, &offload);
         let tag_len = inner.l3 - ETHERNET_LEN;
-        let mut copy = Copy { range, offload, wire_len, tag_len, flow: FlowHash::of(&inner), ingress: attachment };
+        let mut copy =
+            Copy { range, offload, wire_len, tag_len, flow: FlowHash::of(&inner), tos: 0, ingress: attachment, now };
         match verdict {
-            Verdict::Drop(reason) => self.drop_at(attachment, reason),
+            Verdict::Drop(reason) => {
+                if let (DropReason::ExceedsIngressMtu, Attachment::Port(id)) = (reason, attachment)
+                    && let Some(port) = tables.port(id)
+                {
+                    self.egress.too_long(reason, port.mtu, &copy, &self.arena);
+                }
+                self.drop_at(attachment, reason);
+            }
             Verdict::Unicast(egress) => {
                 counters.unicast.add(1);
                 self.egress.queue(tables, egress, &mut copy, &mut self.arena);
@@ -179,7 +189,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         }
     }
 
-    fn drop_at(&self, attachment: Attachment, reason: weft_bridge::DropReason) {
+    fn drop_at(&self, attachment: Attachment, reason: DropReason) {
         let counters = &self.shared.counters;
         counters.dropped(reason, 1);
         match attachment {

@@ -89,7 +89,7 @@ impl Underlay for Wire {
             // Bytes 16 to 19: the end of the inner source MAC behind eight bytes of tunnel header.
             arena[start + 16..start + 20].copy_from_slice(&self.next_mac.to_be_bytes());
             let (source, encapsulation) = (self.source, Encapsulation::Vxlan);
-            datagrams.push(Datagram { range: start..end, segment: payload.len(), source, encapsulation });
+            datagrams.push(Datagram { range: start..end, segment: payload.len(), source, encapsulation, tos: 0 });
             start = end;
         }
         self.next_mac += 1;

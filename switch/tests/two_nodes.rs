@@ -7,7 +7,7 @@ use etherparse::PacketBuilder;
 use weft_bridge::tables::{Port, PortMode, Vtep, VtepKind};
 use weft_bridge::{DropReason, Seconds, Tables};
 use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, MacAddr, Offload, OffloadError, Vni};
-use weft_switch::memory::{MemoryPort, MemorySwitch};
+use weft_switch::memory::{MemoryFrame, MemoryPort, MemorySwitch};
 use weft_switch::underlay::{LANES, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
 
 const NOW: Seconds = Seconds(1);
@@ -72,7 +72,13 @@ fn settle(nodes: &mut [Node], encapsulation: Encapsulation) {
                 assert!(datagram.bytes.len() <= MAX_GROUP_BYTES && datagram.lane < LANES);
                 assert!(datagram.bytes.len().div_ceil(datagram.segment) <= MAX_GROUP_SEGMENTS);
                 let receiver = nodes.iter().find(|node| node.address == datagram.peer.ip()).unwrap();
-                receiver.switch.underlay().arrives(source, encapsulation, datagram.segment, datagram.bytes);
+                receiver.switch.underlay().arrives(
+                    source,
+                    encapsulation,
+                    datagram.segment,
+                    datagram.tos,
+                    datagram.bytes,
+                );
             }
         }
         if quiet {
@@ -225,7 +231,7 @@ fn what_the_kernel_refuses_is_counted_by_name() {
 }
 
 #[test]
-fn longer_than_the_path_is_dropped_by_name() {
+fn longer_than_the_port_is_dropped_by_name_and_answered() {
     let mut nodes = lab(2, Encapsulation::Vxlan);
     introduce(&mut nodes, Encapsulation::Vxlan);
     let longest = tcp(mac(1, 1), mac(2, 1), 1, &vec![1; usize::from(MSS)]);
@@ -234,5 +240,41 @@ fn longer_than_the_path_is_dropped_by_name() {
     nodes[0].pods[0].pod_sends(longer, Ok(Offload::NONE));
     settle(&mut nodes, Encapsulation::Vxlan);
     assert_eq!(nodes[1].pods[0].pod_received().len(), 1);
-    assert_eq!(nodes[0].switch.totals().dropped(DropReason::ExceedsIngressMtu), 1);
+    let totals = nodes[0].switch.totals();
+    assert_eq!(totals.dropped(DropReason::ExceedsIngressMtu), 1);
+    assert_eq!(told_mtu(&nodes[0].pods[0].pod_received()), [MTU]);
+    assert_eq!(totals.answers_sent, 1);
+}
+
+#[test]
+fn answers_to_long_packets_are_bounded() {
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    for _ in 0..1000 {
+        let longer = tcp(mac(1, 1), mac(2, 1), 1, &vec![1; usize::from(MSS) + 1]);
+        nodes[0].pods[0].pod_sends(longer, Ok(Offload::NONE));
+    }
+    settle(&mut nodes, Encapsulation::Vxlan);
+    let totals = nodes[0].switch.totals();
+    assert_eq!(totals.dropped(DropReason::ExceedsIngressMtu), 1000);
+    assert_eq!(nodes[0].pods[0].pod_received().len() as u64, totals.answers_sent);
+    assert_eq!(totals.answers_sent + totals.answers_suppressed, 1000);
+    assert!(totals.answers_sent <= 200);
+}
+
+/// The MTUs in ICMP "fragmentation needed" messages.
+fn told_mtu(frames: &[MemoryFrame]) -> Vec<u16> {
+    let told = |frame: &MemoryFrame| {
+        let sliced = etherparse::SlicedPacket::from_ethernet(&frame.bytes).unwrap();
+        match sliced.transport {
+            Some(etherparse::TransportSlice::Icmpv4(icmp)) => match icmp.icmp_type() {
+                etherparse::Icmpv4Type::DestinationUnreachable(
+                    etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu },
+                ) => next_hop_mtu,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    };
+    frames.iter().map(told).collect()
 }

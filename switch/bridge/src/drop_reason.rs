@@ -106,6 +106,8 @@ drop_reasons! {
     ExceedsPortMtu Egress "exceeds_port_mtu" "give all ports of the VNI the same MTU",
     /// The packets with their tunnel headers are longer than the path to the VTEP carries.
     ExceedsPathMtu Egress "exceeds_path_mtu" "lower the pods' MTU, or raise the underlay's",
+    /// The path carries less than the 1280 bytes that IPv6 needs, so its sender cannot be told to send less.
+    BelowIpv6Minimum Egress "below_ipv6_minimum" "raise the underlay's MTU to 1350 at least for IPv6 pods",
     /// A UDP superframe arrived without its segment size, so its datagrams cannot be told apart.
     SegmentSizeUnknown Egress "segment_size_unknown" "switch tx-udp-segmentation off on the sending kernel's device",
     /// The superframe's headers contradict each other.

@@ -159,17 +159,18 @@ fn check_frame(tables: &Tables, domain: &BridgeDomain, inner: &Inner<'_>) -> Res
 }
 
 fn check_port(port: &Port, inner: &Inner<'_>, offload: &Offload) -> Result<(), DropReason> {
+    if let PortMode::Bound { addresses } = &port.mode {
+        if inner.src != port.mac {
+            return Err(DropReason::SpoofedMac);
+        }
+        if !addresses.is_empty() && !may_send_from(port.mac, addresses, inner) {
+            return Err(DropReason::SpoofedIp);
+        }
+    }
     if wire_len(inner, offload) > usize::from(port.mtu) {
         return Err(DropReason::ExceedsIngressMtu);
     }
-    let PortMode::Bound { addresses } = &port.mode else { return Ok(()) };
-    if inner.src != port.mac {
-        return Err(DropReason::SpoofedMac);
-    }
-    if addresses.is_empty() || may_send_from(port.mac, addresses, inner) {
-        return Ok(());
-    }
-    Err(DropReason::SpoofedIp)
+    Ok(())
 }
 
 /// Whether the addresses a frame speaks for belong to its sender. The unspecified address is

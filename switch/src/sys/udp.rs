@@ -8,11 +8,12 @@ use super::check;
 use super::iovec::IoVecs;
 use crate::gather::{Buffers, Piece};
 
+const UDP_NO_CHECK6_RX: libc::c_int = 102;
 const UDP_SEGMENT: libc::c_int = 103;
 const UDP_GRO: libc::c_int = 104;
 
 /// Bytes for the control messages of one datagram, as 64-bit words for their alignment.
-type Control = [u64; 8];
+type Control = [u64; 12];
 
 /// One datagram, or a group of equal ones in one.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) pieces: &'a [Piece],
     /// Bytes in each datagram of the group; None for a single one.
     pub(crate) segment: Option<u16>,
+    /// DSCP and ECN of the outer header.
+    pub(crate) tos: u8,
 }
 
 /// One datagram as it came in, or a group of equal ones in one.
@@ -30,6 +33,8 @@ pub(crate) struct Incoming {
     pub(crate) len: usize,
     /// Bytes in each datagram of the group; `len` for a single one.
     pub(crate) segment: usize,
+    /// DSCP and ECN of the outer header.
+    pub(crate) tos: u8,
     /// Datagrams lost for a full socket buffer since it was opened (SO_RXQ_OVFL), where the kernel says so.
     pub(crate) overflow: Option<u32>,
 }
@@ -52,7 +57,7 @@ impl Messages {
         Self {
             headers: vec![header; messages],
             names: vec![name; messages],
-            controls: vec![[0; 8]; messages],
+            controls: vec![[0; 12]; messages],
             iovecs: IoVecs::with_capacity(pieces),
         }
     }
@@ -73,7 +78,7 @@ impl Messages {
             let first = self.iovecs.len();
             self.iovecs.extend(message.pieces, buffers);
             let name_len = write_address(message.to, &mut self.names[index]);
-            let control_len = message.segment.map_or(0, |size| write_segment(size, &mut self.controls[index]));
+            let control_len = write_control(&message, &mut self.controls[index]);
             let header = &mut self.headers[index].msg_hdr;
             header.msg_name = (&raw mut self.names[index]).cast();
             header.msg_namelen = name_len;
@@ -133,7 +138,7 @@ impl Messages {
             return None;
         }
         let source = read_address(&self.names[index])?;
-        let mut incoming = Incoming { source, len, segment: len, overflow: None };
+        let mut incoming = Incoming { source, len, segment: len, tos: 0, overflow: None };
         let header = &raw const message.msg_hdr;
         // SAFETY: the kernel filled msg_control up to msg_controllen, and `controls` is still there; each
         // control message is read unaligned, by the type that its level and kind promise.
@@ -149,6 +154,10 @@ impl Messages {
                     (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                         incoming.overflow = Some(data.cast::<u32>().read_unaligned());
                     }
+                    (libc::IPPROTO_IP, libc::IP_TOS) => incoming.tos = data.read(),
+                    (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                        incoming.tos = data.cast::<libc::c_int>().read_unaligned() as u8;
+                    }
                     _ => {}
                 }
                 control = libc::CMSG_NXTHDR(header, control);
@@ -161,6 +170,29 @@ impl Messages {
 /// Lets the kernel hand over groups of equal datagrams whole.
 pub(crate) fn enable_gro(socket: impl AsFd) -> io::Result<()> {
     set_int(socket, libc::SOL_UDP, UDP_GRO, 1)
+}
+
+/// Hands over DSCP and ECN of what is received.
+pub(crate) fn enable_tos(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
+    if ipv6 {
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+    } else {
+        set_int(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+    }
+}
+
+/// Sets the time to live, or hop limit, of what is sent.
+pub(crate) fn set_ttl(socket: impl AsFd, ipv6: bool, ttl: u8) -> io::Result<()> {
+    if ipv6 {
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, ttl.into())
+    } else {
+        set_int(socket, libc::IPPROTO_IP, libc::IP_TTL, ttl.into())
+    }
+}
+
+/// Takes datagrams without a checksum over IPv6 too (RFC 6935).
+pub(crate) fn accept_zero_checksums(socket: impl AsFd) -> io::Result<()> {
+    set_int(socket, libc::SOL_UDP, UDP_NO_CHECK6_RX, 1)
 }
 
 /// Counts datagrams lost for a full buffer.
@@ -209,16 +241,36 @@ fn set<T>(socket: impl AsFd, level: libc::c_int, name: libc::c_int, value: &T) -
     Ok(())
 }
 
-fn write_segment(size: u16, control: &mut Control) -> usize {
-    let words = control.as_mut_ptr();
-    // SAFETY: the buffer is aligned for cmsghdr and larger than CMSG_SPACE(2) = 24 bytes.
+/// Writes the control messages that a datagram needs; returns their length in bytes.
+fn write_control(message: &Outgoing<'_>, control: &mut Control) -> usize {
+    let mut len = 0;
+    if let Some(size) = message.segment {
+        len += push_control(control, len, libc::SOL_UDP, UDP_SEGMENT, size);
+    }
+    if message.tos != 0 {
+        let (level, kind) = match message.to {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        len += push_control(control, len, level, kind, libc::c_int::from(message.tos));
+    }
+    len
+}
+
+/// Writes one control message at `at`, a sum of earlier returns; returns the bytes it takes.
+fn push_control<T>(control: &mut Control, at: usize, level: libc::c_int, kind: libc::c_int, value: T) -> usize {
+    const { assert!(2 * size_of::<libc::cmsghdr>() + 2 * size_of::<u64>() <= size_of::<Control>()) };
+    const { assert!(size_of::<T>() <= size_of::<u64>()) };
+    let len = size_of::<T>() as u32;
+    // SAFETY: at most two messages of at most eight bytes each are written, for which the buffer has room, and
+    // each begins where the alignment of CMSG_SPACE puts it.
     unsafe {
-        let header = words.cast::<libc::cmsghdr>();
-        (*header).cmsg_level = libc::SOL_UDP;
-        (*header).cmsg_type = UDP_SEGMENT;
-        (*header).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
-        libc::CMSG_DATA(header).cast::<u16>().write_unaligned(size);
-        libc::CMSG_SPACE(size_of::<u16>() as u32) as usize
+        let header = control.as_mut_ptr().byte_add(at).cast::<libc::cmsghdr>();
+        (*header).cmsg_level = level;
+        (*header).cmsg_type = kind;
+        (*header).cmsg_len = libc::CMSG_LEN(len) as usize;
+        libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
+        libc::CMSG_SPACE(len) as usize
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Group {
     pub vtep: VtepId,
     /// Its address and port.
     pub to: SocketAddr,
+    /// DSCP and ECN of its outer headers.
+    pub tos: u8,
     /// Bytes in each tunnel packet; the last may be shorter.
     pub segment: usize,
     /// Tunnel packets in it.
@@ -47,11 +49,13 @@ pub struct Lane {
     groups: Vec<Group>,
 }
 
-/// The receiver of tunnel packets.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Receiver {
+/// What the outer headers of a tunnel packet say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outer {
     pub(crate) vtep: VtepId,
     pub(crate) to: SocketAddr,
+    /// DSCP and ECN.
+    pub(crate) tos: u8,
 }
 
 impl Lane {
@@ -99,9 +103,9 @@ impl Lane {
     }
 
     /// Queues one frame behind its tunnel header.
-    pub(crate) fn push_frame(&mut self, receiver: Receiver, tunnel: &[u8], frame: Range<usize>, arena: &[u8]) {
+    pub(crate) fn push_frame(&mut self, outer: Outer, tunnel: &[u8], frame: Range<usize>, arena: &[u8]) {
         let frame_len = frame.len();
-        self.push_packet(receiver, tunnel.len() + frame_len, Some(frame_len));
+        self.push_packet(outer, tunnel.len() + frame_len, Some(frame_len));
         let start = self.headers.len();
         self.headers.extend_from_slice(tunnel);
         if frame_len <= COPY_LEN {
@@ -117,7 +121,7 @@ impl Lane {
     /// payload that `write` returns. `last` carries the superframe's length with its last packet.
     pub(crate) fn push_segment(
         &mut self,
-        receiver: Receiver,
+        outer: Outer,
         tunnel: &[u8],
         header_len: usize,
         last: Option<usize>,
@@ -131,7 +135,7 @@ impl Lane {
             self.headers.truncate(start);
             return;
         };
-        self.push_packet(receiver, tunnel.len() + header_len + payload.len(), last);
+        self.push_packet(outer, tunnel.len() + header_len + payload.len(), last);
         self.append(Piece::new(Buffer::Headers, start..self.headers.len()));
         self.append(Piece::new(Buffer::Arena, payload));
     }
@@ -144,10 +148,10 @@ impl Lane {
 
     /// Makes room for a packet in the last group, or opens another. Equal lengths join; a shorter one joins and
     /// closes.
-    fn push_packet(&mut self, receiver: Receiver, len: usize, ends_frame: Option<usize>) {
+    fn push_packet(&mut self, outer: Outer, len: usize, ends_frame: Option<usize>) {
         let joins = |group: &Group| {
             group.open
-                && group.vtep == receiver.vtep
+                && (group.vtep, group.tos) == (outer.vtep, outer.tos)
                 && len <= group.segment
                 && group.segments < MAX_GROUP_SEGMENTS
                 && group.bytes + len <= MAX_GROUP_BYTES
@@ -155,8 +159,9 @@ impl Lane {
         if !self.groups.last().is_some_and(joins) {
             let start = self.pieces.len();
             self.groups.push(Group {
-                vtep: receiver.vtep,
-                to: receiver.to,
+                vtep: outer.vtep,
+                to: outer.to,
+                tos: outer.tos,
                 segment: len,
                 segments: 0,
                 bytes: 0,

@@ -12,9 +12,9 @@ use weft_encap::Encapsulation;
 
 use crate::gather::Buffers;
 
-pub(crate) use lane::Receiver;
+pub(crate) use lane::Outer;
 pub use lane::{Group, Lane, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
-pub use socket::{Level, Listen, SocketError, SocketUnderlay, UnderlayState};
+pub use socket::{Level, Listen, SocketError, SocketOptions, SocketUnderlay, UnderlayState};
 
 /// Ways with a UDP source port of their own, among which flows are spread. One flow keeps to one.
 pub const LANES: usize = 16;
@@ -30,6 +30,8 @@ pub struct Datagram {
     pub source: IpAddr,
     /// What the port it arrived on is for.
     pub encapsulation: Encapsulation,
+    /// DSCP and ECN of the outer headers.
+    pub tos: u8,
 }
 
 /// What one receive brought besides datagrams.

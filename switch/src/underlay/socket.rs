@@ -52,6 +52,17 @@ pub struct Listen {
     pub encapsulation: Encapsulation,
 }
 
+/// How the sockets are set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Use UDP_SEGMENT and UDP_GRO.
+    pub offload: bool,
+    /// TTL, or hop limit, of tunnel packets; 1 to 255.
+    pub ttl: u8,
+    /// Take tunnel packets without a UDP checksum over IPv6 (RFC 6935); over IPv4 they are always taken.
+    pub zero_checksums_over_ipv6: bool,
+}
+
 /// Which level of the `socket` underlay is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -141,15 +152,15 @@ impl SocketUnderlay {
     ///
     /// # Errors
     /// [`SocketError`], naming the address.
-    pub fn open(listen: &[Listen], offload: bool) -> Result<Self, SocketError> {
+    pub fn open(listen: &[Listen], options: &SocketOptions) -> Result<Self, SocketError> {
         let state = Arc::new(UnderlayState::default());
-        if !offload {
+        if !options.offload {
             state.demote("switched off by `underlay.offload`".to_owned());
         }
-        let receivers = listen.iter().map(|listen| receiver(listen, &state)).collect::<Result<_, _>>()?;
+        let receivers = listen.iter().map(|listen| receiver(listen, options, &state)).collect::<Result<_, _>>()?;
         let lanes = |ipv6: bool| {
             let local = listen.iter().map(|listen| listen.at.ip()).find(|address| address.is_ipv6() == ipv6);
-            local.map_or(Ok(Vec::new()), |address| (0..LANES).map(|lane| sender(address, lane)).collect())
+            local.map_or(Ok(Vec::new()), |address| (0..LANES).map(|lane| sender(address, lane, options.ttl)).collect())
         };
         Ok(Self {
             receivers,
@@ -197,6 +208,7 @@ impl SocketUnderlay {
             to: group.to,
             pieces: queued.pieces(group),
             segment: (group.segments > 1).then_some(group.segment as u16),
+            tos: group.tos,
         });
         match self.outgoing.send(socket, messages, buffers) {
             Ok(sent) => {
@@ -248,6 +260,7 @@ impl Underlay for SocketUnderlay {
                 segment: incoming.segment,
                 source: incoming.source,
                 encapsulation: receiver.encapsulation,
+                tos: incoming.tos,
             });
         }
         Ok(())
@@ -281,7 +294,7 @@ fn send_singly(
     let segments: Vec<Vec<Piece>> = cut(pieces, group.segment).collect();
     let mut rest = segments.as_slice();
     while !rest.is_empty() {
-        let outgoing = rest.iter().map(|pieces| Outgoing { to: group.to, pieces, segment: None });
+        let outgoing = rest.iter().map(|pieces| Outgoing { to: group.to, pieces, segment: None, tos: group.tos });
         match messages.send(socket, outgoing, buffers) {
             Ok(sent) => rest = &rest[sent..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -309,12 +322,16 @@ fn refusal(error: &io::Error, group: &Group) -> Refusal {
     }
 }
 
-fn receiver(listen: &Listen, state: &UnderlayState) -> Result<Receiver, SocketError> {
+fn receiver(listen: &Listen, options: &SocketOptions, state: &UnderlayState) -> Result<Receiver, SocketError> {
     let at = listen.at;
     let open = || -> io::Result<Socket> {
         let socket = bind(at)?;
         udp::receive_buffer(&socket, RECEIVE_BUFFER_BYTES)?;
         udp::enable_overflow_count(&socket)?;
+        udp::enable_tos(&socket, at.is_ipv6())?;
+        if options.zero_checksums_over_ipv6 && at.is_ipv6() {
+            udp::accept_zero_checksums(&socket)?;
+        }
         if state.level() == Level::Offload
             && let Err(error) = udp::enable_gro(&socket)
         {
@@ -330,7 +347,7 @@ fn receiver(listen: &Listen, state: &UnderlayState) -> Result<Receiver, SocketEr
     Ok(Receiver { socket, encapsulation: listen.encapsulation, overflow: 0 })
 }
 
-fn sender(address: IpAddr, lane: usize) -> Result<Socket, SocketError> {
+fn sender(address: IpAddr, lane: usize, ttl: u8) -> Result<Socket, SocketError> {
     let spacing = (u16::MAX - FIRST_SOURCE_PORT) / LANES as u16;
     let first = FIRST_SOURCE_PORT + lane as u16 * spacing;
     let at = SocketAddr::new(address, first);
@@ -342,6 +359,7 @@ fn sender(address: IpAddr, lane: usize) -> Result<Socket, SocketError> {
         let socket = bound.find(|result| !taken(result)).unwrap_or_else(|| Err(io::ErrorKind::AddrInUse.into()))?;
         udp::refuse_all(&socket)?;
         udp::never_fragment(&socket, address.is_ipv6())?;
+        udp::set_ttl(&socket, address.is_ipv6(), ttl)?;
         udp::send_buffer(&socket, SEND_BUFFER_BYTES)?;
         Ok(socket)
     };
