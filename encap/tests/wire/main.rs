@@ -6,6 +6,7 @@ mod ecn;
 mod flow;
 mod merge;
 mod merge_model;
+mod mss;
 mod never_panics;
 mod outer;
 mod packet;
