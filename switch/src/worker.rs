@@ -8,15 +8,16 @@
 //! alone. What is bounded: frames in a turn, bytes in the arena, what a queue holds. No lock is taken, and
 //! nothing is allocated, for a frame.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use weft_bridge::{
-    Attachment, Decision, DropReason, Fdb, Ingress, PortId, Seconds, Tables, Verdict, admit, forward, wire_len,
+    Admitted, Attachment, Decision, DropReason, Fdb, Ingress, PortId, Seconds, Tables, TunnelPacket, Verdict, admit,
+    forward, wire_len,
 };
+use weft_encap::ecn::{apply_ecn, outer_tos};
 use weft_encap::inner::ETHERNET_LEN;
 use weft_encap::{FlowHash, Inner, Offload};
 
@@ -103,12 +104,13 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         self.shared.counters.underlay_overflow.add(counts.overflow);
         let tables = self.shared.tables.load();
         for index in 0..self.datagrams.len() {
-            let Datagram { range, segment, source, encapsulation, tos: _ } = self.datagrams[index].clone();
+            let datagram = self.datagrams[index].clone();
+            let Datagram { range, segment, .. } = &datagram;
             let mut start = range.start;
             // An empty datagram is a tunnel packet too, and gets its verdict.
             while start < range.end || start == range.start {
-                let end = range.end.min(start + segment.max(1));
-                self.tunnel_packet(&tables, source, encapsulation, start..end, now);
+                let end = range.end.min(start + (*segment).max(1));
+                self.tunnel_packet(&tables, &datagram, start..end, now);
                 start = end.max(start + 1);
             }
         }
@@ -116,24 +118,22 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         result.map_or_else(Turn::Gone, |()| Turn::Done)
     }
 
-    fn tunnel_packet(
-        &mut self,
-        tables: &Tables,
-        source: IpAddr,
-        encapsulation: weft_encap::Encapsulation,
-        packet: Range<usize>,
-        now: Seconds,
-    ) {
+    fn tunnel_packet(&mut self, tables: &Tables, datagram: &Datagram, packet: Range<usize>, now: Seconds) {
         let counters = &self.shared.counters;
         counters.underlay_datagrams_in.add(1);
-        match admit(tables, source, encapsulation, &self.arena[packet.clone()]) {
-            Ok((ingress, frame)) => {
+        let Datagram { source, encapsulation, tos, .. } = *datagram;
+        let payload = &self.arena[packet.clone()];
+        match admit(tables, &TunnelPacket { source, encapsulation, tos, payload }) {
+            Ok(Admitted { vtep, domain, frame, ecn }) => {
                 let range = packet.end - frame.len()..packet.end;
-                let Ingress::Vtep(id, _) = ingress else { return };
-                let link = counters.vtep(id);
+                let link = counters.vtep(vtep);
                 link.rx_frames.add(1);
                 link.rx_bytes.add(range.len() as u64);
-                self.process(tables, (ingress, Attachment::Vtep(id)), range, Ok(Offload::NONE), now);
+                if let Some(ecn) = ecn {
+                    apply_ecn(&mut self.arena[range.clone()], ecn);
+                }
+                let ingress = (Ingress::Vtep(vtep, domain), Attachment::Vtep(vtep));
+                self.process(tables, ingress, range, Ok(Offload::NONE), now);
             }
             Err(reason) => {
                 counters.frames_in.add(1);
@@ -165,8 +165,8 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         };
         let wire_len = wire_len(&inner, &offload);
         let tag_len = inner.l3 - ETHERNET_LEN;
-        let mut copy =
-            Copy { range, offload, wire_len, tag_len, flow: FlowHash::of(&inner), tos: 0, ingress: attachment, now };
+        let (flow, tos) = (FlowHash::of(&inner), outer_tos(&inner, tables.outer_dscp()));
+        let mut copy = Copy { range, offload, wire_len, tag_len, flow, tos, ingress: attachment, now };
         match verdict {
             Verdict::Drop(reason) => {
                 if let (DropReason::ExceedsIngressMtu, Attachment::Port(id)) = (reason, attachment)

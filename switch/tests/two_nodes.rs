@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use etherparse::PacketBuilder;
 use weft_bridge::tables::{Port, PortMode, Vtep, VtepKind};
 use weft_bridge::{DropReason, Seconds, Tables};
+use weft_encap::ecn::{Ecn, apply_ecn};
 use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, MacAddr, Offload, OffloadError, Vni};
 use weft_switch::memory::{MemoryFrame, MemoryPort, MemorySwitch};
 use weft_switch::underlay::{LANES, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
@@ -244,6 +245,32 @@ fn longer_than_the_port_is_dropped_by_name_and_answered() {
     assert_eq!(totals.dropped(DropReason::ExceedsIngressMtu), 1);
     assert_eq!(told_mtu(&nodes[0].pods[0].pod_received()), [MTU]);
     assert_eq!(totals.answers_sent, 1);
+}
+
+#[test]
+fn congestion_marks_cross_the_tunnel() {
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    let mut capable = tcp(mac(1, 1), mac(2, 1), 1, b"capable");
+    assert!(apply_ecn(&mut capable, Ecn::Ect0));
+    let incapable = tcp(mac(1, 1), mac(2, 1), 1, b"incapable");
+    for frame in [capable.clone(), incapable] {
+        nodes[0].pods[0].pod_sends(frame, Ok(Offload::NONE));
+    }
+    nodes[0].switch.run(NOW);
+    let sent = nodes[0].switch.underlay().sent();
+    assert_eq!(sent.iter().map(|datagram| datagram.tos).collect::<Vec<_>>(), [Ecn::Ect0 as u8, 0]);
+    for datagram in sent {
+        let source = nodes[0].address;
+        let marked = Ecn::Ce as u8;
+        nodes[1].switch.underlay().arrives(source, Encapsulation::Vxlan, datagram.segment, marked, datagram.bytes);
+    }
+    nodes[1].switch.run(NOW);
+    assert!(apply_ecn(&mut capable, Ecn::Ce));
+    let received = nodes[1].pods[0].pod_received();
+    assert_eq!(received.iter().map(|frame| &frame.bytes).collect::<Vec<_>>(), [&capable]);
+    assert_eq!(nodes[1].switch.totals().dropped(DropReason::EcnNotCapable), 1);
+    nodes[1].switch.totals().check().unwrap();
 }
 
 #[test]

@@ -1,32 +1,66 @@
 use std::net::IpAddr;
 
-use weft_encap::{DecapError, Encapsulation};
+use weft_encap::ecn::{Decapsulated, Ecn, decap_frame};
+use weft_encap::{DecapError, Encapsulation, Inner};
 
 use crate::drop_reason::DropReason;
-use crate::forward::Ingress;
-use crate::tables::Tables;
+use crate::id::VtepId;
+use crate::tables::{BridgeDomain, Tables};
 
-/// Checks a tunnel packet's sender and header, and takes the header off. `payload` is the UDP payload,
-/// `encapsulation` what the local port it arrived on is for.
+/// A tunnel packet that may enter, without its tunnel header.
+#[derive(Clone, Copy, Debug)]
+pub struct Admitted<'t, 'p> {
+    /// Who sent it, and in which domain.
+    pub vtep: VtepId,
+    /// The domain of its VNI.
+    pub domain: &'t BridgeDomain,
+    /// The inner frame.
+    pub frame: &'p [u8],
+    /// What the frame's ECN field has to become before it goes on (RFC 6040 section 4.2).
+    pub ecn: Option<Ecn>,
+}
+
+/// A tunnel packet as it arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct TunnelPacket<'p> {
+    /// Its sender's address.
+    pub source: IpAddr,
+    /// What the local port it arrived on is for.
+    pub encapsulation: Encapsulation,
+    /// DSCP and ECN of the outer header.
+    pub tos: u8,
+    /// The UDP payload.
+    pub payload: &'p [u8],
+}
+
+/// Checks a tunnel packet's sender and headers, and takes the tunnel header off.
 ///
 /// # Errors
 /// The verdict of a packet that may not enter.
-pub fn admit<'t, 'p>(
-    tables: &'t Tables,
-    source: IpAddr,
-    encapsulation: Encapsulation,
-    payload: &'p [u8],
-) -> Result<(Ingress<'t>, &'p [u8]), DropReason> {
-    let Some(vtep) = tables.vtep_by_address(source) else {
-        let own = tables.local_addresses().contains(&source);
+pub fn admit<'t, 'p>(tables: &'t Tables, packet: &TunnelPacket<'p>) -> Result<Admitted<'t, 'p>, DropReason> {
+    let Some(vtep) = tables.vtep_by_address(packet.source) else {
+        let own = tables.local_addresses().contains(&packet.source);
         return Err(if own { DropReason::OwnSource } else { DropReason::UnknownSource });
     };
-    let (vni, frame) = encapsulation.decap(payload).map_err(reason)?;
+    let (vni, frame) = packet.encapsulation.decap(packet.payload).map_err(reason)?;
     let domain = tables.domain(vni).ok_or(DropReason::UnknownVni)?;
     if !domain.has_member(vtep) {
         return Err(DropReason::NotMember);
     }
-    Ok((Ingress::Vtep(vtep, domain), frame))
+    let ecn = match Ecn::of_tos(packet.tos) {
+        Ecn::NotEct => None,
+        Ecn::Ect0 | Ecn::Ect1 | Ecn::Ce => combined_ecn(frame, packet.tos)?,
+    };
+    Ok(Admitted { vtep, domain, frame, ecn })
+}
+
+fn combined_ecn(frame: &[u8], outer_tos: u8) -> Result<Option<Ecn>, DropReason> {
+    let Ok(inner) = Inner::parse(frame) else { return Ok(None) };
+    match decap_frame(&inner, outer_tos) {
+        Decapsulated::Keep => Ok(None),
+        Decapsulated::Set(ecn) => Ok(Some(ecn)),
+        Decapsulated::Drop => Err(DropReason::EcnNotCapable),
+    }
 }
 
 fn reason(error: DecapError) -> DropReason {

@@ -76,6 +76,8 @@ drop_reasons! {
     NotMember Verdict "not_member" "add the VNI to that VTEP, or remove us from the sender's flood list",
     /// The port that the frame entered by was removed in the meantime.
     IngressGone Verdict "ingress_gone" "nothing, unless it goes on: then a removed port's device is still read",
+    /// The underlay marked congestion on a packet whose sender does not understand the mark (RFC 6040 section 4.2).
+    EcnNotCapable Verdict "ecn_not_capable" "find the router on the underlay that marks packets which are not ECN-capable",
     /// The frame is shorter than an Ethernet header.
     Runt Verdict "runt" "capture at the pod: it sends broken frames",
     /// What the kernel said of the frame's offloads cannot be followed.

@@ -29,7 +29,7 @@ pub const VTEP_LEARN_LIMIT: u32 = 16_384;
 pub enum Ingress<'t> {
     /// A port of this node; its VNI is the port's.
     Port(PortId),
-    /// A known VTEP, with the VNI of the tunnel header, both checked by [`crate::admit`].
+    /// A known VTEP, with the VNI of the tunnel header, both checked by [`crate::admit()`].
     Vtep(VtepId, &'t BridgeDomain),
 }
 

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
+use weft_encap::ecn::Dscp;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 
 use crate::id::{Attachment, PortId, Slab, VtepId};
@@ -198,6 +199,7 @@ pub struct Tables {
     by_address: Map<IpAddr, VtepId>,
     local_addresses: Vec<IpAddr>,
     local_udp_ports: Vec<u16>,
+    outer_dscp: Dscp,
 }
 
 impl Tables {
@@ -212,6 +214,7 @@ impl Tables {
             by_address: Map::default(),
             local_addresses,
             local_udp_ports,
+            outer_dscp: Dscp::Fixed(0),
         }
     }
 
@@ -385,6 +388,17 @@ impl Tables {
     #[must_use]
     pub fn local_udp_ports(&self) -> &[u16] {
         &self.local_udp_ports
+    }
+
+    /// Where the DSCP of outer headers comes from.
+    #[must_use]
+    pub fn outer_dscp(&self) -> Dscp {
+        self.outer_dscp
+    }
+
+    /// Sets where the DSCP of outer headers comes from; zero until then.
+    pub fn set_outer_dscp(&mut self, dscp: Dscp) {
+        self.outer_dscp = dscp;
     }
 
     fn domain_mut(&mut self, vni: Vni) -> Option<&mut BridgeDomain> {

@@ -2,13 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test says so by failing")]
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
 use weft_bridge::{
     Attachment, Decision, DropReason, Fdb, Ingress, Learn, Learned, Port, PortId, PortMode, Seconds, Stage, Tables,
-    VTEP_LEARN_LIMIT, Verdict, Vtep, VtepId, VtepKind, admit, forward,
+    TunnelPacket, VTEP_LEARN_LIMIT, Verdict, Vtep, VtepId, VtepKind, admit, forward,
 };
+use weft_encap::ecn::Ecn;
 use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, OffloadError, Vni};
 
 const A: MacAddr = mac(0xa);
@@ -123,7 +123,12 @@ impl Node {
     }
 
     fn admitted(&self, source: [u8; 4], encapsulation: Encapsulation, payload: &[u8]) -> Result<(), DropReason> {
-        admit(&self.tables, source.into(), encapsulation, payload).map(|_| ())
+        self.marked(0, source, encapsulation, payload)
+    }
+
+    fn marked(&self, tos: u8, source: [u8; 4], encapsulation: Encapsulation, payload: &[u8]) -> Result<(), DropReason> {
+        let packet = TunnelPacket { source: source.into(), encapsulation, tos, payload };
+        admit(&self.tables, &packet).map(|_| ())
     }
 }
 
@@ -206,6 +211,7 @@ fn refused_by_admit(node: &Node) -> Vec<(DropReason, Result<(), DropReason>)> {
     let ethernet = [0x65, 0x58];
     let geneve_case = |payload: &[u8]| node.admitted(FOREIGN, geneve, payload);
     vec![
+        (DropReason::EcnNotCapable, node.marked(Ecn::Ce as u8, FOREIGN, vxlan, &good)),
         (DropReason::UnknownSource, node.admitted([192, 0, 2, 99], vxlan, &good)),
         (DropReason::OwnSource, node.admitted(OWN, vxlan, &good)),
         (DropReason::TunnelTruncated, node.admitted(FOREIGN, vxlan, &good[..7])),
@@ -295,10 +301,10 @@ fn admits_a_members_frame_in_its_vni() {
     let node = Node::new();
     for encapsulation in [Encapsulation::Vxlan, Encapsulation::Geneve] {
         let packet = tunnel_packet(encapsulation, 1);
-        let (ingress, frame) = admit(&node.tables, IpAddr::from(MANAGED), encapsulation, &packet).unwrap();
-        assert_eq!(frame, udp(STRANGER, A));
-        let Ingress::Vtep(id, domain) = ingress else { panic!("{ingress:?}") };
-        assert_eq!((id, domain.vni()), (node.managed, vni(1)));
+        let packet = TunnelPacket { source: MANAGED.into(), encapsulation, tos: 0, payload: &packet };
+        let admitted = admit(&node.tables, &packet).unwrap();
+        assert_eq!(admitted.frame, udp(STRANGER, A));
+        assert_eq!((admitted.vtep, admitted.domain.vni(), admitted.ecn), (node.managed, vni(1), None));
     }
 }
 
