@@ -2,6 +2,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+/// The ports of pods whose payload is no protocol: dissectors that guess by what it looks like would guess wrong
+/// sooner or later. As a value of `net.ipv4.ip_local_port_range`.
+pub const PAYLOAD_PORTS: &str = "32768 49151";
+const AS_PAYLOAD: [&str; 2] = ["udp.port==32768-49151,data", "tcp.port==32768-49151,data"];
+
 /// What tshark read out of one packet: every value of every field asked for, outermost first.
 #[derive(Clone, Debug)]
 pub struct Packet {
@@ -47,6 +52,9 @@ impl Packet {
 pub fn dissect(file: &Path, fields: &[&str]) -> Vec<Packet> {
     let mut command = Command::new("tshark");
     command.arg("-n").arg("-r").arg(file).args(["-T", "fields", "-E", "separator=/t", "-E", "aggregator=;"]);
+    AS_PAYLOAD.iter().for_each(|payload| {
+        command.args(["-d", payload]);
+    });
     // Each packet by itself: no field of one may be taken from another.
     for preference in ["ip.defragment:FALSE", "tcp.desegment_tcp_streams:FALSE", "tcp.analyze_sequence_numbers:FALSE"] {
         command.args(["-o", preference]);

@@ -33,7 +33,7 @@ pub use capture::{Capture, Frame};
 pub use child::{Child, Output};
 pub use config::AgentConfig;
 pub use datagrams::{exchange, exchange_superframes};
-pub use dissect::{Packet, dissect};
+pub use dissect::{PAYLOAD_PORTS, Packet, dissect};
 pub use host::Host;
 pub use kernel::{KernelNode, KernelTunnel};
 pub use overlay::Overlay;

@@ -89,10 +89,19 @@ impl Site {
     /// If they cannot be made.
     #[must_use]
     pub fn nodes<const N: usize>(&self) -> [Node; N] {
+        self.switched().1
+    }
+
+    /// The same, and the switch, whose link to node 1 is `port1`.
+    ///
+    /// # Panics
+    /// If they cannot be made.
+    #[must_use]
+    pub fn switched<const N: usize>(&self) -> (Host, [Node; N]) {
         let switch = self.host("switch");
         switch.silence();
         switch.netns().links(|links| links.add_bridge("br0").and_then(|()| links.set_up("br0"))).unwrap();
-        std::array::from_fn(|index| {
+        let nodes = std::array::from_fn(|index| {
             let number = index as u8 + 1;
             let node = Node { host: self.host(&format!("n{number}")), number };
             let port = format!("port{number}");
@@ -100,7 +109,8 @@ impl Site {
             switch.netns().links(|links| links.set_master(&port, "br0")).unwrap();
             node.set_up();
             node
-        })
+        });
+        (switch, nodes)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a bridge does: copies, learning, ageing, moves, and what must never come back.
 
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
+
 use std::net::UdpSocket;
 
 use weft_bridge::DropReason;

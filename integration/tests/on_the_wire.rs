@@ -1,0 +1,174 @@
+//! What leaves a node, as an independent dissector reads it.
+
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_integration::{
+    Capture, Encapsulation, Family, MIB, Node, Overlay, PAYLOAD_PORTS, Packet, Site, dissect, exchange,
+    exchange_superframes, ping_all, site, stream,
+};
+
+const FIELDS: &[&str] = &[
+    "frame.protocols",
+    "frame.len",
+    "eth.type",
+    "eth.dst",
+    "ip.dst",
+    "ipv6.dst",
+    "vxlan.vni",
+    "vxlan.flags",
+    "geneve.vni",
+    "geneve.version",
+    "geneve.options",
+    "geneve.proto_type",
+    "geneve.flags",
+    "ip.flags.df",
+    "ip.flags.mf",
+    "ip.frag_offset",
+    "ip.len",
+    "ip.checksum.status",
+    "ipv6.plen",
+    "ipv6.nxt",
+    "ipv6.fraghdr.offset",
+    "udp.srcport",
+    "udp.dstport",
+    "udp.checksum",
+    "udp.checksum.status",
+    "tcp.checksum.status",
+    "tcp.srcport",
+    "tcp.dstport",
+    "_ws.malformed",
+];
+const GOOD: &str = "1";
+const UNDERLAY_MTU: usize = 1500;
+const ETHERNET: usize = 14;
+
+/// What a node sends while its pod pings, streams and sends datagrams; what reaches the other end of the cable is
+/// finished, because the node's interface leaves nothing to the next one.
+fn sent(site: &Site, encapsulation: Encapsulation, family: Family) -> Vec<Packet> {
+    let nodes = site.pair();
+    nodes.iter().for_each(Node::like_a_wire);
+    // What arrives is looked at before it is merged again.
+    nodes[1].ethtool("-K eth0 gro off");
+    let pods = ["a", "b"].map(|name| site.host(name));
+    pods.iter().for_each(|pod| pod.set("ipv4/ip_local_port_range", PAYLOAD_PORTS));
+    let overlay = Overlay::start(site, nodes, pods, encapsulation, family);
+    let [a, b] = &overlay.pods;
+    let capture = Capture::start(&overlay.nodes[1], "eth0");
+    for addresses in [Overlay::IPV4, Overlay::IPV6] {
+        ping_all(a, addresses[1]);
+        ping_all(b, addresses[0]);
+        stream(a, b, addresses[1], MIB);
+        stream(b, a, addresses[0], MIB);
+        exchange(a, b, addresses[1], 1300, 100);
+        exchange_superframes(a, b, addresses[1], 1300, 40, 400);
+        // Sixteen flows more, for their source ports.
+        (0..16).for_each(|_| exchange(a, b, addresses[1], 10, 4));
+    }
+    let file = site.directory().join("sent.pcap");
+    let frames = capture.save(&file);
+    overlay.finish();
+    let packets = dissect(&file, FIELDS);
+    assert_eq!(packets.len(), frames);
+    packets
+}
+
+/// A tunnel packet's flow in the pods' eyes.
+fn flow(packet: &Packet) -> Vec<String> {
+    let ports = if packet.all("tcp.srcport").is_empty() {
+        // The first UDP header is the tunnel's.
+        [packet.all("udp.srcport"), packet.all("udp.dstport")].map(|ports| ports[1..].concat())
+    } else {
+        ["tcp.srcport", "tcp.dstport"].map(|field| packet.inner(field).to_owned())
+    };
+    let ends = ["frame.protocols", "eth.dst", "ip.dst", "ipv6.dst"].map(|field| packet.inner(field).to_owned());
+    ports.into_iter().chain(ends).collect()
+}
+
+fn check(packets: &[Packet], encapsulation: Encapsulation, family: Family) {
+    let (name, port) = match encapsulation {
+        Encapsulation::Vxlan => ("vxlan", "4789"),
+        Encapsulation::Geneve => ("geneve", "6081"),
+    };
+    let outer = if family == Family::Ipv4 { "eth:ethertype:ip:udp:" } else { "eth:ethertype:ipv6:udp:" };
+    let tunnel: Vec<_> = packets.iter().filter(|packet| packet.outer("udp.dstport") == port).collect();
+    assert!(tunnel.len() > 2000, "{} tunnel packets", tunnel.len());
+    let mut source_ports: BTreeMap<Vec<String>, BTreeSet<u16>> = BTreeMap::new();
+    let mut longest = 0;
+    for packet in &tunnel {
+        let protocols = packet.outer("frame.protocols");
+        assert!(protocols.starts_with(&format!("{outer}{name}:eth:ethertype:")), "{packet:?}");
+        assert!(packet.all("_ws.malformed").is_empty(), "{packet:?}");
+        check_tunnel_header(packet, encapsulation);
+        if family == Family::Ipv4 {
+            assert!(["1", "True"].contains(&packet.outer("ip.flags.df")), "DF is not set: {packet:?}");
+            assert!(["0", "False"].contains(&packet.outer("ip.flags.mf")), "a fragment: {packet:?}");
+            assert_eq!(packet.outer("ip.frag_offset"), "0", "a fragment: {packet:?}");
+        } else {
+            assert_eq!(packet.outer("ipv6.nxt"), "17", "extension headers: {packet:?}");
+            assert!(packet.all("ipv6.fraghdr.offset").is_empty(), "a fragment: {packet:?}");
+        }
+        assert_ne!(packet.outer("udp.checksum"), "0x0000", "no outer checksum: {packet:?}");
+        for field in ["ip.checksum.status", "udp.checksum.status", "tcp.checksum.status"] {
+            assert!(packet.all(field).iter().all(|status| *status == GOOD), "{field}: {packet:?}");
+        }
+        let length: usize = packet.outer("frame.len").parse().unwrap();
+        longest = longest.max(length - ETHERNET);
+        let source: u16 = packet.outer("udp.srcport").parse().unwrap();
+        assert!(source >= 49_152, "source port {source}");
+        source_ports.entry(flow(packet)).or_default().insert(source);
+    }
+    assert_eq!(longest, UNDERLAY_MTU, "a full packet fills the underlay and no more");
+    let several: Vec<_> = source_ports.iter().filter(|(_, ports)| ports.len() > 1).collect();
+    assert!(several.is_empty(), "a flow changed its source port: {several:?}");
+    let all: BTreeSet<u16> = source_ports.values().flatten().copied().collect();
+    assert!(all.len() >= 8, "{} flows share {} source ports", source_ports.len(), all.len());
+    for protocol in ["arp", "icmp", "tcp", "udp", "icmpv6"] {
+        let seen =
+            tunnel.iter().any(|packet| packet.outer("frame.protocols").split(':').skip(5).any(|p| p == protocol));
+        assert!(seen, "no {protocol} inside");
+    }
+}
+
+fn check_tunnel_header(packet: &Packet, encapsulation: Encapsulation) {
+    match encapsulation {
+        Encapsulation::Vxlan => {
+            assert_eq!(packet.all("vxlan.vni"), ["5000"], "{packet:?}");
+            assert_eq!(packet.all("vxlan.flags"), ["0x0800"], "only the I flag: {packet:?}");
+        }
+        Encapsulation::Geneve => {
+            let vni = packet.all("geneve.vni");
+            assert!(vni == ["0x001388"] || vni == ["5000"], "{packet:?}");
+            assert_eq!(packet.all("geneve.version"), ["0"], "{packet:?}");
+            assert_eq!(packet.all("geneve.proto_type"), ["0x6558"], "{packet:?}");
+            assert!(packet.all("geneve.options").is_empty(), "we send no options: {packet:?}");
+            assert!(packet.all("geneve.flags").iter().all(|flags| *flags == "0x00"), "{packet:?}");
+        }
+    }
+}
+
+fn over(site: &Site, encapsulation: Encapsulation, family: Family) {
+    let packets = sent(site, encapsulation, family);
+    check(&packets, encapsulation, family);
+}
+
+#[test]
+fn vxlan_over_ipv4() {
+    over(&site!("tshark", "ethtool"), Encapsulation::Vxlan, Family::Ipv4);
+}
+
+#[test]
+fn vxlan_over_ipv6() {
+    over(&site!("tshark", "ethtool"), Encapsulation::Vxlan, Family::Ipv6);
+}
+
+#[test]
+fn geneve_over_ipv4() {
+    over(&site!("tshark", "ethtool"), Encapsulation::Geneve, Family::Ipv4);
+}
+
+#[test]
+fn geneve_over_ipv6() {
+    over(&site!("tshark", "ethtool"), Encapsulation::Geneve, Family::Ipv6);
+}
