@@ -1,6 +1,6 @@
 //! UDP between two hosts, each datagram told from every other and compared where it arrives.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use crate::bytes::random_bytes;
 use crate::host::Host;
@@ -27,6 +27,16 @@ pub fn exchange(from: &Host, to: &Host, address: &str, size: usize, count: usize
 #[track_caller]
 pub fn exchange_superframes(from: &Host, to: &Host, address: &str, size: usize, group: usize, count: usize) {
     run(from, to, address, size, group, count);
+}
+
+/// Sends one superframe of `count` datagrams with `size` bytes of payload each, and waits for nothing.
+///
+/// # Panics
+/// If the sender's kernel refuses.
+pub fn send_superframe(from: &Host, (own, to): (Ipv4Addr, Ipv4Addr), size: usize, count: usize) {
+    let sender = from.netns().run(|| UdpSocket::bind((own, 0))).unwrap().unwrap();
+    sys::segment_size(&sender, size as u16).unwrap();
+    sender.send_to(&random_bytes(1, size * count), (to, 9)).unwrap();
 }
 
 #[track_caller]

@@ -32,7 +32,7 @@ pub use bytes::{
 pub use capture::{Capture, Frame};
 pub use child::{Child, Output};
 pub use config::AgentConfig;
-pub use datagrams::{exchange, exchange_superframes};
+pub use datagrams::{exchange, exchange_superframes, send_superframe};
 pub use dissect::{PAYLOAD_PORTS, Packet, dissect};
 pub use host::Host;
 pub use kernel::{KernelNode, KernelTunnel};
