@@ -21,8 +21,8 @@ pub(crate) fn render(lab: &LabName, spec: &LabSpec, index: usize, run_dir: &Path
     let own = node.vnis();
     let others = spec.nodes.iter().enumerate().filter(|(other, _)| *other != index);
     let file = file::File {
-        node: Some(node.name.clone()),
-        run_dir: run_dir.to_owned(),
+        node: Some(unspanned(node.name.clone())),
+        run_dir: unspanned(run_dir.to_owned()),
         log: "info".to_owned(),
         underlay: file::Underlay {
             addresses: unspanned(tunnel_address(spec, index).into_iter().collect()),
@@ -60,11 +60,11 @@ fn vtep(spec: &LabSpec, own: &[Vni], index: usize, peer: &NodeSpec) -> Option<fi
 fn port(lab: &LabName, pod: &PodSpec) -> file::PortEntry {
     file::PortEntry {
         name: unspanned(pod.name.clone()),
-        netns: lab.namespace_of(&pod.name),
+        netns: unspanned(lab.namespace_of(&pod.name)),
         interface: unspanned(POD_INTERFACE.to_owned()),
         vni: unspanned(pod.vni),
         mac: pod.mac.map(unspanned),
-        addresses: pod.addresses.clone(),
+        addresses: unspanned(pod.addresses.clone()),
         mtu: pod.mtu.map(unspanned),
         mode: pod.mode,
         learn_limit: unspanned(LEARN_LIMIT),
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_node_knows_the_nodes_it_shares_a_network_with() {
         let n1 = rendered(0);
-        assert_eq!(n1.node.as_deref(), Some("n1"));
+        assert_eq!(n1.node.as_ref().map(|node| node.get_ref().as_str()), Some("n1"));
         assert_eq!(n1.underlay.addresses.get_ref(), &["fd99::1".parse::<std::net::IpAddr>().unwrap()]);
         assert_eq!(n1.vnis.iter().map(|vni| vni.id.get_ref().get()).collect::<Vec<_>>(), [1, 2]);
         let peers: Vec<_> = n1.vteps.iter().map(|vtep| vtep.address.get_ref().to_string()).collect();
@@ -113,10 +113,10 @@ mod tests {
     #[test]
     fn a_port_is_what_the_pod_asked_for() {
         let ports = rendered(0).ports;
-        assert_eq!((ports[0].name.get_ref().as_str(), ports[0].netns.as_str()), ("a", "t.a"));
+        assert_eq!((ports[0].name.get_ref().as_str(), ports[0].netns.get_ref().as_str()), ("a", "t.a"));
         assert_eq!(ports[0].mtu.as_ref().map(|mtu| *mtu.get_ref()), Some(1400));
         assert_eq!(ports[0].mac.as_ref().map(|mac| mac.get_ref().to_string()), Some("02:00:00:00:00:01".to_owned()));
-        assert_eq!(ports[0].addresses, ["10.0.0.1/24".parse().unwrap()]);
+        assert_eq!(ports[0].addresses.get_ref(), &["10.0.0.1/24".parse::<ipnet::IpNet>().unwrap()]);
         assert_eq!((ports[1].mode, &ports[1].mac), (file::PortMode::Learning, &None));
     }
 }

@@ -3,29 +3,20 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
 
 use toml::Spanned;
-use weft_bridge::fdb::MAX_AGE_SECONDS;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 use weft_switch::underlay::Listen;
 
+use super::allowed::{
+    FDB_AGEING_SECONDS, FDB_CAPACITY, LEARN_LIMIT, PORT_MTU, UDP_PORT, UNDERLAY_MTU, allowed, is_host, is_interface,
+    is_name, is_netns,
+};
 use super::file::{File, PortEntry, PortMode, Switch, Underlay, VtepEntry};
 use super::{Config, PortConfig, VtepConfig};
 
-/// Characters in a name at most.
-const NAME_CHARS: usize = 63;
-/// Characters in a device's name at most (IFNAMSIZ without its zero).
-const INTERFACE_CHARS: usize = 15;
-const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
-const PORT_MTU: RangeInclusive<u16> = 68..=u16::MAX;
-const FDB_CAPACITY: RangeInclusive<u32> = 64..=1_048_576;
-const FDB_AGEING_SECONDS: RangeInclusive<u32> = 1..=86_400;
-const LEARN_LIMIT: RangeInclusive<u32> = 1..=65_536;
-const UDP_PORT: RangeInclusive<u16> = 1..=u16::MAX;
-
-const _: () = assert!(*FDB_AGEING_SECONDS.end() < MAX_AGE_SECONDS);
-
-/// One thing that is wrong, and where.
+/// One thing that is wrong, and where. What stands in no file has an empty span.
 #[derive(Debug)]
 pub(super) struct Wrong {
     pub(super) span: Range<usize>,
@@ -36,27 +27,33 @@ fn wrong<T, R>(at: &Spanned<T>, message: impl Into<String>) -> Result<R, Wrong> 
     Err(Wrong { span: at.span(), message: message.into() })
 }
 
+/// Refuses a value by what is allowed in its field.
+fn not_allowed<T, R>(at: &Spanned<T>, (table, field): (&str, &str), seen: impl std::fmt::Display) -> Result<R, Wrong> {
+    wrong(at, format!("`{field}` {seen}: {}", allowed(table, field).unwrap_or_default()))
+}
+
 fn within<T: PartialOrd + Copy + std::fmt::Display>(
-    field: &str,
+    name: (&str, &str),
     value: &Spanned<T>,
-    allowed: RangeInclusive<T>,
+    range: RangeInclusive<T>,
 ) -> Result<T, Wrong> {
-    if allowed.contains(value.as_ref()) {
-        return Ok(*value.as_ref());
-    }
-    wrong(value, format!("`{field}` is {}: allowed are {} to {}", value.as_ref(), allowed.start(), allowed.end()))
+    let seen = *value.as_ref();
+    if range.contains(&seen) { Ok(seen) } else { not_allowed(value, name, format!("is {seen}")) }
+}
+
+/// Where to point at for a value that may be a default: a neighbour that is written.
+fn written<T, U>(value: &Spanned<T>, neighbour: &Spanned<U>) -> Range<usize> {
+    if value.span().is_empty() { neighbour.span() } else { value.span() }
 }
 
 pub(super) fn check(file: File) -> Result<Config, Wrong> {
-    let node = match file.node {
-        Some(name) => name,
-        None => host_name(),
-    };
-    if !is_name(&node) {
-        let message = format!("`node` is `{node}`: allowed are 1 to {NAME_CHARS} of a-z, 0-9, `-` and `.`");
-        return Err(Wrong { span: 0..0, message });
-    }
+    let node = node(file.node)?;
+    let run_dir = run_dir(file.run_dir)?;
     let listen = listen(&file.underlay)?;
+    let underlay_mtu =
+        file.underlay.mtu.as_ref().map(|mtu| within(("underlay", "mtu"), mtu, UNDERLAY_MTU)).transpose()?;
+    let fdb_capacity = within(("fdb", "capacity"), &file.fdb.capacity, FDB_CAPACITY)?;
+    let fdb_ageing_seconds = within(("fdb", "ageing_seconds"), &file.fdb.ageing_seconds, FDB_AGEING_SECONDS)?;
     let mut vnis = Vec::new();
     let mut known = HashSet::new();
     for entry in &file.vnis {
@@ -71,41 +68,71 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
     let vteps = file.vteps.iter().map(|entry| vtep(entry, &addresses, &known, &mut seen)).collect::<Result<_, _>>()?;
     let mut seen = Seen::default();
     let ports = file.ports.iter().map(|entry| port(entry, &node, &known, &mut seen)).collect::<Result<_, _>>()?;
-    let underlay_mtu = file.underlay.mtu.as_ref().map(|mtu| within("mtu", mtu, UNDERLAY_MTU)).transpose()?;
     Ok(Config {
         node,
-        run_dir: file.run_dir,
+        run_dir,
         log: file.log,
         addresses,
         underlay_mtu,
         listen,
         offload: file.underlay.offload == Switch::Auto,
-        fdb_capacity: within("capacity", &file.fdb.capacity, FDB_CAPACITY)?,
-        fdb_ageing_seconds: within("ageing_seconds", &file.fdb.ageing_seconds, FDB_AGEING_SECONDS)?,
+        fdb_capacity,
+        fdb_ageing_seconds,
         vnis,
         vteps,
         ports,
     })
 }
 
+fn node(name: Option<Spanned<String>>) -> Result<String, Wrong> {
+    let Some(name) = name else {
+        let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        if is_name(&host) {
+            return Ok(host);
+        }
+        let allowed = allowed("", "node").unwrap_or_default();
+        let message = format!("`node` is not set, and the host name `{host}` cannot stand in for it: {allowed}");
+        return Err(Wrong { span: 0..0, message });
+    };
+    if is_name(name.as_ref()) {
+        return Ok(name.into_inner());
+    }
+    not_allowed(&name, ("", "node"), format!("is `{}`", name.as_ref()))
+}
+
+fn run_dir(path: Spanned<PathBuf>) -> Result<PathBuf, Wrong> {
+    if path.as_ref().is_absolute() {
+        return Ok(path.into_inner());
+    }
+    not_allowed(&path, ("", "run_dir"), format!("is `{}`", path.as_ref().display()))
+}
+
 fn listen(underlay: &Underlay) -> Result<Vec<Listen>, Wrong> {
     let addresses = &underlay.addresses;
     let of_family = |ipv6| addresses.as_ref().iter().filter(|address| address.is_ipv6() == ipv6).count();
-    if addresses.as_ref().is_empty() || of_family(false) > 1 || of_family(true) > 1 {
-        return wrong(addresses, "`addresses` needs one IPv4 address, one IPv6 address, or one of each");
+    let name = ("underlay", "addresses");
+    for (count, family) in [(of_family(false), "IPv4"), (of_family(true), "IPv6")] {
+        if count > 1 {
+            return not_allowed(addresses, name, format!("has {count} {family} addresses"));
+        }
+    }
+    if addresses.as_ref().is_empty() {
+        return not_allowed(addresses, name, "is empty");
     }
     if let Some(bad) = addresses.as_ref().iter().find(|address| !is_host(**address)) {
-        return wrong(addresses, format!("{bad} is no address of a single host"));
+        return not_allowed(addresses, name, format!("has {bad}, which is no address of a single host"));
     }
     let mut seen = HashSet::new();
     let mut listen = Vec::new();
-    let vxlan = ("vxlan_ports", &underlay.vxlan_ports, Encapsulation::Vxlan);
-    let geneve = ("geneve_ports", &underlay.geneve_ports, Encapsulation::Geneve);
-    for (field, ports, encapsulation) in [vxlan, geneve] {
+    let vxlan = ("vxlan_ports", &underlay.vxlan_ports, &underlay.geneve_ports, Encapsulation::Vxlan);
+    let geneve = ("geneve_ports", &underlay.geneve_ports, &underlay.vxlan_ports, Encapsulation::Geneve);
+    for (field, ports, others, encapsulation) in [vxlan, geneve] {
         for port in ports.as_ref() {
-            if *port == 0 || !seen.insert(*port) {
-                let message = format!("`{field}` has {port}: allowed are 1 to 65535, each once in both lists");
-                return wrong(ports, message);
+            if !UDP_PORT.contains(port) || !seen.insert(*port) {
+                let default = if ports.span().is_empty() { " by default" } else { "" };
+                let message =
+                    format!("`{field}` has {port}{default}: {}", allowed("underlay", field).unwrap_or_default());
+                return Err(Wrong { span: written(ports, others), message });
             }
             listen.extend(
                 addresses.as_ref().iter().map(|address| Listen { at: SocketAddr::new(*address, *port), encapsulation }),
@@ -113,7 +140,8 @@ fn listen(underlay: &Underlay) -> Result<Vec<Listen>, Wrong> {
         }
     }
     if listen.is_empty() {
-        return wrong(&underlay.vxlan_ports, "`vxlan_ports` and `geneve_ports` are both empty: nothing could arrive");
+        let message = "`vxlan_ports` and `geneve_ports` are both empty: nothing could arrive";
+        return wrong(&underlay.vxlan_ports, message);
     }
     Ok(listen)
 }
@@ -126,23 +154,27 @@ fn vtep(
 ) -> Result<VtepConfig, Wrong> {
     let address = *entry.address.as_ref();
     if !is_host(address) {
-        return wrong(&entry.address, format!("{address} is no address of a single host"));
+        let what = format!("is {address}, which is no address of a single host");
+        return not_allowed(&entry.address, ("vtep", "address"), what);
     }
     if own.contains(&address) {
-        return wrong(&entry.address, format!("{address} is this node's own: a `[[vtep]]` is another node"));
+        return wrong(&entry.address, format!("`address` is this node's own {address}: a `[[vtep]]` is another node"));
     }
     if !own.iter().any(|own| own.is_ipv6() == address.is_ipv6()) {
         let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
-        let message = format!("{address} is not reachable: `underlay.addresses` has no {family} address");
+        let message = format!("`address` is {address}: for that, `underlay.addresses` needs an {family} address too");
         return wrong(&entry.address, message);
     }
     if !seen.insert(address) {
         return wrong(&entry.address, format!("{address} has two `[[vtep]]` entries: list all its VNIs in one"));
     }
     if let Some(vni) = entry.vnis.as_ref().iter().find(|vni| !vnis.contains(vni)) {
-        return wrong(&entry.vnis, format!("VNI {vni} has no `[[vni]]` entry: add one with `id = {vni}`"));
+        return wrong(
+            &entry.vnis,
+            format!("`vnis` has {vni}, which has no `[[vni]]` entry: add one with `id = {vni}`"),
+        );
     }
-    let port = entry.port.as_ref().map(|port| within("port", port, UDP_PORT)).transpose()?;
+    let port = entry.port.as_ref().map(|port| within(("vtep", "port"), port, UDP_PORT)).transpose()?;
     Ok(VtepConfig {
         at: SocketAddr::new(address, port.unwrap_or(entry.encapsulation.default_port())),
         encapsulation: entry.encapsulation,
@@ -158,46 +190,63 @@ struct Seen {
 }
 
 fn port(entry: &PortEntry, node: &str, vnis: &HashSet<Vni>, seen: &mut Seen) -> Result<PortConfig, Wrong> {
-    let (name, interface) = (entry.name.as_ref(), entry.interface.as_ref());
+    let (name, netns, interface) = (entry.name.as_ref(), entry.netns.as_ref(), entry.interface.as_ref());
     if !is_name(name) {
-        let message = format!("`{name}` is no port name: allowed are 1 to {NAME_CHARS} of a-z, 0-9, `-` and `.`");
-        return wrong(&entry.name, message);
+        return not_allowed(&entry.name, ("port", "name"), format!("is `{name}`"));
     }
     if !seen.names.insert(name.clone()) {
-        return wrong(&entry.name, format!("two ports are called `{name}`: names are unique on a node"));
+        return wrong(&entry.name, format!("two ports have the `name` `{name}`: names are unique on a node"));
+    }
+    if !is_netns(netns) {
+        return not_allowed(&entry.netns, ("port", "netns"), format!("is `{netns}`"));
     }
     if !is_interface(interface) {
-        let message = format!(
-            "`{interface}` is no device name: allowed are 1 to {INTERFACE_CHARS} characters without `/`, `:` and blanks"
-        );
-        return wrong(&entry.interface, message);
+        return not_allowed(&entry.interface, ("port", "interface"), format!("is `{interface}`"));
     }
-    if !seen.devices.insert((entry.netns.clone(), interface.clone())) {
-        return wrong(&entry.interface, format!("`{interface}` in `{}` belongs to another port already", entry.netns));
+    if !seen.devices.insert((netns.clone(), interface.clone())) {
+        let message =
+            format!("`interface` is `{interface}`, which another port has in `{netns}` already: choose another");
+        return Err(Wrong { span: written(&entry.interface, &entry.netns), message });
     }
     let vni = *entry.vni.as_ref();
     if !vnis.contains(&vni) {
-        return wrong(&entry.vni, format!("VNI {vni} has no `[[vni]]` entry: add one with `id = {vni}`"));
+        return wrong(&entry.vni, format!("`vni` is {vni}, which has no `[[vni]]` entry: add one with `id = {vni}`"));
     }
-    let mac = entry.mac.as_ref().map_or_else(|| derived_mac(node, name), |mac| *mac.as_ref());
-    let at = entry.mac.as_ref().map_or(entry.name.span(), Spanned::span);
-    if mac.is_multicast() || mac == MacAddr::ZERO {
-        return Err(Wrong { span: at, message: format!("{mac} is no address of a single device") });
+    let addresses = entry.addresses.as_ref();
+    if let Some(bad) = addresses.iter().find(|address| !is_host(address.addr())) {
+        let what = format!("has {bad}, which is no address of a single host");
+        return not_allowed(&entry.addresses, ("port", "addresses"), what);
     }
-    if !seen.macs.insert((vni, mac)) {
-        return Err(Wrong { span: at, message: format!("two ports of VNI {vni} have the MAC {mac}") });
-    }
-    let limit = within("learn_limit", &entry.learn_limit, LEARN_LIMIT)?;
+    let limit = within(("port", "learn_limit"), &entry.learn_limit, LEARN_LIMIT)?;
     Ok(PortConfig {
         name: name.clone(),
-        netns: entry.netns.clone(),
+        netns: netns.clone(),
         interface: interface.clone(),
         vni,
-        mac,
-        addresses: entry.addresses.clone(),
-        mtu: entry.mtu.as_ref().map(|mtu| within("mtu", mtu, PORT_MTU)).transpose()?,
+        mac: port_mac(entry, node, seen)?,
+        addresses: addresses.clone(),
+        mtu: entry.mtu.as_ref().map(|mtu| within(("port", "mtu"), mtu, PORT_MTU)).transpose()?,
         learn_limit: (entry.mode == PortMode::Learning).then_some(limit),
     })
+}
+
+fn port_mac(entry: &PortEntry, node: &str, seen: &mut Seen) -> Result<MacAddr, Wrong> {
+    let vni = *entry.vni.as_ref();
+    let Some(written) = &entry.mac else {
+        let mac = derived_mac(node, entry.name.as_ref());
+        if seen.macs.insert((vni, mac)) {
+            return Ok(mac);
+        }
+        return wrong(&entry.name, format!("two ports of VNI {vni} derive the MAC {mac}: give one a `mac`"));
+    };
+    let mac = *written.as_ref();
+    if mac.is_multicast() || mac == MacAddr::ZERO {
+        return not_allowed(written, ("port", "mac"), format!("is {mac}"));
+    }
+    if !seen.macs.insert((vni, mac)) {
+        return wrong(written, format!("`mac` is {mac}, which another port of VNI {vni} has already: choose another"));
+    }
+    Ok(mac)
 }
 
 /// A locally administered MAC that two nodes, or two starts of one, derive alike (FNV-1a over both names).
@@ -207,24 +256,4 @@ fn derived_mac(node: &str, port: &str) -> MacAddr {
         bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let folded = (hash ^ hash >> 40) & 0x00ff_ffff_ffff;
     MacAddr::from_u64(0x0200_0000_0000 | folded)
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
-}
-
-fn is_name(name: &str) -> bool {
-    (1..=NAME_CHARS).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte))
-}
-
-fn is_interface(name: &str) -> bool {
-    (1..=INTERFACE_CHARS).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:".contains(&byte))
-        && ![".", ".."].contains(&name)
-}
-
-fn is_host(address: IpAddr) -> bool {
-    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    !(address.is_unspecified() || address.is_multicast() || broadcast)
 }

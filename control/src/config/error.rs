@@ -1,8 +1,9 @@
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+use super::check::Wrong;
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +19,7 @@ pub enum ConfigError {
     /// Something in it is wrong.
     #[error("{rendered}")]
     Wrong {
-        /// Line of the first wrong character, from 1.
+        /// Line of the first wrong character, from 1; 1 for what is missing from the file as a whole.
         line: usize,
         /// What is wrong and what is allowed.
         message: String,
@@ -28,14 +29,17 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn at(path: &Path, text: &str, span: Option<Range<usize>>, message: &str) -> Self {
-        let span = span.filter(|span| span.end <= text.len()).unwrap_or(0..0);
-        let line = text[..span.start].lines().count().max(1) + usize::from(text[..span.start].ends_with('\n'));
+    pub(super) fn new(path: &Path, text: &str, Wrong { span, message }: Wrong) -> Self {
+        let line = text[..span.start].matches('\n').count() + 1;
+        if span.is_empty() && span.start == 0 {
+            let rendered = format!("{}: {message}", path.display());
+            return Self::Wrong { line, message, rendered };
+        }
         let file = path.display().to_string();
         let snippet = Snippet::source(text).path(&*file).annotation(AnnotationKind::Primary.span(span));
-        let report = [Level::ERROR.primary_title(message).element(snippet)];
+        let report = [Level::ERROR.primary_title(&*message).element(snippet)];
         let rendered = Renderer::plain().render(&report);
         let rendered = rendered.strip_prefix("error: ").unwrap_or(&rendered).to_owned();
-        Self::Wrong { line, message: message.to_owned(), rendered }
+        Self::Wrong { line, message, rendered }
     }
 }

@@ -1,7 +1,6 @@
 //! The agent's configuration file as it is written: TOML, every field with its unit and default.
 //!
-//! What a single value may be is checked by its type while reading; what values must be to each other
-//! is checked in [`super::Config`].
+//! Types are checked while reading; ranges, and what values must be to each other, in [`super::Config`].
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -18,10 +17,10 @@ use weft_encap::{MacAddr, Vni};
 pub struct File {
     /// Name of this node, 1 to 63 characters of `a-z`, `0-9`, `-` and `.`. Default: the host name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// Directory of the agent's socket and lock. Default: `/run/weft`.
+    pub node: Option<Spanned<String>>,
+    /// Directory of the agent's socket and lock, an absolute path. Default: `/run/weft`.
     #[serde(default = "default_run_dir")]
-    pub run_dir: PathBuf,
+    pub run_dir: Spanned<PathBuf>,
     /// What is logged, in the syntax of tracing's `EnvFilter`. Default: `info`.
     #[serde(default = "default_log")]
     pub log: String,
@@ -127,7 +126,7 @@ pub struct PortEntry {
     /// Its name on this node, 1 to 63 characters.
     pub name: Spanned<String>,
     /// The pod's network namespace: a name in `/run/netns`, or an absolute path.
-    pub netns: String,
+    pub netns: Spanned<String>,
     /// Name of the device in the pod, 1 to 15 characters. Default: `eth0`.
     #[serde(default = "default_interface")]
     pub interface: Spanned<String>,
@@ -137,8 +136,8 @@ pub struct PortEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Spanned<MacAddr>>,
     /// Addresses given to the device, with prefix lengths. Default: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub addresses: Vec<IpNet>,
+    #[serde(default = "default_addresses", skip_serializing_if = "is_empty")]
+    pub addresses: Spanned<Vec<IpNet>>,
     /// MTU of the device in bytes, 68 to 65,535. Default: what fits through the underlay to every VTEP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Spanned<u16>>,
@@ -161,8 +160,12 @@ pub fn unspanned<T>(value: T) -> Spanned<T> {
     Spanned::new(0..0, value)
 }
 
-fn default_run_dir() -> PathBuf {
-    PathBuf::from("/run/weft")
+fn is_empty<T>(list: &Spanned<Vec<T>>) -> bool {
+    list.get_ref().is_empty()
+}
+
+fn default_run_dir() -> Spanned<PathBuf> {
+    unspanned(PathBuf::from("/run/weft"))
 }
 
 fn default_log() -> String {
@@ -175,6 +178,10 @@ fn default_vxlan_ports() -> Spanned<Vec<u16>> {
 
 fn default_geneve_ports() -> Spanned<Vec<u16>> {
     unspanned(vec![6081])
+}
+
+fn default_addresses() -> Spanned<Vec<IpNet>> {
+    unspanned(Vec::new())
 }
 
 fn default_interface() -> Spanned<String> {

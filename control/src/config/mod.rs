@@ -1,8 +1,10 @@
 //! The agent's configuration: [`file`] is what is written, [`Config`] is what was checked.
 
+mod allowed;
 mod check;
 mod error;
 pub mod file;
+mod reading;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -90,8 +92,7 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let file: file::File =
-            toml::from_str(text).map_err(|error| ConfigError::at(path, text, error.span(), error.message()))?;
-        check::check(file).map_err(|wrong| ConfigError::at(path, text, Some(wrong.span), &wrong.message))
+        let file = toml::from_str(text).map_err(|error| reading::refused(text, &error));
+        file.and_then(check::check).map_err(|wrong| ConfigError::new(path, text, wrong))
     }
 }

@@ -1,0 +1,88 @@
+//! What each field may be, in numbers and in words.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use weft_bridge::fdb::MAX_AGE_SECONDS;
+use weft_encap::Vni;
+
+/// Characters in a name at most.
+pub(super) const NAME_CHARS: usize = 63;
+/// Characters in a device's name at most (IFNAMSIZ without its zero).
+pub(super) const INTERFACE_CHARS: usize = 15;
+pub(super) const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
+pub(super) const PORT_MTU: RangeInclusive<u16> = 68..=u16::MAX;
+pub(super) const FDB_CAPACITY: RangeInclusive<u32> = 64..=1_048_576;
+pub(super) const FDB_AGEING_SECONDS: RangeInclusive<u32> = 1..=86_400;
+pub(super) const LEARN_LIMIT: RangeInclusive<u32> = 1..=65_536;
+pub(super) const UDP_PORT: RangeInclusive<u16> = 1..=u16::MAX;
+
+const _: () = assert!(*FDB_AGEING_SECONDS.end() < MAX_AGE_SECONDS);
+
+/// The sentence part after the colon of "`field` is value: ...".
+pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
+    Some(match (table, field) {
+        ("" | "port", "node" | "name") => format!("allowed are 1 to {NAME_CHARS} of a-z, 0-9, `-` and `.`"),
+        ("", "run_dir") => "allowed is an absolute path".to_owned(),
+        ("", "log") => "allowed is a filter such as \"info\" or \"warn,weft_switch=debug\"".to_owned(),
+        ("", "underlay") => "it begins with `[underlay]` and needs `addresses = [\"192.0.2.1\"]` at least".to_owned(),
+        ("", "fdb") => "it is a table, and begins with `[fdb]`".to_owned(),
+        ("", "vni" | "vtep" | "port") => format!("there may be several, and each begins with `[[{field}]]`"),
+        ("underlay", "addresses") => {
+            "allowed are one IPv4 address, one IPv6 address, or one of each, as in [\"192.0.2.1\"]".to_owned()
+        }
+        ("underlay", "mtu") => numbers(&UNDERLAY_MTU),
+        ("underlay", "vxlan_ports" | "geneve_ports") => {
+            format!("allowed is a list of ports, {} to {}, each once in both lists", UDP_PORT.start(), UDP_PORT.end())
+        }
+        ("underlay", "offload") => "allowed are \"auto\" and \"off\"".to_owned(),
+        ("fdb", "capacity") => numbers(&FDB_CAPACITY),
+        ("fdb", "ageing_seconds") => numbers(&FDB_AGEING_SECONDS),
+        ("vni", "id") | ("port", "vni") => format!("allowed are 1 to {}", Vni::MAX),
+        ("vni", "vlan_transparent") => "allowed are true and false".to_owned(),
+        ("vtep", "address") => "allowed is one IP address, as in \"192.0.2.2\"".to_owned(),
+        ("vtep", "encapsulation") => "allowed are \"vxlan\" and \"geneve\"".to_owned(),
+        ("vtep", "port") => numbers(&UDP_PORT),
+        ("vtep", "vnis") => format!("allowed is a list of VNIs, 1 to {}, as in [100]", Vni::MAX),
+        ("port", "netns") => {
+            "allowed are a name in /run/netns and an absolute path such as /proc/PID/ns/net".to_owned()
+        }
+        ("port", "interface") => {
+            format!("allowed are 1 to {INTERFACE_CHARS} characters without `/`, `:` and blanks")
+        }
+        ("port", "mac") => "allowed are six hex pairs of a single device, as in \"02:00:00:00:00:01\"".to_owned(),
+        ("port", "addresses") => {
+            "allowed is a list of addresses with prefix lengths, as in [\"10.0.0.1/24\"]".to_owned()
+        }
+        ("port", "mtu") => numbers(&PORT_MTU),
+        ("port", "mode") => "allowed are \"bound\" and \"learning\"".to_owned(),
+        ("port", "learn_limit") => numbers(&LEARN_LIMIT),
+        _ => return None,
+    })
+}
+
+fn numbers<T: Display>(range: &RangeInclusive<T>) -> String {
+    format!("allowed are {} to {}", range.start(), range.end())
+}
+
+pub(super) fn is_name(name: &str) -> bool {
+    (1..=NAME_CHARS).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte))
+}
+
+pub(super) fn is_interface(name: &str) -> bool {
+    (1..=INTERFACE_CHARS).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:".contains(&byte))
+        && ![".", ".."].contains(&name)
+}
+
+/// A name that cannot lead out of its directory, or an absolute path.
+pub(super) fn is_netns(name: &str) -> bool {
+    name.starts_with('/') || !(name.is_empty() || name.contains(['/', '\0']) || [".", ".."].contains(&name))
+}
+
+pub(super) fn is_host(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || broadcast)
+}
