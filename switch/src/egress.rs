@@ -3,7 +3,7 @@
 //! Copies between ports of this node are written at once, with their Offload as it came. Copies to VTEPs are
 //! cut to tunnel packets, given their headers and queued in the flow's lane. Copies from VTEPs to ports pass
 //! the merger, which joins neighbours of one flow to superframes again. The bytes themselves stay where they
-//! were read; see docs/adr/0002-gather-instead-of-headroom.md.
+//! were read; see docs/adr/0001-gather-instead-of-headroom.md.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -250,6 +250,7 @@ fn refused_by_forward(node: &mut Node) -> Vec<(DropReason, Fate)> {
         (DropReason::SpoofedIp, node.fate(a, &udp6(A, B, "fd00::2"))),
         (DropReason::SpoofedIp, node.fate(a, &arp(A, A, OTHER_POD))),
         (DropReason::SpoofedIp, node.fate(a, &arp(A, STRANGER, POD))),
+        (DropReason::SpoofedIp, node.fate(a, &ethernet(A, B, 0x0800, &[0; 46]))),
         (DropReason::VlanTagged, node.fate(b, &tagged(B, A))),
         (DropReason::VlanTagged, node.fate(foreign, &tagged(STRANGER, A))),
         (DropReason::ExceedsIngressMtu, node.fate(a, &long)),
