@@ -4,6 +4,7 @@
 mod dissect;
 mod ecn;
 mod flow;
+mod fragment;
 mod merge;
 mod merge_model;
 mod mss;
