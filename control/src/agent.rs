@@ -8,7 +8,6 @@ use weft_bridge::PortId;
 use weft_bridge::tables::TableError;
 use weft_netns::{Netns, NetnsError};
 use weft_switch::port::Tap;
-use weft_switch::underlay::SocketOptions;
 use weft_switch::{Options, StartError, Switch};
 
 use crate::api::ApiError;
@@ -103,8 +102,8 @@ impl Agent {
         let lock = RunDirLock::take(&config.run_dir)?;
         let underlay_mtu = underlay_mtu(&config)?;
         let Desired { tables, ports: ids } = desired(&config, underlay_mtu)?;
-        let socket = SocketOptions { offload: config.offload, ttl: 64, zero_checksums_over_ipv6: false };
-        let options = Options { listen: config.listen.clone(), socket, fdb_capacity: config.fdb_capacity };
+        let options =
+            Options { listen: config.listen.clone(), socket: config.socket, fdb_capacity: config.fdb_capacity };
         let switch = Switch::start(&options, tables)?;
         let mut ports = Vec::with_capacity(ids.len());
         for (port, id) in config.ports.iter().zip(ids) {

@@ -23,8 +23,9 @@ pub(crate) fn desired(config: &Config, underlay_mtu: u16) -> Result<Desired, Tab
     let mut udp_ports: Vec<u16> = config.listen.iter().map(|listen| listen.at.port()).collect();
     udp_ports.dedup();
     let mut tables = Tables::new(config.addresses.clone(), udp_ports);
-    for (vni, vlan_transparent) in &config.vnis {
-        tables.add_domain(*vni, *vlan_transparent)?;
+    tables.set_outer_dscp(config.dscp);
+    for (vni, options) in &config.vnis {
+        tables.add_domain(*vni, *options)?;
     }
     for vtep in &config.vteps {
         let row = Vtep {
@@ -56,7 +57,7 @@ pub(crate) fn port_mtu(config: &Config, port: &PortConfig, underlay_mtu: u16) ->
 
 /// The greatest MTU with which nothing in a VNI is too long for the tunnel, tags included where it carries them.
 pub(crate) fn fitting_mtu(config: &Config, vni: Vni, underlay_mtu: u16) -> u16 {
-    let transparent = config.vnis.iter().any(|(id, transparent)| *id == vni && *transparent);
+    let transparent = config.vnis.iter().any(|(id, options)| *id == vni && options.vlan_transparent);
     let tags = if transparent { MAX_TAGS * TAG_LEN } else { 0 };
     let through = config.vteps.iter().filter(|vtep| vtep.vnis.contains(&vni)).map(|vtep| mtu_to(vtep, underlay_mtu));
     let alone = || inner_mtu(Encapsulation::Vxlan, config.addresses.iter().any(IpAddr::is_ipv6), underlay_mtu);

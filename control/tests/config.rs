@@ -3,8 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use weft_bridge::tables::DomainOptions;
 use weft_control::config::{Config, ConfigError};
+use weft_encap::ecn::Dscp;
 use weft_encap::{Encapsulation, MacAddr, Vni};
+use weft_switch::underlay::SocketOptions;
 
 /// The start of an underlay: two lines.
 const UNDER: &str = "[underlay]\naddresses = [\"192.0.2.1\"]\n";
@@ -183,13 +186,15 @@ fn a_minimal_file_gets_every_default() {
     let own: IpAddr = [192, 0, 2, 1].into();
     assert_eq!((config.node.as_str(), config.log.as_str()), ("n1", "info"));
     assert_eq!(config.run_dir, Path::new("/run/weft"));
-    assert_eq!((config.addresses, config.underlay_mtu, config.offload), (vec![own], None, true));
+    assert_eq!((config.addresses, config.underlay_mtu, config.dscp), (vec![own], None, Dscp::Fixed(0)));
     let listen: Vec<_> = config.listen.iter().map(|listen| (listen.at, listen.encapsulation)).collect();
     let at = |port| SocketAddr::new(own, port);
     assert_eq!(listen, [(at(4789), Encapsulation::Vxlan), (at(6081), Encapsulation::Geneve)]);
     assert_eq!((config.fdb_capacity, config.fdb_ageing_seconds), (65_536, 300));
     let vni = Vni::new(7).unwrap();
-    assert_eq!(config.vnis, [(vni, false)]);
+    assert_eq!(config.vnis, [(vni, DomainOptions::default())]);
+    let SocketOptions { offload, ttl, zero_checksums_over_ipv6 } = config.socket;
+    assert_eq!((offload, ttl, zero_checksums_over_ipv6), (true, 64, false));
     let [vtep] = &config.vteps[..] else { panic!("{:?}", config.vteps) };
     let destination = "192.0.2.2:4789".parse().unwrap();
     assert_eq!((vtep.at, vtep.encapsulation, &vtep.vnis[..]), (destination, Encapsulation::Vxlan, &[vni][..]));

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use weft_control::config::file::{
-    Encapsulation, Fdb, File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry, unspanned,
+    Encapsulation, Fdb, File, PortEntry, PortMode, Underlay, VniEntry, VtepEntry, unspanned,
 };
 use weft_encap::{MacAddr, Vni};
 use weft_testbed::Family;
@@ -34,16 +34,10 @@ impl AgentConfig {
         let directory = site.directory().join(node.name());
         fs::create_dir_all(&directory).unwrap();
         let file = File {
-            node: Some(node.name().to_owned()),
-            run_dir: directory.clone(),
+            node: Some(unspanned(node.name().to_owned())),
+            run_dir: unspanned(directory.clone()),
             log: "info".to_owned(),
-            underlay: Underlay {
-                addresses: unspanned(families.iter().map(|family| node.address(*family)).collect()),
-                mtu: None,
-                vxlan_ports: unspanned(vec![4789]),
-                geneve_ports: unspanned(vec![6081]),
-                offload: Switch::Auto,
-            },
+            underlay: Underlay::new(families.iter().map(|family| node.address(*family)).collect()),
             fdb: Fdb::default(),
             vnis: Vec::new(),
             vteps: Vec::new(),
@@ -55,7 +49,7 @@ impl AgentConfig {
     /// Adds a virtual network.
     #[must_use]
     pub fn vni(mut self, id: u32) -> Self {
-        self.file.vnis.push(VniEntry { id: unspanned(vni(id)), vlan_transparent: false });
+        self.file.vnis.push(VniEntry::new(vni(id)));
         self
     }
 
@@ -125,17 +119,17 @@ impl AgentConfig {
     /// If the file cannot be written or the program not started.
     pub fn attempt(self) -> Result<AgentNode, Refused> {
         fs::write(&self.path, toml::to_string(&self.file).unwrap()).unwrap();
-        AgentNode::launch(&self.host, &self.path, &self.file.run_dir)
+        AgentNode::launch(&self.host, &self.path, &self.file.run_dir.get_ref())
     }
 
     fn add_port(mut self, pod: &Host, id: u32, addresses: &[&str], mode: PortMode) -> Self {
         self.file.ports.push(PortEntry {
             name: unspanned(pod.name().to_owned()),
-            netns: pod.netns().label().to_owned(),
+            netns: unspanned(pod.netns().label().to_owned()),
             interface: unspanned(POD_INTERFACE.to_owned()),
             vni: unspanned(vni(id)),
             mac: None,
-            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            addresses: unspanned(addresses.iter().map(|address| address.parse().unwrap()).collect()),
             mtu: None,
             mode,
             learn_limit: unspanned(256),

@@ -9,10 +9,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
-use weft_bridge::{Attachment, DropReason, Port as PortRow, PortId, Seconds, Tables, Vtep, VtepId};
+use weft_bridge::{Attachment, BridgeDomain, DropReason, Port as PortRow, PortId, Seconds, Tables, Vtep, VtepId};
+use weft_encap::fragment::{self, Fragment, Fragmenter};
+use weft_encap::mss::{clamp_mss, mss_for};
 use weft_encap::mtu::MIN_IPV6;
 use weft_encap::too_big::NoReply;
-use weft_encap::{Checksum, FlowHash, Inner, Merger, Offload, RecoverError, Splitter, Vni, checksum, recover};
+use weft_encap::{Checksum, FlowHash, Inner, Merger, Network, Offload, RecoverError, Splitter, checksum, recover};
 
 use crate::answers::{Answer, Answered};
 use crate::counters::WorkerCounters;
@@ -73,11 +75,11 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         self.counters.copies.add(1);
         let outcome = match egress {
             Attachment::Port(id) => match tables.port(id) {
-                Some(port) => self.queue_for_port(id, port, copy, arena),
+                Some(port) => self.queue_for_port(tables, id, port, copy, arena),
                 None => Err(DropReason::PortDown),
             },
-            Attachment::Vtep(id) => match (tables.vtep(id), vni_of(tables, copy.ingress)) {
-                (Some(vtep), Some(vni)) => self.queue_for_vtep(id, vtep, vni, copy, arena),
+            Attachment::Vtep(id) => match (tables.vtep(id), domain_of(tables, copy.ingress)) {
+                (Some(vtep), Some(domain)) => self.queue_for_vtep(id, vtep, domain, copy, arena),
                 _ => Err(DropReason::UnderlayUnreachable),
             },
         };
@@ -117,7 +119,14 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         }
     }
 
-    fn queue_for_port(&mut self, id: PortId, port: &PortRow, copy: &Copy, arena: &mut [u8]) -> Result<(), DropReason> {
+    fn queue_for_port(
+        &mut self,
+        tables: &Tables,
+        id: PortId,
+        port: &PortRow,
+        copy: &Copy,
+        arena: &mut [u8],
+    ) -> Result<(), DropReason> {
         match copy.ingress {
             Attachment::Port(_) => {
                 if copy.wire_len > usize::from(port.mtu) {
@@ -132,8 +141,14 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 self.sent_to_port(id, 1, copy.range.len());
                 Ok(())
             }
-            Attachment::Vtep(_) => {
-                let offload = recover::recover(&mut arena[copy.range.clone()], port.mtu).map_err(recover_drop)?;
+            Attachment::Vtep(vtep) => {
+                let frame = &mut arena[copy.range.clone()];
+                let offload = recover::recover(frame, port.mtu).map_err(recover_drop)?;
+                if let (Some(vtep), Some(domain)) = (tables.vtep(vtep), tables.domain(port.vni))
+                    && domain.clamp_mss()
+                {
+                    clamp(frame, vtep.pod_mtu.saturating_sub(copy.tag_len as u16), &offload);
+                }
                 let key = self.ports.key(id).ok_or(DropReason::PortDown)?;
                 if self.merger.push(arena, copy.range.clone(), key, offload).is_err() {
                     self.flush_ports(arena);
@@ -149,25 +164,32 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         &mut self,
         id: VtepId,
         vtep: &Vtep,
-        vni: Vni,
+        domain: &BridgeDomain,
         copy: &mut Copy,
         arena: &mut [u8],
     ) -> Result<(), DropReason> {
-        let mtu = usize::from(vtep.pod_mtu).saturating_sub(copy.tag_len);
-        if copy.wire_len > mtu {
-            return Err(self.too_long(DropReason::ExceedsPathMtu, mtu as u16, copy, arena));
-        }
+        let mtu = vtep.pod_mtu.saturating_sub(copy.tag_len as u16);
         let index = copy.flow.index(LANES);
         let outer = Outer { vtep: id, to: vtep.destination(), tos: copy.tos };
-        let tunnel = vtep.encapsulation.header(vni);
+        let tunnel = vtep.encapsulation.header(domain.vni());
         let tunnel = tunnel.as_bytes();
-        if copy.offload.gso.is_some() {
+        let too_long = copy.wire_len > usize::from(mtu);
+        if copy.offload.gso.is_some() && !too_long {
             return self.queue_superframe(index, outer, tunnel, copy, arena);
         }
-        if let Checksum::Needed { start, offset } = copy.offload.checksum {
+        if domain.clamp_mss() {
+            clamp(&mut arena[copy.range.clone()], mtu, &copy.offload);
+        }
+        if copy.offload.gso.is_none()
+            && let Checksum::Needed { start, offset } = copy.offload.checksum
+        {
             let frame = &mut arena[copy.range.clone()];
             checksum::complete(frame, start, offset).map_err(|_| DropReason::BadSuperframe)?;
             copy.offload = Offload::NONE;
+        }
+        if too_long {
+            let cut = self.queue_fragments(index, outer, tunnel, copy, mtu, arena);
+            return cut.ok_or_else(|| self.too_long(DropReason::ExceedsPathMtu, mtu, copy, arena));
         }
         if !self.lanes[index].has_room(1, tunnel.len()) {
             self.flush_lane(index, arena);
@@ -195,10 +217,37 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             let last = (segment == segments).then_some(frame.len());
             self.lanes[index].push_segment(outer, tunnel, header_len, last, |headers| {
                 let payload = splitter.next_segment(headers)?;
-                Some(base + payload.start..base + payload.end)
+                Some((header_len, base + payload.start..base + payload.end))
             });
         }
         Ok(())
+    }
+
+    /// Cuts an IPv4 packet whose sender allows it into fragments that fit. None where that may not be.
+    fn queue_fragments(
+        &mut self,
+        index: usize,
+        outer: Outer,
+        tunnel: &[u8],
+        copy: &Copy,
+        mtu: u16,
+        arena: &[u8],
+    ) -> Option<()> {
+        let base = copy.range.start;
+        let frame = &arena[copy.range.clone()];
+        let mut fragmenter = Fragmenter::new(frame, &copy.offload, mtu).ok()?;
+        let fragments = fragmenter.fragments();
+        for number in 1..=fragments {
+            if !self.lanes[index].has_room(1, tunnel.len() + fragment::MAX_HEADER_LEN) {
+                self.flush_lane(index, arena);
+            }
+            let last = (number == fragments).then_some(frame.len());
+            self.lanes[index].push_segment(outer, tunnel, fragment::MAX_HEADER_LEN, last, |headers| {
+                let Fragment { header_len, payload } = fragmenter.next_fragment(headers)?;
+                Some((header_len, base + payload.start..base + payload.end))
+            });
+        }
+        Some(())
     }
 
     fn flush_ports(&mut self, arena: &[u8]) {
@@ -272,11 +321,18 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     }
 }
 
-/// Only ports send to VTEPs, so the VNI is the port's.
-fn vni_of(tables: &Tables, ingress: Attachment) -> Option<Vni> {
+/// Only ports send to VTEPs, so the domain is the port's.
+fn domain_of(tables: &Tables, ingress: Attachment) -> Option<&BridgeDomain> {
     match ingress {
-        Attachment::Port(id) => tables.port(id).map(|port| port.vni),
+        Attachment::Port(id) => tables.domain(tables.port(id)?.vni),
         Attachment::Vtep(_) => None,
+    }
+}
+
+fn clamp(frame: &mut [u8], mtu: u16, offload: &Offload) {
+    if let Ok(inner) = Inner::parse(frame) {
+        let ipv6 = matches!(inner.network, Network::Ipv6(_));
+        clamp_mss(frame, mss_for(mtu, ipv6), offload);
     }
 }
 

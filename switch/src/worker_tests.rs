@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use weft_bridge::tables::{Port as PortRow, PortMode, Vtep, VtepKind};
+use weft_bridge::tables::{DomainOptions, Port as PortRow, PortMode, Vtep, VtepKind};
 use weft_bridge::{DropReason, Fdb, PortId, Seconds, Tables};
 use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, MacAddr, Offload, Vni};
 
@@ -127,7 +127,7 @@ fn a_busy_worker_allocates_nothing() {
     let (pod, other, far) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]), MacAddr([2, 0, 0, 0, 0, 9]));
     let peer: IpAddr = "192.0.2.2".parse().unwrap();
     let mut tables = Tables::new(vec!["192.0.2.1".parse().unwrap()], vec![4789]);
-    tables.add_domain(vni, false).unwrap();
+    tables.add_domain(vni, DomainOptions::default()).unwrap();
     let row = |name: &str, mac, mode| PortRow { name: name.to_owned(), vni, mac, mtu: 1450, mode };
     let bound: PortId = tables.add_port(row("a", pod, PortMode::Bound { addresses: Vec::new() })).unwrap();
     let learning = tables.add_port(row("b", other, PortMode::Learning { limit: 64 })).unwrap();

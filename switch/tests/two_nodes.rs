@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 
 use etherparse::PacketBuilder;
-use weft_bridge::tables::{Port, PortMode, Vtep, VtepKind};
+use weft_bridge::tables::{DomainOptions, Port, PortMode, Vtep, VtepKind};
 use weft_bridge::{DropReason, Seconds, Tables};
+use weft_encap::checksum::Verified;
 use weft_encap::ecn::{Ecn, apply_ecn};
-use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, MacAddr, Offload, OffloadError, Vni};
+use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, OffloadError, Vni};
 use weft_switch::memory::{MemoryFrame, MemoryPort, MemorySwitch};
 use weft_switch::underlay::{LANES, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
 
@@ -34,7 +35,7 @@ fn mac(node: u8, pod: u8) -> MacAddr {
 fn node(number: u8, nodes: u8, encapsulation: Encapsulation) -> Node {
     let address = |number: u8| IpAddr::from([192, 0, 2, number]);
     let mut tables = Tables::new(vec![address(number)], vec![4789, 6081]);
-    tables.add_domain(vni(), false).unwrap();
+    tables.add_domain(vni(), DomainOptions::default()).unwrap();
     let ids = [1, 2].map(|pod| {
         let mode = PortMode::Bound { addresses: Vec::new() };
         tables.add_port(Port { name: format!("pod{pod}"), vni: vni(), mac: mac(number, pod), mtu: MTU, mode }).unwrap()
@@ -287,6 +288,90 @@ fn answers_to_long_packets_are_bounded() {
     assert_eq!(nodes[0].pods[0].pod_received().len() as u64, totals.answers_sent);
     assert_eq!(totals.answers_sent + totals.answers_suppressed, 1000);
     assert!(totals.answers_sent <= 200);
+}
+
+/// Two nodes of which the first has a narrower tunnel to the second than its pods' MTU.
+fn narrow(path_mtu: u16, options: DomainOptions) -> Vec<Node> {
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    let mut tables = Tables::new(vec![nodes[0].address], vec![4789]);
+    tables.add_domain(vni(), options).unwrap();
+    let mode = PortMode::Bound { addresses: Vec::new() };
+    let port = Port { name: "pod".to_owned(), vni: vni(), mac: mac(1, 1), mtu: MTU, mode };
+    let id = tables.add_port(port).unwrap();
+    let vtep = Vtep {
+        address: nodes[1].address,
+        udp_port: 4789,
+        encapsulation: Encapsulation::Vxlan,
+        kind: VtepKind::Foreign,
+        pod_mtu: path_mtu,
+    };
+    tables.add_vtep(vtep, &[vni()]).unwrap();
+    let mut switch = MemorySwitch::new(tables, 1024);
+    let pods = vec![switch.attach(id)];
+    (nodes[0].switch, nodes[0].pods) = (switch, pods);
+    nodes
+}
+
+#[test]
+fn longer_than_the_path_is_answered_and_fragmented_where_its_sender_allows() {
+    let mut nodes = narrow(1280, DomainOptions::default());
+    let long = udp(mac(1, 1), mac(2, 1), true, &[7; 1300]);
+    let may_be_cut = udp(mac(1, 1), mac(2, 1), false, &[7; 1300]);
+    nodes[0].pods[0].pod_sends(long, Ok(Offload::NONE));
+    nodes[0].pods[0].pod_sends(may_be_cut, Ok(Offload::NONE));
+    settle(&mut nodes, Encapsulation::Vxlan);
+    assert_eq!(told_mtu(&nodes[0].pods[0].pod_received()), [1280]);
+    assert_eq!(nodes[0].switch.totals().dropped(DropReason::ExceedsPathMtu), 1);
+    let received = nodes[1].pods[0].pod_received();
+    let payload = |frame: &MemoryFrame| {
+        let sliced = etherparse::SlicedPacket::from_ethernet(&frame.bytes).unwrap();
+        assert!(frame.bytes.len() <= 14 + 1280);
+        assert!(sliced.is_ip_payload_fragmented());
+        sliced.ip_payload().unwrap().payload.len()
+    };
+    assert_eq!(received.iter().map(payload).sum::<usize>(), 8 + 1300);
+    assert_eq!(received.len(), 2);
+}
+
+#[test]
+fn a_path_too_narrow_for_ipv6_is_refused_by_name() {
+    let mut nodes = narrow(1230, DomainOptions::default());
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(mac(1, 1).0, mac(2, 1).0).ipv6([0xfd; 16], [0xfc; 16], 64);
+    builder.udp(1, 2).write(&mut frame, &[7; 1200]).unwrap();
+    nodes[0].pods[0].pod_sends(frame, Ok(Offload::NONE));
+    settle(&mut nodes, Encapsulation::Vxlan);
+    assert_eq!(nodes[0].switch.totals().dropped(DropReason::BelowIpv6Minimum), 1);
+    assert!(nodes[0].pods[0].pod_received().is_empty());
+}
+
+#[test]
+fn a_clamped_network_announces_segments_that_fit_the_tunnel() {
+    for (clamp_mss, expected) in [(false, MSS), (true, 1280 - 40)] {
+        let mut nodes = narrow(1280, DomainOptions { clamp_mss, ..DomainOptions::default() });
+        let mut syn = Vec::new();
+        let builder = PacketBuilder::ethernet2(mac(1, 1).0, mac(2, 1).0).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        let options = [etherparse::TcpOptionElement::MaximumSegmentSize(MSS)];
+        builder.tcp(4000, 5000, 1, 1000).syn().options(&options).unwrap().write(&mut syn, &[]).unwrap();
+        nodes[0].pods[0].pod_sends(syn, Ok(Offload::NONE));
+        settle(&mut nodes, Encapsulation::Vxlan);
+        let received = nodes[1].pods[0].pod_received();
+        let sliced = etherparse::SlicedPacket::from_ethernet(&received[0].bytes).unwrap();
+        let Some(etherparse::TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("{sliced:?}") };
+        let announced: Vec<_> = tcp.options_iterator().flatten().collect();
+        assert_eq!(announced, [etherparse::TcpOptionElement::MaximumSegmentSize(expected)]);
+        let inner = Inner::parse(&received[0].bytes).unwrap();
+        assert_eq!(weft_encap::checksum::verify(&inner).unwrap(), Verified::Right);
+    }
+}
+
+fn udp(src: MacAddr, dst: MacAddr, dont_fragment: bool, payload: &[u8]) -> Vec<u8> {
+    let mut ip = etherparse::Ipv4Header { dont_fragment, identification: 9, time_to_live: 64, ..Default::default() };
+    (ip.source, ip.destination) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(src.0, dst.0).ip(etherparse::IpHeaders::Ipv4(ip, Default::default()));
+    builder.udp(1000, 2000).write(&mut frame, payload).unwrap();
+    frame
 }
 
 /// The MTUs in ICMP "fragmentation needed" messages.

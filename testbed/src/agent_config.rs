@@ -10,8 +10,6 @@ use crate::spec::{LabName, LabSpec, NodeSpec, PodSpec};
 
 /// The interface of a pod.
 const POD_INTERFACE: &str = "eth0";
-const VXLAN_PORT: u16 = 4789;
-const GENEVE_PORT: u16 = 6081;
 /// MACs learned behind a learning port at most.
 const LEARN_LIMIT: u32 = 256;
 
@@ -24,19 +22,13 @@ pub(crate) fn render(lab: &LabName, spec: &LabSpec, index: usize, run_dir: &Path
         node: Some(unspanned(node.name.clone())),
         run_dir: unspanned(run_dir.to_owned()),
         log: "info".to_owned(),
-        underlay: file::Underlay {
-            addresses: unspanned(tunnel_address(spec, index).into_iter().collect()),
-            mtu: None,
-            vxlan_ports: unspanned(vec![VXLAN_PORT]),
-            geneve_ports: unspanned(vec![GENEVE_PORT]),
-            offload: file::Switch::Auto,
-        },
+        underlay: file::Underlay::new(tunnel_address(spec, index).into_iter().collect()),
         fdb: file::Fdb::default(),
         vnis: spec
             .vnis
             .iter()
             .filter(|vni| own.contains(&vni.id))
-            .map(|vni| file::VniEntry { id: unspanned(vni.id), vlan_transparent: vni.vlan_transparent })
+            .map(|vni| file::VniEntry { vlan_transparent: vni.vlan_transparent, ..file::VniEntry::new(vni.id) })
             .collect(),
         vteps: others.filter_map(|(other, peer)| vtep(spec, &own, other, peer)).collect(),
         ports: node.pods.iter().map(|pod| port(lab, pod)).collect(),

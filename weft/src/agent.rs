@@ -26,18 +26,23 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
+    let filter = log_filter(&config.log)?;
     if args.check {
         println!("{} is in order: node {}", args.config.display(), config.node);
         return Ok(ExitCode::SUCCESS);
     }
-    start_log(&config.log, args.log_json)?;
+    start_log(filter, args.log_json);
     let agent = Agent::start(config)?;
     agent.run(say_ready)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(filter: &str, json: bool) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("`log` is `{filter}`: no filter"))?;
+fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
+    let example = "allowed is a filter such as \"info\" or \"warn,weft_switch=debug\"";
+    EnvFilter::try_new(text).with_context(|| format!("`log` is \"{text}\": {example}"))
+}
+
+fn start_log(filter: EnvFilter, json: bool) {
     let terminal = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if json {
@@ -45,7 +50,6 @@ fn start_log(filter: &str, json: bool) -> anyhow::Result<()> {
     } else {
         log.with_ansi(terminal).init();
     }
-    Ok(())
 }
 
 fn say_ready() {

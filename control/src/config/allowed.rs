@@ -16,6 +16,7 @@ pub(super) const PORT_MTU: RangeInclusive<u16> = 68..=u16::MAX;
 pub(super) const FDB_CAPACITY: RangeInclusive<u32> = 64..=1_048_576;
 pub(super) const FDB_AGEING_SECONDS: RangeInclusive<u32> = 1..=86_400;
 pub(super) const LEARN_LIMIT: RangeInclusive<u32> = 1..=65_536;
+pub(super) const TTL: RangeInclusive<u8> = 1..=u8::MAX;
 pub(super) const UDP_PORT: RangeInclusive<u16> = 1..=u16::MAX;
 
 const _: () = assert!(*FDB_AGEING_SECONDS.end() < MAX_AGE_SECONDS);
@@ -37,10 +38,13 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
             format!("allowed is a list of ports, {} to {}, each once in both lists", UDP_PORT.start(), UDP_PORT.end())
         }
         ("underlay", "offload") => "allowed are \"auto\" and \"off\"".to_owned(),
+        ("underlay", "ttl") => numbers(&TTL),
+        ("underlay", "dscp") => "allowed are 0 to 63 and \"inherit\"".to_owned(),
+        ("underlay", "zero_checksums_over_ipv6") => "allowed are true and false".to_owned(),
         ("fdb", "capacity") => numbers(&FDB_CAPACITY),
         ("fdb", "ageing_seconds") => numbers(&FDB_AGEING_SECONDS),
         ("vni", "id") | ("port", "vni") => format!("allowed are 1 to {}", Vni::MAX),
-        ("vni", "vlan_transparent") => "allowed are true and false".to_owned(),
+        ("vni", "vlan_transparent" | "clamp_mss") => "allowed are true and false".to_owned(),
         ("vtep", "address") => "allowed is one IP address, as in \"192.0.2.2\"".to_owned(),
         ("vtep", "encapsulation") => "allowed are \"vxlan\" and \"geneve\"".to_owned(),
         ("vtep", "port") => numbers(&UDP_PORT),

@@ -6,14 +6,15 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 
 use toml::Spanned;
+use weft_bridge::tables::DomainOptions;
 use weft_encap::{Encapsulation, MacAddr, Vni};
-use weft_switch::underlay::Listen;
+use weft_switch::underlay::{Listen, SocketOptions};
 
 use super::allowed::{
-    FDB_AGEING_SECONDS, FDB_CAPACITY, LEARN_LIMIT, PORT_MTU, UDP_PORT, UNDERLAY_MTU, allowed, is_host, is_interface,
-    is_name, is_netns,
+    FDB_AGEING_SECONDS, FDB_CAPACITY, LEARN_LIMIT, PORT_MTU, TTL, UDP_PORT, UNDERLAY_MTU, allowed, is_host,
+    is_interface, is_name, is_netns,
 };
-use super::file::{File, PortEntry, PortMode, Switch, Underlay, VtepEntry};
+use super::file::{File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry};
 use super::{Config, PortConfig, VtepConfig};
 
 /// One thing that is wrong, and where. What stands in no file has an empty span.
@@ -54,6 +55,11 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         file.underlay.mtu.as_ref().map(|mtu| within(("underlay", "mtu"), mtu, UNDERLAY_MTU)).transpose()?;
     let fdb_capacity = within(("fdb", "capacity"), &file.fdb.capacity, FDB_CAPACITY)?;
     let fdb_ageing_seconds = within(("fdb", "ageing_seconds"), &file.fdb.ageing_seconds, FDB_AGEING_SECONDS)?;
+    let socket = SocketOptions {
+        offload: file.underlay.offload == Switch::Auto,
+        ttl: within(("underlay", "ttl"), &file.underlay.ttl, TTL)?,
+        zero_checksums_over_ipv6: file.underlay.zero_checksums_over_ipv6,
+    };
     let mut vnis = Vec::new();
     let mut known = HashSet::new();
     for entry in &file.vnis {
@@ -61,7 +67,8 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         if !known.insert(id) {
             return wrong(&entry.id, format!("VNI {id} has two `[[vni]]` entries: leave one"));
         }
-        vnis.push((id, entry.vlan_transparent));
+        let VniEntry { vlan_transparent, clamp_mss, .. } = *entry;
+        vnis.push((id, DomainOptions { vlan_transparent, clamp_mss }));
     }
     let addresses = file.underlay.addresses.as_ref().clone();
     let mut seen = HashSet::new();
@@ -75,7 +82,8 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         addresses,
         underlay_mtu,
         listen,
-        offload: file.underlay.offload == Switch::Auto,
+        socket,
+        dscp: file.underlay.dscp.0,
         fdb_capacity,
         fdb_ageing_seconds,
         vnis,

@@ -2,14 +2,19 @@
 //!
 //! Types are checked while reading; ranges, and what values must be to each other, in [`super::Config`].
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use toml::Spanned;
 pub use weft_encap::Encapsulation;
+use weft_encap::ecn::Dscp;
 use weft_encap::{MacAddr, Vni};
+
+const INHERIT: &str = "inherit";
+const DSCP_MAX: u8 = 63;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -55,9 +60,70 @@ pub struct Underlay {
     /// UDP ports on which Geneve is received. Default: `[6081]`.
     #[serde(default = "default_geneve_ports")]
     pub geneve_ports: Spanned<Vec<u16>>,
+    /// TTL, or hop limit, of tunnel packets, 1 to 255. Default: 64.
+    #[serde(default = "default_ttl")]
+    pub ttl: Spanned<u8>,
+    /// DSCP of tunnel packets, 0 to 63, or `inherit` for that of the inner packet. ECN is always carried
+    /// (RFC 6040). Default: 0.
+    #[serde(default)]
+    pub dscp: DscpEntry,
+    /// Receive tunnel packets without a UDP checksum over IPv6 (RFC 6935), as some hardware sends; over IPv4 they
+    /// are always received. Default: false.
+    #[serde(default)]
+    pub zero_checksums_over_ipv6: bool,
     /// UDP_SEGMENT and UDP_GRO: `auto` uses them where the kernel has them, `off` never. Default: `auto`.
     #[serde(default)]
     pub offload: Switch,
+}
+
+/// Where the DSCP of tunnel packets comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DscpEntry(pub Dscp);
+
+impl Default for DscpEntry {
+    fn default() -> Self {
+        Self(Dscp::Fixed(0))
+    }
+}
+
+impl Serialize for DscpEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Dscp::Inherit => serializer.serialize_str(INHERIT),
+            Dscp::Fixed(value) => serializer.serialize_u8(value),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DscpEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = DscpEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "\"{INHERIT}\" or 0 to {DSCP_MAX}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<DscpEntry, E> {
+                if text == INHERIT {
+                    Ok(DscpEntry(Dscp::Inherit))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(text), &self))
+                }
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<DscpEntry, E> {
+                match u8::try_from(value) {
+                    Ok(dscp) if dscp <= DSCP_MAX => Ok(DscpEntry(Dscp::Fixed(dscp))),
+                    _ => Err(E::invalid_value(de::Unexpected::Signed(value), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 /// Whether something is used.
@@ -90,6 +156,34 @@ pub struct VniEntry {
     /// Carry 802.1Q and 802.1ad tagged frames unchanged instead of dropping them. Default: false.
     #[serde(default)]
     pub vlan_transparent: bool,
+    /// Lower TCP's maximum segment size, in SYNs that cross a tunnel, to what the tunnel carries. Default: false.
+    #[serde(default)]
+    pub clamp_mss: bool,
+}
+
+impl Underlay {
+    /// These addresses, and every default.
+    #[must_use]
+    pub fn new(addresses: Vec<IpAddr>) -> Self {
+        Self {
+            addresses: unspanned(addresses),
+            mtu: None,
+            vxlan_ports: default_vxlan_ports(),
+            geneve_ports: default_geneve_ports(),
+            ttl: default_ttl(),
+            dscp: DscpEntry::default(),
+            zero_checksums_over_ipv6: false,
+            offload: Switch::default(),
+        }
+    }
+}
+
+impl VniEntry {
+    /// This identifier, and every default.
+    #[must_use]
+    pub fn new(id: Vni) -> Self {
+        Self { id: unspanned(id), vlan_transparent: false, clamp_mss: false }
+    }
 }
 
 /// `[[vtep]]`: another node's tunnel end. Those in the file are foreign: flooded to, and learned from.
@@ -182,6 +276,10 @@ fn default_geneve_ports() -> Spanned<Vec<u16>> {
 
 fn default_addresses() -> Spanned<Vec<IpNet>> {
     unspanned(Vec::new())
+}
+
+fn default_ttl() -> Spanned<u8> {
+    unspanned(64)
 }
 
 fn default_interface() -> Spanned<String> {

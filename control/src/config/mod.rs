@@ -10,8 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use weft_bridge::tables::DomainOptions;
+use weft_encap::ecn::Dscp;
 use weft_encap::{Encapsulation, MacAddr, Vni};
-use weft_switch::underlay::Listen;
+use weft_switch::underlay::{Listen, SocketOptions};
 
 pub use error::ConfigError;
 
@@ -30,14 +32,16 @@ pub struct Config {
     pub underlay_mtu: Option<u16>,
     /// Where tunnel packets arrive.
     pub listen: Vec<Listen>,
-    /// Whether to use UDP_SEGMENT and UDP_GRO.
-    pub offload: bool,
+    /// How its sockets are set up.
+    pub socket: SocketOptions,
+    /// Where the DSCP of tunnel packets comes from.
+    pub dscp: Dscp,
     /// Learned MACs at most.
     pub fdb_capacity: u32,
     /// Seconds after which a silent MAC is forgotten.
     pub fdb_ageing_seconds: u32,
-    /// The virtual networks, and whether each carries tagged frames.
-    pub vnis: Vec<(Vni, bool)>,
+    /// The virtual networks, and what each does beyond forwarding.
+    pub vnis: Vec<(Vni, DomainOptions)>,
     /// The other nodes' tunnel ends.
     pub vteps: Vec<VtepConfig>,
     /// The pods.

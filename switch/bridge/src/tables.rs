@@ -97,12 +97,21 @@ impl DomainId {
     }
 }
 
+/// What a VNI does beyond forwarding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DomainOptions {
+    /// Carry tagged frames unchanged instead of dropping them.
+    pub vlan_transparent: bool,
+    /// Lower TCP's maximum segment size, in SYNs that cross a tunnel, to what the tunnel carries.
+    pub clamp_mss: bool,
+}
+
 /// One VNI on this node: its ports, its flood list and its static MACs.
 #[derive(Clone, Debug)]
 pub struct BridgeDomain {
     id: DomainId,
     vni: Vni,
-    vlan_transparent: bool,
+    options: DomainOptions,
     ports: Vec<PortId>,
     flood_list: Vec<VtepId>,
     members: Set<VtepId>,
@@ -125,7 +134,13 @@ impl BridgeDomain {
     /// Whether tagged frames pass unchanged.
     #[must_use]
     pub fn vlan_transparent(&self) -> bool {
-        self.vlan_transparent
+        self.options.vlan_transparent
+    }
+
+    /// Whether TCP's maximum segment size is lowered to what the tunnel carries.
+    #[must_use]
+    pub fn clamp_mss(&self) -> bool {
+        self.options.clamp_mss
     }
 
     /// The ports of this node in it.
@@ -222,7 +237,7 @@ impl Tables {
     ///
     /// # Errors
     /// [`TableError::Full`].
-    pub fn add_domain(&mut self, vni: Vni, vlan_transparent: bool) -> Result<DomainId, TableError> {
+    pub fn add_domain(&mut self, vni: Vni, options: DomainOptions) -> Result<DomainId, TableError> {
         if let Some(id) = self.by_vni.get(&vni) {
             return Ok(*id);
         }
@@ -235,7 +250,7 @@ impl Tables {
         let domain = BridgeDomain {
             id,
             vni,
-            vlan_transparent,
+            options,
             ports: Vec::new(),
             flood_list: Vec::new(),
             members: Set::default(),

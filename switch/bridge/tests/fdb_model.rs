@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use weft_bridge::fdb::{FLAP_HOLD_SECONDS, MAX_AGE_SECONDS};
+use weft_bridge::tables::DomainOptions;
 use weft_bridge::{Attachment, DomainId, Fdb, Learn, Learned, Port, PortMode, Seconds, Tables, Vtep, VtepKind};
 use weft_encap::{Encapsulation, MacAddr, Vni};
 
@@ -89,7 +90,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn names() -> ([DomainId; 2], [Attachment; 4]) {
     let mut tables = Tables::new(Vec::new(), Vec::new());
     let vni = |id| Vni::new(id).unwrap();
-    let domains = [1, 2].map(|id| tables.add_domain(vni(id), false).unwrap());
+    let domains = [1, 2].map(|id| tables.add_domain(vni(id), DomainOptions::default()).unwrap());
     let port = |mac| Port {
         name: String::new(),
         vni: vni(1),

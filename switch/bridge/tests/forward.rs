@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
+use weft_bridge::tables::DomainOptions;
 use weft_bridge::{
     Attachment, Decision, DropReason, Fdb, Ingress, Learn, Learned, Port, PortId, PortMode, Seconds, Stage, Tables,
     TunnelPacket, VTEP_LEARN_LIMIT, Verdict, Vtep, VtepId, VtepKind, admit, forward,
@@ -79,9 +80,9 @@ fn vtep(address: [u8; 4], kind: VtepKind) -> Vtep {
 impl Node {
     fn new() -> Self {
         let mut tables = Tables::new(vec![OWN.into(), "2001:db8::1".parse().unwrap()], vec![4789, 6081]);
-        tables.add_domain(vni(1), false).unwrap();
-        tables.add_domain(vni(2), true).unwrap();
-        tables.add_domain(vni(3), false).unwrap();
+        tables.add_domain(vni(1), DomainOptions::default()).unwrap();
+        tables.add_domain(vni(2), DomainOptions { vlan_transparent: true, ..DomainOptions::default() }).unwrap();
+        tables.add_domain(vni(3), DomainOptions::default()).unwrap();
         let addresses = vec![POD.into(), "fd00::1".parse().unwrap()];
         let learning = PortMode::Learning { limit: LEARN_LIMIT };
         let a = tables.add_port(port("a", vni(1), A, PortMode::Bound { addresses })).unwrap();

@@ -117,24 +117,26 @@ impl Lane {
         }
     }
 
-    /// Queues one packet of a superframe: a tunnel header, `header_len` bytes that `write` fills and the
-    /// payload that `write` returns. `last` carries the superframe's length with its last packet.
+    /// Queues one piece of a frame: a tunnel header, headers that `write` puts into at most `room` bytes and the
+    /// payload; `write` returns the headers' length and the payload's place. `last` carries the frame's length
+    /// with its last piece.
     pub(crate) fn push_segment(
         &mut self,
         outer: Outer,
         tunnel: &[u8],
-        header_len: usize,
+        room: usize,
         last: Option<usize>,
-        write: impl FnOnce(&mut [u8]) -> Option<Range<usize>>,
+        write: impl FnOnce(&mut [u8]) -> Option<(usize, Range<usize>)>,
     ) {
         let start = self.headers.len();
         self.headers.extend_from_slice(tunnel);
         let inner = self.headers.len();
-        self.headers.resize(inner + header_len, 0);
-        let Some(payload) = write(&mut self.headers[inner..]) else {
+        self.headers.resize(inner + room, 0);
+        let Some((header_len, payload)) = write(&mut self.headers[inner..]) else {
             self.headers.truncate(start);
             return;
         };
+        self.headers.truncate(inner + header_len);
         self.push_packet(outer, tunnel.len() + header_len + payload.len(), last);
         self.append(Piece::new(Buffer::Headers, start..self.headers.len()));
         self.append(Piece::new(Buffer::Arena, payload));
