@@ -1,0 +1,174 @@
+//! What every file has to keep to.
+#![expect(clippy::unwrap_used, reason = "a test says so by failing")]
+
+#[expect(dead_code, reason = "the other test reads more of it")]
+mod workspace;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use workspace::{packages, root};
+
+const LINES: usize = 500;
+const TEST_LINES: usize = 800;
+/// Lines above unsafe code within which its reason has to stand.
+const SAFETY_LINES: usize = 4;
+
+/// Where unsafe code lives: of the product, and of the tests that speak raw packets.
+const UNSAFE: [&str; 3] = ["switch/src/sys/", "encap/src/checksum.rs", "integration/src/sys.rs"];
+/// Files that have so many marked places of it besides.
+const UNSAFE_PLACES: [(&str, usize); 4] = [
+    ("netns/src/named.rs", 1),
+    ("netns/src/child.rs", 1),
+    ("testbed/src/agent.rs", 1),
+    // An allocator that counts, for tests.
+    ("switch/src/worker_tests.rs", 5),
+];
+
+/// Never written, with what to do instead. In two parts, so as not to be found here.
+const NOWHERE: [([&str; 2], &str); 4] = [
+    (["to", "do!("], "write it, or leave it out"),
+    (["unimpl", "emented!("], "write it, or leave it out"),
+    (["FIX", "ME"], "fix it, or open an issue"),
+    (["#[ig", "nore"], "a test that cannot run says so by name, and why"),
+];
+/// Never written outside of tests.
+const NOT_IN_PRODUCT: [([&str; 2], &str); 1] = [(["thread::", "sleep"], "wait for what you wait for")];
+
+struct Source {
+    /// Relative to the root, with `/`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn is_test(&self) -> bool {
+        let name = self.path.rsplit('/').next().unwrap_or_default();
+        let directories = ["/tests/", "/benches/", "integration/", "/fdb/model.rs"];
+        directories.iter().any(|part| self.path.contains(part)) || name.ends_with("tests.rs")
+    }
+}
+
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let mut children: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    children.sort();
+    children.retain(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        !name.starts_with('.') && name != "target"
+    });
+    children
+}
+
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut waiting = children(&root());
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(children(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let path = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+            found.push(Source { path, text });
+        }
+    }
+    assert!(found.len() > 80, "the walk found {} files", found.len());
+    found
+}
+
+/// Numbers, from 0, of the lines that have the keyword outside of comments and texts.
+fn unsafe_lines(text: &str) -> Vec<usize> {
+    let has = |line: &str| {
+        let code: String = line.split('"').step_by(2).collect();
+        let code = code.split("//").next().unwrap_or_default();
+        code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == concat!("uns", "afe"))
+    };
+    text.lines().enumerate().filter(|(_, line)| has(line)).map(|(number, _)| number).collect()
+}
+
+#[test]
+fn files_are_short_enough_to_be_read() {
+    for source in sources() {
+        let (lines, limit) = (source.text.lines().count(), if source.is_test() { TEST_LINES } else { LINES });
+        assert!(
+            lines <= limit,
+            "{} has {lines} lines, {limit} are allowed: split it by what its parts do",
+            source.path
+        );
+    }
+}
+
+#[test]
+fn unsafe_code_keeps_to_its_places() {
+    for source in sources() {
+        let found = unsafe_lines(&source.text);
+        let places = UNSAFE_PLACES.iter().find(|(path, _)| *path == source.path).map(|(_, places)| *places);
+        match places {
+            Some(places) => {
+                let marked = source.text.contains(concat!("#[expect(uns", "afe_code, reason = "));
+                assert!(
+                    marked && found.len() == places,
+                    "{}: {} places, {places} are listed",
+                    source.path,
+                    found.len()
+                );
+            }
+            None => {
+                let home = UNSAFE.iter().any(|home| source.path.starts_with(home));
+                assert!(home || found.is_empty(), "{} has code that belongs in {}", source.path, UNSAFE[0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_says_why_it_is_sound() {
+    for source in sources() {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for number in unsafe_lines(&source.text) {
+            // Functions of a trait that is implemented: the reason stands at the block inside.
+            if lines[number].trim_start().starts_with(concat!("uns", "afe fn")) {
+                continue;
+            }
+            let near = &lines[number.saturating_sub(SAFETY_LINES)..=number];
+            let said = near.iter().any(|line| line.contains("SAFETY:"));
+            assert!(said, "{}:{}: say why it is sound, in a line that begins with SAFETY:", source.path, number + 1);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    for source in sources() {
+        let product = NOT_IN_PRODUCT.iter().filter(|_| !source.is_test());
+        for ([start, end], instead) in NOWHERE.iter().chain(product) {
+            let word = [*start, *end].concat();
+            assert!(!source.text.contains(&word), "{} has `{word}`: {instead}", source.path);
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_every_folder() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for folder in children(&root()).into_iter().filter(|path| path.is_dir()) {
+        let name = format!("`{}/`", folder.file_name().unwrap().to_string_lossy());
+        assert!(readme.contains(&name), "README.md does not say what {name} is for");
+    }
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let page = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
+    let packages = packages();
+    let others = packages.iter().flat_map(|package| &package.dependencies).filter(|dependency| !dependency.ours);
+    let mut names: Vec<&str> = others.map(|dependency| dependency.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in &names {
+        let row = format!("| `{name}` |");
+        assert!(page.lines().any(|line| line.starts_with(&row)), "docs/dependencies.md has no row for `{name}`");
+    }
+    for row in page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')) {
+        assert!(names.contains(&row.0), "docs/dependencies.md has a row for `{}`, which nothing uses", row.0);
+    }
+}
