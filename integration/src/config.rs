@@ -119,7 +119,7 @@ impl AgentConfig {
     /// If the file cannot be written or the program not started.
     pub fn attempt(self) -> Result<AgentNode, Refused> {
         fs::write(&self.path, toml::to_string(&self.file).unwrap()).unwrap();
-        AgentNode::launch(&self.host, &self.path, &self.file.run_dir.get_ref())
+        AgentNode::launch(&self.host, &self.path, self.file.run_dir.get_ref())
     }
 
     fn add_port(mut self, pod: &Host, id: u32, addresses: &[&str], mode: PortMode) -> Self {
