@@ -118,8 +118,18 @@ impl AgentConfig {
     /// # Panics
     /// If the file cannot be written or the program not started.
     pub fn attempt(self) -> Result<AgentNode, Refused> {
+        let file = self.write();
+        AgentNode::launch(&self.host, &file, self.file.run_dir.as_ref())
+    }
+
+    /// Writes the file.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    #[must_use]
+    pub fn write(&self) -> PathBuf {
         fs::write(&self.path, toml::to_string(&self.file).unwrap()).unwrap();
-        AgentNode::launch(&self.host, &self.path, self.file.run_dir.get_ref())
+        self.path.clone()
     }
 
     fn add_port(mut self, pod: &Host, id: u32, addresses: &[&str], mode: PortMode) -> Self {

@@ -183,8 +183,8 @@ fn macs_behind_a_learning_port_beside_bound_ones() {
     let triangle = Triangle::new(&site, "d", |config| {
         for port in &mut config.file.ports {
             let prefix = |address: &ipnet::IpNet| format!("{}/16", address.addr()).parse().unwrap();
-            let own: Vec<_> = port.addresses.iter().map(prefix).collect();
-            port.addresses = if port.name.as_ref() == "d" { Vec::new() } else { own };
+            let own: Vec<_> = port.addresses.as_ref().iter().map(prefix).collect();
+            port.addresses = unspanned(if port.name.as_ref() == "d" { Vec::new() } else { own });
         }
     });
     let [a, b, c, d] = &triangle.pods;
