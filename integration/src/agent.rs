@@ -49,8 +49,7 @@ impl AgentNode {
         // Whatever else this process starts at the same time must not hold the pipe: so it travels as the
         // child's standard input, which no other child gets.
         let (mut word, own_end) = pipe_with(PipeFlags::CLOEXEC).map(|(read, write)| (File::from(read), write)).unwrap();
-        let log = run_dir.join("agent.log");
-        let output = File::create(&log).unwrap();
+        let (log, output) = new_log(run_dir);
         command.stdin(Stdio::from(own_end)).env(READY_FD, "0");
         command.stdout(output.try_clone().unwrap()).stderr(output);
         let mut child = Child::spawn(command);
@@ -278,6 +277,13 @@ impl Refused {
         }
         assert!(!self.message.contains("panicked"), "{}", self.message);
     }
+}
+
+/// A log of its own for every start, even in the run directory of another agent.
+fn new_log(run_dir: &Path) -> (PathBuf, File) {
+    let paths = (1..).map(|number| run_dir.join(format!("agent-{number}.log")));
+    let mut fresh = paths.filter_map(|path| File::create_new(&path).ok().map(|file| (path, file)));
+    fresh.next().unwrap()
 }
 
 fn text(path: &Path) -> String {

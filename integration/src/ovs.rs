@@ -85,7 +85,7 @@ impl OvsNode {
         vsctl(&self.directory, words);
     }
 
-    /// Runs `ovs-ofctl COMMAND br-int ARGUMENT`.
+    /// Runs `ovs-ofctl COMMAND br-int ARGUMENT`, and waits until packets are treated accordingly.
     ///
     /// # Panics
     /// If it fails.
@@ -93,6 +93,8 @@ impl OvsNode {
     pub fn ofctl(&self, command: &str, argument: &str) {
         let bridge = format!("unix:{}", self.directory.join("br-int.mgmt").display());
         run(Command::new("ovs-ofctl").args([PATIENCE, "-O", "OpenFlow13", command, &bridge, argument]));
+        let control = self.directory.join("switch.ctl");
+        run(Command::new("ovs-appctl").arg(PATIENCE).arg("-t").arg(control).arg("revalidator/wait"));
     }
 }
 

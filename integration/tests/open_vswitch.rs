@@ -5,11 +5,15 @@
 
 use weft_bridge::DropReason;
 use weft_integration::{
-    AgentConfig, AgentNode, Encapsulation, Family, Host, MIB, Overlay, OvsNode, PacketSocket, Site, eventually,
-    exchange, exchange_superframes, ping_all, site, stream,
+    AgentConfig, AgentNode, Capture, Encapsulation, Family, Frame, Host, MIB, Node, Overlay, OvsNode, PacketSocket,
+    Site, eventually, exchange, exchange_superframes, ping_all, site, stream,
 };
 
+/// Where Geneve begins in a frame of the underlay.
+const GENEVE_AT: usize = 14 + 20 + 8;
+
 struct Meeting {
+    node: Node,
     weft: Host,
     theirs: Host,
     agent: AgentNode,
@@ -30,7 +34,7 @@ impl Meeting {
         let theirs = ovs.pod(site, "ovs", &Overlay::NETWORKS[1], agent.port("weft").mtu.into());
         // Open vSwitch loses the first packet to a neighbour that it does not know yet.
         ping_all(&nodes[1], &nodes[0].address(family).to_string());
-        Self { weft, theirs, agent, ovs }
+        Self { node: nodes[0].clone(), weft, theirs, agent, ovs }
     }
 }
 
@@ -63,7 +67,7 @@ fn geneve_over_ipv6() {
 #[test]
 fn an_unknown_option_is_ignored_unless_it_is_critical() {
     let site = site!("ip", "ethtool", "ovs-vswitchd");
-    let Meeting { weft, theirs, agent, ovs } = Meeting::new(&site, Family::Ipv4);
+    let Meeting { node, weft, theirs, agent, ovs } = Meeting::new(&site, Family::Ipv4);
     ping_all(&theirs, Overlay::IPV4[0]);
     // Options take room too, and Open vSwitch tells nobody that a packet does not fit.
     theirs.ip("link set eth0 mtu 1400");
@@ -73,7 +77,11 @@ fn an_unknown_option_is_ignored_unless_it_is_critical() {
         |action: &str| ovs.ofctl("add-flow", &format!("priority=10,in_port=to-ovs,actions={action},NORMAL"));
 
     towards_weft("set_field:0xdeadbeef->tun_metadata0");
+    let mut underlay = Capture::start(&node, "eth0");
     ping_all(&theirs, Overlay::IPV4[0]);
+    let has_option = |frame: &Frame| frame.get(GENEVE_AT).is_some_and(|first| first & 0x3f == 2);
+    assert!(underlay.wait_for(60, has_option).iter().all(|frame| frame[GENEVE_AT + 12..].starts_with(&[0xde, 0xad])));
+    drop(underlay);
     stream(&theirs, &weft, Overlay::IPV4[0], 8 * MIB);
     assert_eq!(agent.dropped(), [], "an option that is not critical is ignored");
 
