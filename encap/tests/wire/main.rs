@@ -11,6 +11,7 @@ mod mss;
 mod never_panics;
 mod outer;
 mod packet;
+mod probe;
 mod recover;
 mod split;
 mod strategies;
