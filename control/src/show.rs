@@ -150,6 +150,8 @@ fn counters(agent: &Agent) -> Counters {
             ("copies", totals.copies),
             ("sent", totals.sent),
             ("copies_dropped", totals.dropped_at(Stage::Egress)),
+            ("probes_sent", totals.probes_sent),
+            ("probes_received", totals.probes_received),
             ("answers_sent", totals.answers_sent),
             ("answers_suppressed", totals.answers_suppressed),
             ("port_reads", totals.port_reads),

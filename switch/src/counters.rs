@@ -44,6 +44,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) flood: Counter,
     pub(crate) copies: Counter,
     pub(crate) sent: Counter,
+    pub(crate) probes_sent: Counter,
+    pub(crate) probes_received: Counter,
     pub(crate) answers_sent: Counter,
     pub(crate) answers_suppressed: Counter,
     pub(crate) port_reads: Counter,
@@ -78,6 +80,8 @@ impl WorkerCounters {
             flood: Counter::default(),
             copies: Counter::default(),
             sent: Counter::default(),
+            probes_sent: Counter::default(),
+            probes_received: Counter::default(),
             answers_sent: Counter::default(),
             answers_suppressed: Counter::default(),
             port_reads: Counter::default(),
@@ -144,6 +148,10 @@ pub struct Totals {
     pub copies: u64,
     /// Copies handed to the kernel.
     pub sent: u64,
+    /// Path probes and echoes of them sent.
+    pub probes_sent: u64,
+    /// Path probes and echoes of them received.
+    pub probes_received: u64,
     /// ICMP answers to packets that were too long.
     pub answers_sent: u64,
     /// Such answers that were not sent because there were too many in one second.
@@ -192,6 +200,8 @@ impl Totals {
             totals.flood += worker.flood.get();
             totals.copies += worker.copies.get();
             totals.sent += worker.sent.get();
+            totals.probes_sent += worker.probes_sent.get();
+            totals.probes_received += worker.probes_received.get();
             totals.answers_sent += worker.answers_sent.get();
             totals.answers_suppressed += worker.answers_suppressed.get();
             totals.port_reads += worker.port_reads.get();

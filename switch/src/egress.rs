@@ -12,7 +12,8 @@ use crossbeam_utils::CachePadded;
 use weft_bridge::{Attachment, BridgeDomain, DropReason, Port as PortRow, PortId, Seconds, Tables, Vtep, VtepId};
 use weft_encap::fragment::{self, Fragment, Fragmenter};
 use weft_encap::mss::{clamp_mss, mss_for};
-use weft_encap::mtu::MIN_IPV6;
+use weft_encap::mtu::{MIN_IPV6, overhead};
+use weft_encap::probe::{self, Probe};
 use weft_encap::too_big::NoReply;
 use weft_encap::{Checksum, FlowHash, Inner, Merger, Network, Offload, RecoverError, Splitter, checksum, recover};
 
@@ -107,6 +108,25 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             Answered::No(_) => {}
         }
         reason
+    }
+
+    /// Queues a path probe, or the echo of one, to a VTEP. Which source port it takes follows from its nonce, so
+    /// that probes of one path meet all the ways that its flows take.
+    pub(crate) fn queue_probe(&mut self, tables: &Tables, id: VtepId, probe: &Probe, arena: &[u8]) {
+        let Some(vtep) = tables.vtep(id) else { return };
+        let overhead = overhead(vtep.encapsulation, vtep.address.is_ipv6(), 0);
+        let Ok(len) = probe.frame_len(overhead) else { return };
+        let index = (probe.nonce % LANES as u64) as usize;
+        let tunnel = vtep.encapsulation.header(probe::VNI);
+        if !self.lanes[index].has_room(1, tunnel.as_bytes().len() + len) {
+            self.flush_lane(index, arena);
+        }
+        let outer = Outer { vtep: id, to: vtep.destination(), tos: 0 };
+        self.lanes[index].push_alone(outer, tunnel.as_bytes(), len, |frame| {
+            // The room is what `frame_len` asked for.
+            let _ = probe.write(overhead, frame);
+        });
+        self.counters.probes_sent.add(1);
     }
 
     /// Hands everything queued to the kernel.

@@ -20,3 +20,4 @@ mod worker_tests;
 
 pub use runtime::PortGone;
 pub use switch::{Options, StartError, Switch};
+pub use worker::ProbeEcho;

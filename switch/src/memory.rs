@@ -8,14 +8,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use weft_bridge::{DropReason, Fdb, PortId, Seconds, Tables};
+use crossbeam_channel::Receiver;
+use weft_bridge::{DropReason, Fdb, PortId, Seconds, Tables, VtepId};
+use weft_encap::probe::Probe;
 use weft_encap::{Encapsulation, Offload, OffloadError};
 
 use crate::counters::{Totals, WorkerCounters};
 use crate::gather::{Buffers, Piece};
 use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame};
 use crate::underlay::{Datagram, Lane, ReceiveCounts, Underlay};
-use crate::worker::{Shared, Worker};
+use crate::worker::{ECHOES, ProbeEcho, Shared, Worker};
 
 /// A frame with what travels besides its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,19 +187,22 @@ pub struct MemorySwitch {
     worker: Worker<MemoryPort, MemoryUnderlay>,
     ports: Vec<(PortId, MemoryPort)>,
     underlay: MemoryUnderlay,
+    echoes: Receiver<ProbeEcho>,
 }
 
 impl MemorySwitch {
     /// A switch with these tables, for `fdb_capacity` learned MACs, without ports.
     #[must_use]
     pub fn new(tables: Tables, fdb_capacity: u32) -> Self {
+        let (sender, echoes) = crossbeam_channel::bounded(ECHOES);
         let shared = Shared {
             tables: Arc::new(ArcSwap::from_pointee(tables)),
             fdb: Arc::new(Fdb::new(fdb_capacity)),
             counters: Arc::new(WorkerCounters::new()),
+            echoes: sender,
         };
         let underlay = MemoryUnderlay::default();
-        Self { worker: Worker::new(shared.clone(), underlay.clone()), shared, ports: Vec::new(), underlay }
+        Self { worker: Worker::new(shared.clone(), underlay.clone()), shared, ports: Vec::new(), underlay, echoes }
     }
 
     /// Gives a port of the tables its device, and returns the pod's end of it.
@@ -218,6 +223,22 @@ impl MemorySwitch {
     #[must_use]
     pub fn underlay(&self) -> &MemoryUnderlay {
         &self.underlay
+    }
+
+    /// Sends a path probe to a VTEP.
+    pub fn probe(&mut self, vtep: VtepId, probe: &Probe) {
+        self.worker.probe(vtep, probe);
+    }
+
+    /// Echoes of path probes that came since the last call.
+    pub fn probe_echoes(&self) -> impl Iterator<Item = ProbeEcho> {
+        self.echoes.try_iter()
+    }
+
+    /// The tables in force.
+    #[must_use]
+    pub fn tables(&self) -> Arc<Tables> {
+        self.shared.tables.load_full()
     }
 
     /// Puts other tables in force.

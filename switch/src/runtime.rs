@@ -9,7 +9,8 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
 use rustix::time::{ClockId, clock_gettime};
-use weft_bridge::{PortId, Seconds};
+use weft_bridge::{PortId, Seconds, VtepId};
+use weft_encap::probe::Probe;
 
 use crate::port::Tap;
 use crate::underlay::SocketUnderlay;
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     AddPort(PortId, Tap),
     /// Close this port.
     RemovePort(PortId),
+    /// Send this path probe.
+    Probe(VtepId, Probe),
     /// End.
     Stop,
 }
@@ -141,6 +144,7 @@ impl Runtime {
                     self.worker.add_port(id, tap);
                 }
                 Command::RemovePort(id) => self.close(id),
+                Command::Probe(vtep, probe) => self.worker.probe(vtep, &probe),
                 Command::Stop => return false,
             }
         }

@@ -7,13 +7,14 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use crossbeam_channel::Receiver;
 use crossbeam_utils::CachePadded;
-use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables};
+use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables, VtepId};
+use weft_encap::probe::Probe;
 
 use crate::counters::{LinkTotals, Totals, WorkerCounters};
 use crate::port::Tap;
 use crate::runtime::{Command, Mailbox, PortGone, Runtime, now};
 use crate::underlay::{Listen, SocketError, SocketOptions, SocketUnderlay, UnderlayState};
-use crate::worker::Shared;
+use crate::worker::{ECHOES, ProbeEcho, Shared};
 
 /// Reports of lost ports that wait to be read at most.
 const GONE_REPORTS: usize = 1024;
@@ -53,6 +54,7 @@ pub struct Switch {
     workers: Vec<WorkerHandle>,
     underlay: Arc<UnderlayState>,
     gone: Receiver<PortGone>,
+    echoes: Receiver<ProbeEcho>,
 }
 
 impl Switch {
@@ -67,7 +69,9 @@ impl Switch {
         let underlay = SocketUnderlay::open(&options.listen, &options.socket)?;
         let state = underlay.state();
         let counters = Arc::new(WorkerCounters::new());
-        let shared = Shared { tables: tables.clone(), fdb: fdb.clone(), counters: counters.clone() };
+        let (echo_sender, echoes) = crossbeam_channel::bounded(ECHOES);
+        let shared =
+            Shared { tables: tables.clone(), fdb: fdb.clone(), counters: counters.clone(), echoes: echo_sender };
         let (runtime, mailbox) = Runtime::new(shared, underlay, sender)?;
         let thread = std::thread::Builder::new().name("worker-0".to_owned()).spawn(move || {
             if let Err(error) = runtime.run() {
@@ -76,7 +80,7 @@ impl Switch {
             }
         })?;
         let workers = vec![WorkerHandle { counters, mailbox, thread: Some(thread) }];
-        Ok(Self { tables, fdb, workers, underlay: state, gone })
+        Ok(Self { tables, fdb, workers, underlay: state, gone, echoes })
     }
 
     /// The tables in force.
@@ -118,6 +122,16 @@ impl Switch {
     /// Ports that were lost since the last call.
     pub fn lost_ports(&self) -> impl Iterator<Item = PortGone> {
         self.gone.try_iter()
+    }
+
+    /// Sends a path probe to a VTEP.
+    pub fn probe(&self, vtep: VtepId, probe: Probe) {
+        self.workers[0].mailbox.send(Command::Probe(vtep, probe));
+    }
+
+    /// Echoes of path probes that came since the last call.
+    pub fn probe_echoes(&self) -> impl Iterator<Item = ProbeEcho> {
+        self.echoes.try_iter()
     }
 
     /// What the underlay says of itself.

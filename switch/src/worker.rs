@@ -12,13 +12,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use crossbeam_channel::Sender;
 use crossbeam_utils::CachePadded;
 use weft_bridge::{
-    Admitted, Attachment, Decision, DropReason, Fdb, Ingress, PortId, Seconds, Tables, TunnelPacket, Verdict, admit,
-    forward, wire_len,
+    Admitted, Arrival, Attachment, Decision, DropReason, Fdb, Ingress, PortId, Seconds, Tables, TunnelPacket, Verdict,
+    VtepId, admit, forward, wire_len,
 };
 use weft_encap::ecn::{apply_ecn, outer_tos};
 use weft_encap::inner::ETHERNET_LEN;
+use weft_encap::probe::Probe;
 use weft_encap::{FlowHash, Inner, Offload};
 
 use crate::counters::WorkerCounters;
@@ -35,7 +37,23 @@ pub(crate) struct Shared {
     pub(crate) tables: Arc<ArcSwap<Tables>>,
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) counters: Arc<CachePadded<WorkerCounters>>,
+    /// Where echoes of path probes go; one that finds it full is lost, as on the way.
+    pub(crate) echoes: Sender<ProbeEcho>,
 }
+
+/// The answer to a path probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeEcho {
+    /// Who answered.
+    pub vtep: VtepId,
+    /// Of which request.
+    pub nonce: u64,
+    /// Bytes of the outer IP packet that arrived there.
+    pub size: u16,
+}
+
+/// Echoes that wait to be read at most.
+pub(crate) const ECHOES: usize = 4096;
 
 /// How a turn ended.
 #[derive(Debug)]
@@ -73,6 +91,13 @@ impl<P: Port, U: Underlay> Worker<P, U> {
 
     pub(crate) fn remove_port(&mut self, id: PortId) -> Option<P> {
         self.egress.ports.remove(id)
+    }
+
+    /// Sends a path probe at once.
+    pub(crate) fn probe(&mut self, vtep: VtepId, probe: &Probe) {
+        let tables = self.shared.tables.load();
+        self.egress.queue_probe(&tables, vtep, probe, &self.arena);
+        self.egress.flush(&self.arena);
     }
 
     /// Drains one port.
@@ -124,7 +149,17 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         let Datagram { source, encapsulation, tos, .. } = *datagram;
         let payload = &self.arena[packet.clone()];
         match admit(tables, &TunnelPacket { source, encapsulation, tos, payload }) {
-            Ok(Admitted { vtep, domain, frame, ecn }) => {
+            Ok(Arrival::Probe { vtep, probe }) => {
+                counters.probes_received.add(1);
+                match probe.echo() {
+                    Some(echo) => self.egress.queue_probe(tables, vtep, &echo, &self.arena),
+                    None => {
+                        let Probe { nonce, size, .. } = probe;
+                        let _ = self.shared.echoes.try_send(ProbeEcho { vtep, nonce, size });
+                    }
+                }
+            }
+            Ok(Arrival::Frame(Admitted { vtep, domain, frame, ecn })) => {
                 let range = packet.end - frame.len()..packet.end;
                 let link = counters.vtep(vtep);
                 link.rx_frames.add(1);

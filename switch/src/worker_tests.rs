@@ -158,6 +158,7 @@ fn a_busy_worker_allocates_nothing() {
         tables: Arc::new(ArcSwap::from_pointee(tables)),
         fdb: Arc::new(Fdb::new(4096)),
         counters: Arc::new(WorkerCounters::new()),
+        echoes: crossbeam_channel::bounded(1).0,
     };
     let mut worker = Worker::new(shared.clone(), wire);
     worker.add_port(bound, Replay { frames, written: 0 });

@@ -8,7 +8,9 @@ use weft_bridge::tables::{DomainOptions, Port, PortMode, Vtep, VtepKind};
 use weft_bridge::{DropReason, Seconds, Tables};
 use weft_encap::checksum::Verified;
 use weft_encap::ecn::{Ecn, apply_ecn};
+use weft_encap::probe::{Kind, Probe};
 use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, OffloadError, Vni};
+use weft_switch::ProbeEcho;
 use weft_switch::memory::{MemoryFrame, MemoryPort, MemorySwitch};
 use weft_switch::underlay::{LANES, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
 
@@ -362,6 +364,32 @@ fn a_clamped_network_announces_segments_that_fit_the_tunnel() {
         assert_eq!(announced, [etherparse::TcpOptionElement::MaximumSegmentSize(expected)]);
         let inner = Inner::parse(&received[0].bytes).unwrap();
         assert_eq!(weft_encap::checksum::verify(&inner).unwrap(), Verified::Right);
+    }
+}
+
+#[test]
+fn a_probe_is_echoed_by_the_peers_data_plane_and_meets_no_pod() {
+    for encapsulation in [Encapsulation::Vxlan, Encapsulation::Geneve] {
+        let mut nodes = lab(2, encapsulation);
+        let peer = nodes[0].switch.tables().vtep_by_address(nodes[1].address).unwrap();
+        let probe = Probe { kind: Kind::Request, nonce: 0x1234_5678_9abc_def0, size: 1500 };
+        nodes[0].switch.probe(peer, &probe);
+        let request = nodes[0].switch.underlay().sent().remove(0);
+        assert_eq!(request.bytes.len(), 1500 - 28, "the outer IP packet has the size under test");
+        let source = nodes[0].address;
+        nodes[1].switch.underlay().arrives(source, encapsulation, request.segment, 0, request.bytes);
+        nodes[1].switch.run(NOW);
+        let echo = nodes[1].switch.underlay().sent().remove(0);
+        assert!(echo.bytes.len() < 64, "a short answer");
+        let source = nodes[1].address;
+        nodes[0].switch.underlay().arrives(source, encapsulation, echo.segment, 0, echo.bytes);
+        nodes[0].switch.run(NOW);
+        let echoes: Vec<_> = nodes[0].switch.probe_echoes().collect();
+        assert_eq!(echoes, [ProbeEcho { vtep: peer, nonce: probe.nonce, size: 1500 }]);
+        for node in &nodes {
+            assert!(node.pods.iter().all(|pod| pod.pod_received().is_empty()));
+            assert_eq!((node.switch.totals().frames_in, node.switch.totals().sent), (0, 0));
+        }
     }
 }
 

@@ -1,13 +1,28 @@
 use std::net::IpAddr;
 
 use weft_encap::ecn::{Decapsulated, Ecn, decap_frame};
+use weft_encap::probe::{self, Probe};
 use weft_encap::{DecapError, Encapsulation, Inner};
 
 use crate::drop_reason::DropReason;
 use crate::id::VtepId;
 use crate::tables::{BridgeDomain, Tables};
 
-/// A tunnel packet that may enter, without its tunnel header.
+/// What a tunnel packet that may enter turns out to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Arrival<'t, 'p> {
+    /// A frame for pods.
+    Frame(Admitted<'t, 'p>),
+    /// A path probe, or the echo of one, in the management VNI. It meets no bridge domain.
+    Probe {
+        /// Who sent it.
+        vtep: VtepId,
+        /// What it says.
+        probe: Probe,
+    },
+}
+
+/// A frame that may enter, without its tunnel header.
 #[derive(Clone, Copy, Debug)]
 pub struct Admitted<'t, 'p> {
     /// Who sent it, and in which domain.
@@ -37,12 +52,16 @@ pub struct TunnelPacket<'p> {
 ///
 /// # Errors
 /// The verdict of a packet that may not enter.
-pub fn admit<'t, 'p>(tables: &'t Tables, packet: &TunnelPacket<'p>) -> Result<Admitted<'t, 'p>, DropReason> {
+pub fn admit<'t, 'p>(tables: &'t Tables, packet: &TunnelPacket<'p>) -> Result<Arrival<'t, 'p>, DropReason> {
     let Some(vtep) = tables.vtep_by_address(packet.source) else {
         let own = tables.local_addresses().contains(&packet.source);
         return Err(if own { DropReason::OwnSource } else { DropReason::UnknownSource });
     };
     let (vni, frame) = packet.encapsulation.decap(packet.payload).map_err(reason)?;
+    if vni == probe::VNI {
+        let probe = Probe::parse(frame).map_err(|_| DropReason::BadProbe)?;
+        return Ok(Arrival::Probe { vtep, probe });
+    }
     let domain = tables.domain(vni).ok_or(DropReason::UnknownVni)?;
     if !domain.has_member(vtep) {
         return Err(DropReason::NotMember);
@@ -51,7 +70,7 @@ pub fn admit<'t, 'p>(tables: &'t Tables, packet: &TunnelPacket<'p>) -> Result<Ad
         Ecn::NotEct => None,
         Ecn::Ect0 | Ecn::Ect1 | Ecn::Ce => combined_ecn(frame, packet.tos)?,
     };
-    Ok(Admitted { vtep, domain, frame, ecn })
+    Ok(Arrival::Frame(Admitted { vtep, domain, frame, ecn }))
 }
 
 fn combined_ecn(frame: &[u8], outer_tos: u8) -> Result<Option<Ecn>, DropReason> {

@@ -70,6 +70,8 @@ drop_reasons! {
     GeneveProtocol Verdict "geneve_protocol" "set the sender's tunnel to carry Ethernet",
     /// The tunnel header has the VNI 0.
     VniZero Verdict "vni_zero" "set a VNI on the sender's tunnel",
+    /// What came in the management VNI is no path probe.
+    BadProbe Verdict "bad_probe" "another system uses VNI 16777214: give it another one",
     /// This node has no such VNI.
     UnknownVni Verdict "unknown_vni" "the sender floods a VNI to us in which we have no part: check its peers",
     /// The sender is a known VTEP, but not of this VNI.

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
 use weft_bridge::tables::DomainOptions;
 use weft_bridge::{
-    Attachment, Decision, DropReason, Fdb, Ingress, Learn, Learned, Port, PortId, PortMode, Seconds, Stage, Tables,
-    TunnelPacket, VTEP_LEARN_LIMIT, Verdict, Vtep, VtepId, VtepKind, admit, forward,
+    Arrival, Attachment, Decision, DropReason, Fdb, Ingress, Learn, Learned, Port, PortId, PortMode, Seconds, Stage,
+    Tables, TunnelPacket, VTEP_LEARN_LIMIT, Verdict, Vtep, VtepId, VtepKind, admit, forward,
 };
 use weft_encap::ecn::Ecn;
 use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, OffloadError, Vni};
@@ -212,6 +212,7 @@ fn refused_by_admit(node: &Node) -> Vec<(DropReason, Result<(), DropReason>)> {
     let ethernet = [0x65, 0x58];
     let geneve_case = |payload: &[u8]| node.admitted(FOREIGN, geneve, payload);
     vec![
+        (DropReason::BadProbe, node.admitted(FOREIGN, vxlan, &tunnel_packet(vxlan, weft_encap::probe::VNI.get()))),
         (DropReason::EcnNotCapable, node.marked(Ecn::Ce as u8, FOREIGN, vxlan, &good)),
         (DropReason::UnknownSource, node.admitted([192, 0, 2, 99], vxlan, &good)),
         (DropReason::OwnSource, node.admitted(OWN, vxlan, &good)),
@@ -304,7 +305,7 @@ fn admits_a_members_frame_in_its_vni() {
     for encapsulation in [Encapsulation::Vxlan, Encapsulation::Geneve] {
         let packet = tunnel_packet(encapsulation, 1);
         let packet = TunnelPacket { source: MANAGED.into(), encapsulation, tos: 0, payload: &packet };
-        let admitted = admit(&node.tables, &packet).unwrap();
+        let Arrival::Frame(admitted) = admit(&node.tables, &packet).unwrap() else { panic!("no frame") };
         assert_eq!(admitted.frame, udp(STRANGER, A));
         assert_eq!((admitted.vtep, admitted.domain.vni(), admitted.ecn), (node.managed, vni(1), None));
     }

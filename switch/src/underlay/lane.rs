@@ -142,6 +142,26 @@ impl Lane {
         self.append(Piece::new(Buffer::Arena, payload));
     }
 
+    /// Queues one packet that no group may share, because it may be longer than the path: a tunnel header and
+    /// `len` bytes that `write` fills. It carries no frame, so nothing counts it as a copy.
+    pub(crate) fn push_alone(&mut self, outer: Outer, tunnel: &[u8], len: usize, write: impl FnOnce(&mut [u8])) {
+        self.close();
+        let start = self.headers.len();
+        self.headers.extend_from_slice(tunnel);
+        let frame = self.headers.len();
+        self.headers.resize(frame + len, 0);
+        write(&mut self.headers[frame..]);
+        self.push_packet(outer, tunnel.len() + len, None);
+        self.append(Piece::new(Buffer::Headers, start..self.headers.len()));
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if let Some(group) = self.groups.last_mut() {
+            group.open = false;
+        }
+    }
+
     fn append(&mut self, piece: Piece) {
         let Some(group) = self.groups.last_mut() else { return };
         append(&mut self.pieces, group.pieces.start, piece);
