@@ -20,6 +20,7 @@ mod offload;
 pub mod outer;
 pub mod probe;
 pub mod recover;
+pub mod search;
 pub mod split;
 pub mod too_big;
 mod tunnel;
@@ -39,6 +40,7 @@ pub use offload::{Checksum, Gso, GsoKind, Offload, OffloadError, VIRTIO_NET_HDR_
 pub use outer::{Outer, OuterError};
 pub use probe::{Probe, ProbeError};
 pub use recover::{RecoverError, recover_offload};
+pub use search::{ProbeToSend, Search};
 pub use split::{SplitError, Splitter};
 pub use too_big::{NoReply, too_big};
 pub use tunnel::{DecapError, Encapsulation, EncapsulationError, TunnelHeader};

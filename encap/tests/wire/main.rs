@@ -13,6 +13,7 @@ mod outer;
 mod packet;
 mod probe;
 mod recover;
+mod search;
 mod split;
 mod strategies;
 mod stream;

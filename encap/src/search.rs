@@ -1,0 +1,583 @@
+//! The path MTU of one peer, found by probes (RFC 8899) and by nothing else.
+//!
+//! A pure state machine: time comes in as an argument, and what it wants sent goes out. Sizes are bytes of the
+//! outer IP packet, header included, so that the underlay's MTU is the largest.
+//!
+//! * The MTU in use is confirmed over and over by a probe of that length: every [`BUSY_INTERVAL`] where there was
+//!   traffic, every [`IDLE_INTERVAL`] where there was none. So "up" means that a packet of full length arrives.
+//! * A confirmation that is lost starts a hunt, which asks for the same size again and for smaller ones at once. If only
+//!   smaller ones arrive it narrows down what the path carries, and ends when the next larger size was lost
+//!   three times. After [`SEARCH_LIMIT`] it lowers the MTU in use to what it has proven by then and goes on.
+//! * Every [`RAISE_INTERVAL`] one byte more is tried, and if that arrives, the hunt is for what is above.
+//!
+//! Each round of a hunt sends up to [`MAX_OUTSTANDING`] probes and waits for all of them: first of common sizes, then
+//! of sizes that cut what is left into equal parts. A smaller MTU is taken into use only at the end or at the limit,
+//! and not step by step, because a pod remembers for ten minutes what it was told.
+//!
+//! When the path comes to carry less, the MTU in use follows within [`SHRINK_BOUND`], if there is traffic, the round
+//! trip takes no more than [`BOUND_RTT`], [`Search::poll`] is called when [`Search::due`] says so, and the path does not
+//! change again meanwhile. RFC 8899 section 5.1.1 wants a probe timer of no less than one second and 600 seconds
+//! before more is tried; these timers are shorter, because both ends are ours and pods do not wait that long.
+
+use std::time::Duration;
+
+/// The smallest size tried on IPv4: what every host takes (RFC 791 section 3.1), in bytes.
+pub const MIN_IPV4: u16 = 576;
+/// The smallest size tried on IPv6: what every link carries (RFC 8200 section 5), in bytes.
+pub const MIN_IPV6: u16 = 1280;
+/// Probes under way at any time, at most.
+pub const MAX_OUTSTANDING: usize = 6;
+/// Between confirmations where there was traffic.
+pub const BUSY_INTERVAL: Duration = Duration::from_millis(500);
+/// Between confirmations where there was none.
+pub const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+/// Between attempts at more.
+pub const RAISE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long a hunt may take before the MTU in use follows what is proven.
+pub const SEARCH_LIMIT: Duration = Duration::from_secs(1);
+/// How long nothing at all may arrive before the path is down.
+pub const DOWN_AFTER: Duration = Duration::from_secs(3);
+/// A probe counts as lost after twice the round trip, but not before this.
+pub const MIN_TIMEOUT: Duration = Duration::from_millis(150);
+/// And no later than after this.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the MTU in use may be more than what the path carries.
+pub const SHRINK_BOUND: Duration = Duration::from_secs(2);
+/// Up to which round trip [`SHRINK_BOUND`] holds.
+pub const BOUND_RTT: Duration = Duration::from_millis(150);
+
+/// An echo that comes later than this after its request proves nothing any more.
+pub const MAX_RTT: Duration = Duration::from_secs(3);
+
+/// Sizes that paths often have, largest first.
+const COMMON: [u16; 5] = [9000, 1500, 1450, 1400, 1280];
+/// What the round trip is taken to be before the first echo.
+const INITIAL_RTT: Duration = Duration::from_millis(250);
+/// Probes remembered after they were lost, so that a late echo still counts.
+const HISTORY: usize = 16;
+/// Bounds a hunt on a path that answers at random.
+const MAX_ROUNDS: u8 = 40;
+
+/// What is known of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nobody has asked: a peer that does not echo, or one that was never polled.
+    Unprobed,
+    /// The first hunt is on.
+    Searching,
+    /// Packets of this length arrive.
+    Up {
+        /// Bytes of an outer IP packet.
+        mtu: u16,
+    },
+    /// Packets of the length in use are lost, and shorter ones arrive.
+    BlackHole,
+    /// Nothing arrives, not even the smallest probe.
+    Down,
+}
+
+/// A probe to be sent: a request with this nonce, as long as this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeToSend {
+    /// The nonce, from the caller's generator.
+    pub nonce: u64,
+    /// Bytes of the outer IP packet.
+    pub size: u16,
+}
+
+/// The search on one path.
+#[derive(Clone, Debug)]
+pub struct Search {
+    floor: u16,
+    ceiling: u16,
+    mtu: Option<u16>,
+    phase: Phase,
+    /// Sizes of the round that are not sent yet.
+    queue: Sizes,
+    round: u32,
+    /// Whether the round has an outcome to come.
+    open: bool,
+    probes: [Sent; HISTORY],
+    rtt: Option<Duration>,
+    /// When the last probe that proves the MTU in use was sent.
+    proven: Option<Duration>,
+    /// When more was last tried.
+    raised: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Unprobed,
+    Steady,
+    Hunt(Hunt),
+    Down { probed: Option<Duration> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    First,
+    Shrink,
+    Grow,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hunt {
+    why: Why,
+    /// From when [`DOWN_AFTER`] counts.
+    began: Duration,
+    /// From when [`SEARCH_LIMIT`] counts.
+    since: Duration,
+    /// The largest size proven.
+    low: Option<u16>,
+    /// When that probe was sent.
+    low_sent: Duration,
+    /// The smallest size lost, or `top`.
+    high: u32,
+    /// One more than the largest size looked for.
+    top: u32,
+    rounds: u8,
+    /// Rounds without any answer.
+    silent: u8,
+    /// Whether the round asks for `low` and `high` once more.
+    verifying: bool,
+    /// How often `low` was not proven again.
+    unverified: u8,
+    /// No round before this.
+    resume: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Waiting,
+    Lost,
+    Answered,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    nonce: u64,
+    size: u16,
+    at: Duration,
+    fate: Fate,
+    round: u32,
+}
+
+/// A few sizes, first in, first out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sizes {
+    sizes: [u16; MAX_OUTSTANDING],
+    len: usize,
+    next: usize,
+}
+
+impl Search {
+    /// A path of which nothing is known. `floor`: [`MIN_IPV4`] or [`MIN_IPV6`]; `ceiling`: the underlay's MTU; both in
+    /// bytes.
+    #[must_use]
+    pub const fn new(floor: u16, ceiling: u16) -> Self {
+        let never = Sent { nonce: 0, size: 0, at: Duration::ZERO, fate: Fate::Answered, round: 0 };
+        Self {
+            floor: if floor < ceiling { floor } else { ceiling },
+            ceiling,
+            mtu: None,
+            phase: Phase::Unprobed,
+            queue: Sizes { sizes: [0; MAX_OUTSTANDING], len: 0, next: 0 },
+            round: 0,
+            open: false,
+            probes: [never; HISTORY],
+            rtt: None,
+            proven: None,
+            raised: None,
+        }
+    }
+
+    /// What is known.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        match (self.phase, self.mtu) {
+            (Phase::Unprobed, _) => State::Unprobed,
+            (Phase::Down { .. }, _) => State::Down,
+            (Phase::Hunt(Hunt { why: Why::Shrink, low: Some(_), rounds: 1.., .. }), _) => State::BlackHole,
+            (Phase::Steady | Phase::Hunt(_), Some(mtu)) => State::Up { mtu },
+            (Phase::Steady | Phase::Hunt(_), None) => State::Searching,
+        }
+    }
+
+    /// The MTU in use, in bytes: the last that was taken, whatever the state is now. None until the first is found:
+    /// the configured one has to do until then.
+    #[must_use]
+    pub const fn mtu(&self) -> Option<u16> {
+        self.mtu
+    }
+
+    /// The round trip as last seen, slow to fall.
+    #[must_use]
+    pub const fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// Probes under way: sent, neither answered nor given up; at most [`MAX_OUTSTANDING`].
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.probes.iter().filter(|probe| probe.fate == Fate::Waiting).count()
+    }
+
+    /// The underlay's MTU has changed. A smaller one is taken into use at once, and a larger one looked for.
+    pub fn set_ceiling(&mut self, ceiling: u16) {
+        if ceiling == self.ceiling {
+            return;
+        }
+        self.ceiling = ceiling;
+        self.floor = self.floor.min(ceiling);
+        self.mtu = self.mtu.map(|mtu| mtu.min(ceiling));
+        (self.proven, self.raised) = (None, None);
+        self.cancel_round();
+        self.phase = if self.mtu.is_some() { Phase::Steady } else { Phase::Unprobed };
+    }
+
+    /// What to send now, if anything: to be called again until there is nothing. A probe that is returned counts as
+    /// sent; one that could not be sent is lost like any other.
+    ///
+    /// `recent_traffic`: whether frames went to the peer since about [`BUSY_INTERVAL`]. `nonce` is asked for one
+    /// number for each probe; who can guess them can forge echoes.
+    ///
+    /// Whoever limits what probes may cost, calls later: everything then takes longer, and nothing else changes.
+    pub fn poll(&mut self, now: Duration, recent_traffic: bool, nonce: impl FnOnce() -> u64) -> Option<ProbeToSend> {
+        if matches!(self.phase, Phase::Unprobed) {
+            self.hunt(Why::First, now);
+        }
+        self.advance(now);
+        if !self.open {
+            self.plan(now, recent_traffic);
+        }
+        if self.outstanding() >= MAX_OUTSTANDING {
+            return None;
+        }
+        let size = self.queue.pop()?;
+        let probe = Sent { nonce: nonce(), size, at: now, fate: Fate::Waiting, round: self.round };
+        let oldest = self.probes.iter_mut().filter(|probe| probe.fate != Fate::Waiting).min_by_key(|probe| probe.at)?;
+        *oldest = probe;
+        Some(ProbeToSend { nonce: probe.nonce, size })
+    }
+
+    /// When to poll next if no echo arrives before. Later does no harm beyond the delay.
+    #[must_use]
+    pub fn due(&self, recent_traffic: bool) -> Duration {
+        let timeout = self.timeout();
+        let waiting = self.probes.iter().filter(|probe| probe.fate == Fate::Waiting);
+        let given_up = waiting.map(|probe| probe.at + timeout).min();
+        if self.open {
+            let limit = match &self.phase {
+                Phase::Hunt(hunt) if hunt.why != Why::Grow && hunt.low.is_some() => Some(hunt.since + SEARCH_LIMIT),
+                Phase::Unprobed | Phase::Steady | Phase::Hunt(_) | Phase::Down { .. } => None,
+            };
+            let unsent = (!self.queue.is_empty() && self.outstanding() < MAX_OUTSTANDING).then_some(Duration::ZERO);
+            return [given_up, limit, unsent].into_iter().flatten().min().unwrap_or_default();
+        }
+        let interval = interval(recent_traffic);
+        match &self.phase {
+            Phase::Unprobed => Duration::ZERO,
+            Phase::Hunt(hunt) => hunt.resume,
+            Phase::Down { probed } => probed.map_or(Duration::ZERO, |probed| probed + interval),
+            Phase::Steady => {
+                let confirm = self.proven.map_or(Duration::ZERO, |proven| proven + interval);
+                let raise = self.raised.map_or(Duration::ZERO, |raised| raised + RAISE_INTERVAL);
+                if self.mtu < Some(self.ceiling) { confirm.min(raise) } else { confirm }
+            }
+        }
+    }
+
+    /// An echo has arrived from the peer. Says whether it answers a probe that was sent. One whose probe was given up
+    /// does, up to [`MAX_RTT`]; one that comes twice does not.
+    pub fn on_echo(&mut self, nonce: u64, size: u16, now: Duration) -> bool {
+        let mut probes = self.probes.iter_mut();
+        let found = probes.find(|probe| (probe.nonce, probe.size) == (nonce, size) && probe.fate != Fate::Answered);
+        let Some(probe) = found.filter(|probe| now.saturating_sub(probe.at) <= MAX_RTT) else { return false };
+        probe.fate = Fate::Answered;
+        let sent = probe.at;
+        let rtt = now.saturating_sub(sent);
+        self.rtt = Some(self.rtt.map_or(rtt, |before| rtt.max(before - before / 8)));
+        if self.mtu.is_some_and(|mtu| size >= mtu) {
+            self.proven = self.proven.max(Some(sent));
+        }
+        if matches!(self.phase, Phase::Down { .. }) {
+            self.hunt(if self.mtu.is_some() { Why::Shrink } else { Why::First }, now);
+        }
+        if let Phase::Hunt(hunt) = &mut self.phase {
+            hunt.answered(size, sent, now);
+            if hunt.is_at_top() {
+                self.settle(now);
+            }
+        }
+        self.advance(now);
+        true
+    }
+
+    /// How long a probe is waited for.
+    fn timeout(&self) -> Duration {
+        (self.rtt.unwrap_or(INITIAL_RTT) * 2).clamp(MIN_TIMEOUT, MAX_TIMEOUT)
+    }
+
+    fn advance(&mut self, now: Duration) {
+        let timeout = self.timeout();
+        for probe in self.probes.iter_mut().filter(|probe| probe.fate == Fate::Waiting) {
+            if now.saturating_sub(probe.at) >= timeout {
+                probe.fate = Fate::Lost;
+            }
+        }
+        let round = self.round;
+        let is_waiting = |probe: &Sent| probe.round == round && probe.fate == Fate::Waiting;
+        if self.open && self.queue.is_empty() && !self.probes.iter().any(is_waiting) {
+            self.open = false;
+            self.evaluate(now);
+        }
+        if let Phase::Hunt(hunt) = &mut self.phase
+            && let Some(low) = hunt.low
+            && hunt.why != Why::Grow
+            && now.saturating_sub(hunt.since) >= SEARCH_LIMIT
+        {
+            hunt.why = Why::Grow;
+            self.proven = Some(hunt.low_sent);
+            self.raised = Some(now);
+            self.mtu = Some(low);
+        }
+    }
+
+    /// Judges a round of which each probe is answered or lost.
+    fn evaluate(&mut self, now: Duration) {
+        let of_round = || self.probes.iter().filter(|probe| probe.round == self.round);
+        let with = |fate: Fate| of_round().filter(move |probe| probe.fate == fate).map(|probe| probe.size);
+        let answered = with(Fate::Answered).max();
+        let asked_for_mtu = of_round().any(|probe| Some(probe.size) <= self.mtu);
+        let Phase::Hunt(mut hunt) = self.phase else {
+            if matches!(self.phase, Phase::Steady) && answered.is_none() {
+                self.hunt(Why::Shrink, now);
+            }
+            return;
+        };
+        let lost = with(Fate::Lost).filter(|size| Some(*size) > hunt.low).min();
+        hunt.rounds = hunt.rounds.saturating_add(1);
+        if hunt.why == Why::Grow && asked_for_mtu && answered < self.mtu {
+            self.hunt(Why::Shrink, now);
+            return;
+        }
+        if hunt.verifying {
+            if answered >= hunt.low && hunt.is_narrow() {
+                self.settle(now);
+                return;
+            }
+            hunt.unverified += u8::from(hunt.is_narrow());
+            hunt.verifying = hunt.is_narrow() && hunt.unverified < 2;
+            if hunt.unverified >= 2 {
+                // What was proven is lost by now: the path has changed again.
+                hunt.high = hunt.low.map_or(hunt.high, u32::from);
+                hunt.low = self.mtu.filter(|_| hunt.why == Why::Grow);
+                hunt.unverified = 0;
+            }
+        } else if hunt.low.is_none() {
+            if now.saturating_sub(hunt.began) >= DOWN_AFTER {
+                self.phase = Phase::Down { probed: Some(now) };
+                return;
+            }
+            hunt.silent = hunt.silent.saturating_add(1);
+            hunt.resume = now + BUSY_INTERVAL;
+        } else if let Some(lost) = lost {
+            hunt.high = hunt.high.min(lost.into());
+        }
+        hunt.verifying |= hunt.is_narrow();
+        let nothing_new = hunt.why == Why::Grow && hunt.low == self.mtu && hunt.is_narrow();
+        let is_over = nothing_new || hunt.rounds >= MAX_ROUNDS && hunt.low.is_some();
+        self.phase = Phase::Hunt(hunt);
+        if is_over {
+            self.settle(now);
+        }
+    }
+
+    /// Takes what was proven into use.
+    fn settle(&mut self, now: Duration) {
+        let Phase::Hunt(Hunt { why, low: Some(low), low_sent, .. }) = self.phase else { return };
+        if why == Why::Grow || self.mtu != Some(low) {
+            self.raised = Some(now);
+        }
+        if self.mtu != Some(low) {
+            self.proven = Some(low_sent);
+        }
+        self.mtu = Some(low);
+        self.phase = Phase::Steady;
+        self.cancel_round();
+    }
+
+    fn hunt(&mut self, why: Why, now: Duration) {
+        self.cancel_round();
+        let mtu = self.mtu.unwrap_or(self.ceiling);
+        let top = u32::from(if why == Why::Shrink { mtu } else { self.ceiling }) + 1;
+        self.phase = Phase::Hunt(Hunt {
+            why,
+            began: now,
+            since: now,
+            low: self.mtu.filter(|_| why == Why::Grow),
+            low_sent: Duration::ZERO,
+            high: top,
+            top,
+            rounds: 0,
+            silent: 0,
+            verifying: false,
+            unverified: 0,
+            resume: now,
+        });
+    }
+
+    /// Begins the next round, if it is time for one.
+    fn plan(&mut self, now: Duration, recent_traffic: bool) {
+        let is_due = |last: Option<Duration>, interval| last.is_none_or(|last| now.saturating_sub(last) >= interval);
+        let mtu = self.mtu.unwrap_or(self.ceiling);
+        let mut sizes = Sizes::default();
+        match &mut self.phase {
+            Phase::Unprobed => {}
+            Phase::Down { probed } => {
+                if is_due(*probed, interval(recent_traffic)) {
+                    *probed = Some(now);
+                    sizes.push(mtu);
+                    sizes.push_new(self.floor);
+                }
+            }
+            Phase::Steady => {
+                if mtu < self.ceiling && is_due(self.raised, RAISE_INTERVAL) {
+                    self.hunt(Why::Grow, now);
+                    sizes.push(mtu);
+                    sizes.push(mtu + 1);
+                    sizes.push(mtu + 1);
+                } else if is_due(self.proven, interval(recent_traffic)) {
+                    sizes.push(mtu);
+                }
+            }
+            Phase::Hunt(hunt) => {
+                if now >= hunt.resume {
+                    hunt.sizes(self.mtu, self.floor, &mut sizes);
+                }
+            }
+        }
+        if !sizes.is_empty() {
+            self.queue = sizes;
+            self.round = self.round.wrapping_add(1);
+            self.open = true;
+        }
+    }
+
+    fn cancel_round(&mut self) {
+        self.queue = Sizes::default();
+        self.open = false;
+    }
+}
+
+impl Hunt {
+    fn answered(&mut self, size: u16, sent: Duration, now: Duration) {
+        // An echo of more than is looked for proves all of it.
+        let most = u16::try_from(self.top - 1).unwrap_or(u16::MAX);
+        let size = size.min(most);
+        if self.low.is_none() && self.silent > 0 {
+            self.since = now;
+            self.resume = now;
+        }
+        if Some(size) >= self.low {
+            self.low = Some(size);
+            self.low_sent = self.low_sent.max(sent);
+        }
+        if self.low.is_some_and(|low| u32::from(low) >= self.high) {
+            self.high = self.top;
+        }
+    }
+
+    /// Whether there is nothing between what is proven and what is lost.
+    fn is_narrow(&self) -> bool {
+        self.low.is_some_and(|low| u32::from(low) + 1 >= self.high)
+    }
+
+    /// Whether all is proven that is looked for.
+    fn is_at_top(&self) -> bool {
+        self.low.is_some_and(|low| u32::from(low) + 1 >= self.top)
+    }
+
+    /// What the next round asks for.
+    fn sizes(&self, mtu: Option<u16>, floor: u16, sizes: &mut Sizes) {
+        // While looking for more, what is in use goes on being confirmed.
+        if let Some(mtu) = mtu.filter(|_| self.why == Why::Grow) {
+            sizes.push(mtu);
+        }
+        let high = u16::try_from(self.high).unwrap_or(u16::MAX);
+        let most = u16::try_from(self.top - 1).unwrap_or(u16::MAX);
+        let Some(low) = self.low else {
+            sizes.push_new(most.min(high));
+            if self.silent == 0 {
+                let common = COMMON.into_iter().filter(|size| (floor..high).contains(size));
+                common.for_each(|size| sizes.push_new(size));
+            }
+            sizes.push_last(floor);
+            return;
+        };
+        if self.verifying {
+            sizes.push_new(low);
+            sizes.push(high);
+            sizes.push(high);
+            return;
+        }
+        let between = |size: &u16| *size > low && u32::from(*size) < self.high;
+        if between(&most) {
+            sizes.push_new(most);
+        }
+        COMMON.into_iter().filter(between).for_each(|size| sizes.push_new(size));
+        let room = sizes.room();
+        let asked_for_mtu = usize::from(self.why == Why::Grow);
+        if room + asked_for_mtu < MAX_OUTSTANDING {
+            return;
+        }
+        let span = self.high - u32::from(low);
+        let parts = span.min(u32::try_from(room).unwrap_or(0) + 1);
+        for part in 1..parts {
+            sizes.push(low + u16::try_from(span * part / parts).unwrap_or(0));
+        }
+    }
+}
+
+impl Sizes {
+    const fn is_empty(&self) -> bool {
+        self.next >= self.len
+    }
+
+    const fn room(&self) -> usize {
+        MAX_OUTSTANDING.saturating_sub(self.len)
+    }
+
+    /// Appends a size; beyond the room it is left out.
+    fn push(&mut self, size: u16) {
+        if let Some(place) = self.sizes.get_mut(self.len) {
+            *place = size;
+            self.len += 1;
+        }
+    }
+
+    /// Appends a size that is not there yet.
+    fn push_new(&mut self, size: u16) {
+        if !self.sizes.iter().take(self.len).any(|there| *there == size) {
+            self.push(size);
+        }
+    }
+
+    /// Appends a size that must be there, in place of the last one if there is no room.
+    fn push_last(&mut self, size: u16) {
+        if self.room() == 0 {
+            self.len -= 1;
+        }
+        self.push_new(size);
+    }
+
+    fn pop(&mut self) -> Option<u16> {
+        let size = *self.sizes.get(self.next).filter(|_| self.next < self.len)?;
+        self.next += 1;
+        Some(size)
+    }
+}
+
+const fn interval(recent_traffic: bool) -> Duration {
+    if recent_traffic { BUSY_INTERVAL } else { IDLE_INTERVAL }
+}
