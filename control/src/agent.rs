@@ -14,6 +14,7 @@ use crate::api::ApiError;
 use crate::config::{Config, PortConfig};
 use crate::desired::{Desired, desired, fitting_mtu, port_mtu, superframe_segments};
 use crate::lock::{LockError, RunDirLock};
+use crate::paths::Paths;
 
 /// Largest superframe that a pod's device is asked for, in bytes: the kernel's own default.
 const SUPERFRAME_BYTES: u32 = 65_536;
@@ -89,6 +90,8 @@ pub struct Agent {
     pub(crate) underlay_mtu: u16,
     pub(crate) switch: Switch,
     pub(crate) ports: Vec<AttachedPort>,
+    /// None where probes are switched off.
+    pub(crate) paths: Option<Paths>,
     pub(crate) started: Instant,
     _lock: RunDirLock,
 }
@@ -105,6 +108,8 @@ impl Agent {
         let options =
             Options { listen: config.listen.clone(), socket: config.socket, fdb_capacity: config.fdb_capacity };
         let switch = Switch::start(&options, tables)?;
+        // All devices are up before the first is served, so that no early frame meets one that is down.
+        let mut taps = Vec::with_capacity(ids.len());
         let mut ports = Vec::with_capacity(ids.len());
         for (port, id) in config.ports.iter().zip(ids) {
             let mtu = port_mtu(&config, port, underlay_mtu);
@@ -119,11 +124,22 @@ impl Agent {
             }
             let tap = attach(port, mtu)?;
             let udp_superframes = tap.offloads().uso;
-            switch.add_port(id, tap);
-            tracing::info!(port = port.name, vni = port.vni.get(), netns = port.netns, mac = %port.mac, mtu, "port attached");
             ports.push(AttachedPort { config: port.clone(), id, mtu, udp_superframes, lost: None });
+            taps.push((id, tap));
+            tracing::info!(port = port.name, vni = port.vni.get(), netns = port.netns, mac = %port.mac, mtu, "port attached");
         }
-        Ok(Self { config, underlay_mtu, switch, ports, started: Instant::now(), _lock: lock })
+        for (id, tap) in taps {
+            switch.add_port(id, tap);
+        }
+        let paths = config.path_probes.then(|| Paths::new(&switch.tables(), underlay_mtu));
+        Ok(Self { config, underlay_mtu, switch, ports, paths, started: Instant::now(), _lock: lock })
+    }
+
+    /// What is due every [`crate::paths::TICK`].
+    pub(crate) fn look_at_paths(&mut self) {
+        if let Some(paths) = &mut self.paths {
+            paths.tick(&self.switch);
+        }
     }
 
     /// What is due once a second.

@@ -5,6 +5,7 @@ mod api;
 pub mod config;
 mod desired;
 mod lock;
+mod paths;
 mod serve;
 mod show;
 

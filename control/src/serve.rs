@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use crate::agent::{Agent, AgentError};
+use crate::paths::TICK;
 use crate::{api, show};
 
 /// How often silent MACs are looked for, and lost ports reported.
@@ -24,6 +26,8 @@ impl Agent {
             let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
             let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+            let mut path_round = tokio::time::interval(TICK);
+            path_round.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut conversations = api::Conversations::new(listener);
             tracing::info!(
                 node = self.config.node,
@@ -38,6 +42,7 @@ impl Agent {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     _ = housekeeping.tick() => self.keep_house(),
+                    _ = path_round.tick(), if self.paths.is_some() => self.look_at_paths(),
                     question = conversations.next() => {
                         let reply = show::reply(&self, question.query);
                         question.answer(reply);

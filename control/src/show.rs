@@ -1,7 +1,8 @@
 //! Answers: the agent's state as rows.
 
 use weft_api::{Counters, DropRow, FdbRow, Link, PortRow, Query, Reply, Status, UnderlayStatus, VtepRow};
-use weft_bridge::{Attachment, Stage, Tables, VtepId, VtepKind};
+use weft_bridge::{Attachment, Stage, Tables, Vtep, VtepId, VtepKind};
+use weft_encap::search::State;
 use weft_netns::Netns;
 use weft_switch::counters::LinkTotals;
 use weft_switch::underlay::Level;
@@ -84,7 +85,12 @@ fn kernel_tx_dropped(port: &AttachedPort) -> Option<u64> {
 
 fn vteps(agent: &Agent) -> Vec<VtepRow> {
     let tables = agent.switch.tables();
-    let row = |(id, vtep): (VtepId, &weft_bridge::Vtep)| VtepRow {
+    tables.vteps().map(|(id, vtep)| vtep_row(agent, &tables, id, vtep)).collect()
+}
+
+fn vtep_row(agent: &Agent, tables: &Tables, id: VtepId, vtep: &Vtep) -> VtepRow {
+    let path = agent.paths.as_ref().and_then(|paths| paths.of(id));
+    VtepRow {
         address: vtep.address.to_string(),
         port: vtep.udp_port,
         encapsulation: vtep.encapsulation.to_string(),
@@ -94,11 +100,23 @@ fn vteps(agent: &Agent) -> Vec<VtepRow> {
         }
         .to_owned(),
         pod_mtu: vtep.pod_mtu,
+        path: path.map_or("off", |path| path_name(path.state)).to_owned(),
+        path_mtu: path.and_then(|path| path.mtu),
+        path_rtt_us: path.and_then(|path| path.rtt).map(|rtt| rtt.as_micros() as u64),
         vnis: tables.domains().filter(|domain| domain.has_member(id)).map(|domain| domain.vni().get()).collect(),
         learned: agent.switch.fdb().len_behind(Attachment::Vtep(id)),
         link: link(agent.switch.link_totals(Attachment::Vtep(id))),
-    };
-    tables.vteps().map(row).collect()
+    }
+}
+
+fn path_name(state: State) -> &'static str {
+    match state {
+        State::Unprobed => "unprobed",
+        State::Searching => "searching",
+        State::Up { .. } => "up",
+        State::BlackHole => "black hole",
+        State::Down => "down",
+    }
 }
 
 fn fdb(agent: &Agent) -> Vec<FdbRow> {

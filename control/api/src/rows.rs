@@ -113,6 +113,12 @@ pub struct VtepRow {
     pub kind: String,
     /// Longest inner IP packet that fits through the tunnel to it, in bytes.
     pub pod_mtu: u16,
+    /// What probes know of the path: `unprobed`, `searching`, `up`, `black hole`, `down`, or `off`.
+    pub path: String,
+    /// Longest outer IP packet that the path is proven to carry, in bytes.
+    pub path_mtu: Option<u16>,
+    /// Round trip of probes, in microseconds.
+    pub path_rtt_us: Option<u64>,
     /// The virtual networks it takes part in.
     pub vnis: Vec<u32>,
     /// MACs learned behind it.

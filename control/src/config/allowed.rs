@@ -37,7 +37,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("underlay", "vxlan_ports" | "geneve_ports") => {
             format!("allowed is a list of ports, {} to {}, each once in both lists", UDP_PORT.start(), UDP_PORT.end())
         }
-        ("underlay", "offload") => "allowed are \"auto\" and \"off\"".to_owned(),
+        ("underlay", "offload" | "path_probes") => "allowed are \"auto\" and \"off\"".to_owned(),
         ("underlay", "ttl") => numbers(&TTL),
         ("underlay", "dscp") => "allowed are 0 to 63 and \"inherit\"".to_owned(),
         ("underlay", "zero_checksums_over_ipv6") => "allowed are true and false".to_owned(),

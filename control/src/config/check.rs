@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 use weft_bridge::tables::DomainOptions;
+use weft_encap::probe;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 use weft_switch::underlay::{Listen, SocketOptions};
 
@@ -64,6 +65,9 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
     let mut known = HashSet::new();
     for entry in &file.vnis {
         let id = *entry.id.as_ref();
+        if id == probe::VNI {
+            return wrong(&entry.id, format!("`id` is {id}, which path probes use: choose another"));
+        }
         if !known.insert(id) {
             return wrong(&entry.id, format!("VNI {id} has two `[[vni]]` entries: leave one"));
         }
@@ -84,6 +88,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         listen,
         socket,
         dscp: file.underlay.dscp.0,
+        path_probes: file.underlay.path_probes == Switch::Auto,
         fdb_capacity,
         fdb_ageing_seconds,
         vnis,

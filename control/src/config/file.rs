@@ -71,6 +71,10 @@ pub struct Underlay {
     /// are always received. Default: false.
     #[serde(default)]
     pub zero_checksums_over_ipv6: bool,
+    /// Probes that find out which MTU the path to each VTEP carries: `auto` follows those that answer, `off` sends
+    /// none. Default: `auto`.
+    #[serde(default)]
+    pub path_probes: Switch,
     /// UDP_SEGMENT and UDP_GRO: `auto` uses them where the kernel has them, `off` never. Default: `auto`.
     #[serde(default)]
     pub offload: Switch,
@@ -173,6 +177,7 @@ impl Underlay {
             ttl: default_ttl(),
             dscp: DscpEntry::default(),
             zero_checksums_over_ipv6: false,
+            path_probes: Switch::default(),
             offload: Switch::default(),
         }
     }

@@ -34,6 +34,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// How its sockets are set up.
     pub socket: SocketOptions,
+    /// Whether the paths to VTEPs are probed.
+    pub path_probes: bool,
     /// Where the DSCP of tunnel packets comes from.
     pub dscp: Dscp,
     /// Learned MACs at most.

@@ -137,6 +137,14 @@ impl<T> Slab<T> {
         }
     }
 
+    pub(crate) fn get_mut<I: Id>(&mut self, id: I) -> Option<&mut T> {
+        let slot = id.slot();
+        match self.slots.get_mut(slot.index as usize) {
+            Some((generation, Some(value))) if *generation == slot.generation => Some(value),
+            _ => None,
+        }
+    }
+
     pub(crate) fn iter<I: Id>(&self) -> impl Iterator<Item = (I, &T)> {
         self.slots.iter().enumerate().filter_map(|(index, (generation, value))| {
             let index = u32::try_from(index).ok()?;

@@ -333,6 +333,13 @@ impl Tables {
         Some(vtep)
     }
 
+    /// Sets the longest inner IP packet, in bytes, that fits through the tunnel to a VTEP.
+    pub fn set_pod_mtu(&mut self, id: VtepId, pod_mtu: u16) {
+        if let Some(vtep) = self.vteps.get_mut(id) {
+            Arc::make_mut(vtep).pod_mtu = pod_mtu;
+        }
+    }
+
     /// The port, unless it was removed.
     #[must_use]
     #[inline]

@@ -1,0 +1,149 @@
+//! The path to every VTEP: which MTU it carries, found out by probes that the peers' data planes echo.
+//!
+//! A peer that never echoes one is foreign to probes and keeps the configured MTU. For the others the MTU in use
+//! follows what was proven, and the tables with it. See docs/adr/0006-path-probes.md.
+
+use std::time::{Duration, Instant};
+
+use weft_bridge::{Attachment, Tables, VtepId};
+use weft_encap::mtu::{MIN_IPV4, overhead, pod_mtu};
+use weft_encap::probe::{Kind, Probe};
+use weft_encap::search::{self, BUSY_INTERVAL, Search, State};
+use weft_switch::Switch;
+
+/// What all probes of a node together may take, in bits of outer IP packets a second.
+const BUDGET_BITS_PER_SECOND: u64 = 10_000_000;
+/// How much of the budget may be saved up, as time.
+const BUDGET_BURST: Duration = Duration::from_millis(500);
+/// How often paths are looked at.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+/// All paths of a node.
+pub(crate) struct Paths {
+    started: Instant,
+    peers: Vec<Peer>,
+    /// Who is asked first in the next round, so that a budget that runs out is not always missed by the same.
+    first: usize,
+    budget_bits: u64,
+    budgeted: Duration,
+}
+
+struct Peer {
+    vtep: VtepId,
+    search: Search,
+    /// Bytes of the tunnel's headers.
+    overhead: u16,
+    sent_frames: u64,
+    sent_at: Option<Duration>,
+}
+
+/// What is known of a path, for showing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PathState {
+    pub(crate) state: State,
+    /// Bytes of the longest outer IP packet in use; none until one is proven.
+    pub(crate) mtu: Option<u16>,
+    pub(crate) rtt: Option<Duration>,
+}
+
+impl Paths {
+    /// Paths to the VTEPs of these tables.
+    pub(crate) fn new(tables: &Tables, underlay_mtu: u16) -> Self {
+        let peer = |(vtep, row): (VtepId, &weft_bridge::Vtep)| {
+            let ipv6 = row.address.is_ipv6();
+            let floor = if ipv6 { search::MIN_IPV6 } else { search::MIN_IPV4 };
+            Peer {
+                vtep,
+                search: Search::new(floor, underlay_mtu),
+                overhead: overhead(row.encapsulation, ipv6, 0),
+                sent_frames: 0,
+                sent_at: None,
+            }
+        };
+        let peers = tables.vteps().map(peer).collect();
+        Self { started: Instant::now(), peers, first: 0, budget_bits: 0, budgeted: Duration::ZERO }
+    }
+
+    /// One round: takes echoes, sends what is due, and publishes what has changed.
+    pub(crate) fn tick(&mut self, switch: &Switch) {
+        let now = self.started.elapsed();
+        for echo in switch.probe_echoes() {
+            if let Some(peer) = self.peers.iter_mut().find(|peer| peer.vtep == echo.vtep) {
+                peer.search.on_echo(echo.nonce, echo.size, now);
+            }
+        }
+        self.send_due(switch, now);
+        self.publish(switch);
+    }
+
+    /// What is known of the path to a VTEP.
+    pub(crate) fn of(&self, vtep: VtepId) -> Option<PathState> {
+        let search = &self.peers.iter().find(|peer| peer.vtep == vtep)?.search;
+        Some(PathState { state: search.state(), mtu: search.mtu(), rtt: search.rtt() })
+    }
+
+    fn send_due(&mut self, switch: &Switch, now: Duration) {
+        self.earn(now);
+        let count = self.peers.len();
+        for place in 0..count {
+            let index = (self.first + place) % count;
+            let peer = &mut self.peers[index];
+            let busy = peer.is_busy(switch, now);
+            while let Some(due) = peer.search.poll(now, busy, nonce) {
+                switch.probe(peer.vtep, Probe { kind: Kind::Request, nonce: due.nonce, size: due.size });
+                self.budget_bits = self.budget_bits.saturating_sub(u64::from(due.size) * 8);
+            }
+            if self.budget_bits == 0 {
+                self.first = (index + 1) % count;
+                return;
+            }
+        }
+    }
+
+    fn earn(&mut self, now: Duration) {
+        let bits = |time: Duration| BUDGET_BITS_PER_SECOND * time.as_micros() as u64 / 1_000_000;
+        self.budget_bits = (self.budget_bits + bits(now - self.budgeted)).min(bits(BUDGET_BURST));
+        self.budgeted = now;
+    }
+
+    fn publish(&self, switch: &Switch) {
+        let tables = switch.tables();
+        let news: Vec<_> = self
+            .peers
+            .iter()
+            .filter_map(|peer| {
+                let proven = pod_mtu(peer.search.mtu()?, peer.overhead).unwrap_or(MIN_IPV4);
+                let row = tables.vtep(peer.vtep).filter(|row| row.pod_mtu != proven)?;
+                tracing::info!(vtep = %row.address, pod_mtu = proven, was = row.pod_mtu, "path MTU changed");
+                Some((peer.vtep, proven))
+            })
+            .collect();
+        if !news.is_empty() {
+            let mut tables = Tables::clone(&tables);
+            for (vtep, proven) in news {
+                tables.set_pod_mtu(vtep, proven);
+            }
+            switch.publish(tables);
+        }
+    }
+}
+
+impl Peer {
+    /// Whether frames went to it of late.
+    fn is_busy(&mut self, switch: &Switch, now: Duration) -> bool {
+        let sent = switch.link_totals(Attachment::Vtep(self.vtep)).tx_frames;
+        if sent != self.sent_frames {
+            self.sent_frames = sent;
+            self.sent_at = Some(now);
+        }
+        self.sent_at.is_some_and(|at| now - at <= 2 * BUSY_INTERVAL)
+    }
+}
+
+/// A number that nobody on the way can guess.
+fn nonce() -> u64 {
+    let mut bytes = [0; 8];
+    // A kernel that has no random numbers yet leaves zeros: probes of the first seconds could then be guessed.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK);
+    u64::from_ne_bytes(bytes)
+}
