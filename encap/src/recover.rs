@@ -98,10 +98,32 @@ pub fn partial_checksum(inner: &Inner<'_>) -> Option<(usize, [u8; 2])> {
 pub fn recover(frame: &mut [u8], mtu: u16) -> Result<Offload, RecoverError> {
     let inner = Inner::parse(frame).map_err(RecoverError::Frame)?;
     let offload = recover_offload(&inner, mtu)?;
+    complete_partial_checksum(frame);
+    Ok(offload)
+}
+
+/// What a UDP superframe has to say in its `virtio_net_hdr`, if this is one, whole and with its checksum unfilled,
+/// of datagrams with `size` bytes of payload. As for [`recover_offload`], [`partial_checksum`] says what its field
+/// must hold.
+#[must_use]
+pub fn udp_superframe(inner: &Inner<'_>, size: usize) -> Option<Offload> {
+    let size = u16::try_from(size).ok().filter(|size| *size > 0)?;
+    let l4 = L4::of(inner).ok().filter(|l4| !l4.tcp && l4.end == inner.bytes.len())?;
+    partial(&l4, inner.bytes)?;
+    if l4.end - l4.payload <= usize::from(size) {
+        return None;
+    }
+    let checksum = Checksum::Needed { start: len16(l4.start), offset: l4.checksum_offset() };
+    let gso = Gso { kind: GsoKind::Udp, size, header_len: len16(l4.payload), ecn: false };
+    Some(Offload { checksum, gso: Some(gso) })
+}
+
+/// Puts the length into a pseudo-header sum that lacks it; everything else stays.
+pub fn complete_partial_checksum(frame: &mut [u8]) {
+    let Ok(inner) = Inner::parse(frame) else { return };
     if let Some((at, value)) = partial_checksum(&inner) {
         put(frame, at, value);
     }
-    Ok(offload)
 }
 
 fn partial(l4: &L4, frame: &[u8]) -> Option<Partial> {

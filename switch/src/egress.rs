@@ -163,7 +163,14 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             }
             Attachment::Vtep(vtep) => {
                 let frame = &mut arena[copy.range.clone()];
-                let offload = recover::recover(frame, port.mtu).map_err(recover_drop)?;
+                let offload = if copy.offload.gso.is_none() {
+                    recover::recover(frame, port.mtu).map_err(recover_drop)?
+                } else if copy.wire_len <= usize::from(port.mtu) {
+                    recover::complete_partial_checksum(frame);
+                    copy.offload
+                } else {
+                    return Err(DropReason::ExceedsPortMtu);
+                };
                 if let (Some(vtep), Some(domain)) = (tables.vtep(vtep), tables.domain(port.vni))
                     && domain.clamp_mss()
                 {

@@ -15,8 +15,8 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use crossbeam_utils::CachePadded;
 use weft_bridge::{
-    Admitted, Arrival, Attachment, Decision, DropReason, Fdb, Ingress, PortId, Seconds, Tables, TunnelPacket, Verdict,
-    VtepId, admit, forward, wire_len,
+    Admitted, Arrival, Attachment, Decision, DropReason, Fdb, Group, Ingress, PortId, Seconds, Tables, TunnelPacket,
+    Verdict, VtepId, admit, forward, group, wire_len,
 };
 use weft_encap::ecn::{apply_ecn, outer_tos};
 use weft_encap::inner::ETHERNET_LEN;
@@ -130,12 +130,28 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         let tables = self.shared.tables.load();
         for index in 0..self.datagrams.len() {
             let datagram = self.datagrams[index].clone();
-            let Datagram { range, segment, .. } = &datagram;
+            let Datagram { range, segment, source, encapsulation, tos } = &datagram;
+            if *segment < range.len() {
+                let payload = &self.arena[range.clone()];
+                let packet = TunnelPacket { source: *source, encapsulation: *encapsulation, tos: *tos, payload };
+                match group(&tables, &packet, *segment) {
+                    Ok(Group::Packets) => {}
+                    Ok(Group::Superframe(offload)) => {
+                        self.tunnel_packet(&tables, &datagram, range.clone(), offload, now);
+                        continue;
+                    }
+                    Err(reason) => {
+                        self.shared.counters.underlay_datagrams_in.add(1);
+                        self.refuse_entry(reason);
+                        continue;
+                    }
+                }
+            }
             let mut start = range.start;
             // An empty datagram is a tunnel packet too, and gets its verdict.
             while start < range.end || start == range.start {
                 let end = range.end.min(start + (*segment).max(1));
-                self.tunnel_packet(&tables, &datagram, start..end, now);
+                self.tunnel_packet(&tables, &datagram, start..end, Offload::NONE, now);
                 start = end.max(start + 1);
             }
         }
@@ -143,7 +159,14 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         result.map_or_else(Turn::Gone, |()| Turn::Done)
     }
 
-    fn tunnel_packet(&mut self, tables: &Tables, datagram: &Datagram, packet: Range<usize>, now: Seconds) {
+    fn tunnel_packet(
+        &mut self,
+        tables: &Tables,
+        datagram: &Datagram,
+        packet: Range<usize>,
+        offload: Offload,
+        now: Seconds,
+    ) {
         let counters = &self.shared.counters;
         counters.underlay_datagrams_in.add(1);
         let Datagram { source, encapsulation, tos, .. } = *datagram;
@@ -168,13 +191,16 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                     apply_ecn(&mut self.arena[range.clone()], ecn);
                 }
                 let ingress = (Ingress::Vtep(vtep, domain), Attachment::Vtep(vtep));
-                self.process(tables, ingress, range, Ok(Offload::NONE), now);
+                self.process(tables, ingress, range, Ok(offload), now);
             }
-            Err(reason) => {
-                counters.frames_in.add(1);
-                counters.dropped(reason, 1);
-            }
+            Err(reason) => self.refuse_entry(reason),
         }
+    }
+
+    /// A frame of which not even the sender's port or VTEP is known.
+    fn refuse_entry(&self, reason: DropReason) {
+        self.shared.counters.frames_in.add(1);
+        self.shared.counters.dropped(reason, 1);
     }
 
     fn process(

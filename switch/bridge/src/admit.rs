@@ -2,7 +2,8 @@ use std::net::IpAddr;
 
 use weft_encap::ecn::{Decapsulated, Ecn, decap_frame};
 use weft_encap::probe::{self, Probe};
-use weft_encap::{DecapError, Encapsulation, Inner};
+use weft_encap::recover::udp_superframe;
+use weft_encap::{DecapError, Encapsulation, Inner, Offload};
 
 use crate::drop_reason::DropReason;
 use crate::id::VtepId;
@@ -46,6 +47,35 @@ pub struct TunnelPacket<'p> {
     pub tos: u8,
     /// The UDP payload.
     pub payload: &'p [u8],
+}
+
+/// What a kernel meant that handed over more bytes than one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Tunnel packets of equal length, the last perhaps shorter.
+    Packets,
+    /// One tunnel packet with a UDP superframe inside, to whose datagrams the segment size belongs.
+    Superframe(Offload),
+}
+
+/// Tells what a datagram is that arrived with a segment size. `packet` is all of it.
+///
+/// Nothing from the kernel tells the two apart: it says the same of tunnel packets that it merged and of the
+/// superframe that a kernel tunnel on the same machine handed over whole. Reading the latter as packets would take
+/// pods' payload for tunnel headers, and let a pod write frames into any VNI; reading the former as a superframe
+/// would hand one pod's frames to another. So what can be read either way is refused.
+///
+/// # Errors
+/// The verdict of the whole where it can be read either way.
+pub fn group(tables: &Tables, packet: &TunnelPacket<'_>, segment: usize) -> Result<Group, DropReason> {
+    let Ok((_, frame)) = packet.encapsulation.decap(packet.payload) else { return Ok(Group::Packets) };
+    let whole = Inner::parse(frame).ok().and_then(|inner| udp_superframe(&inner, segment));
+    let Some(offload) = whole else { return Ok(Group::Packets) };
+    let mut later = packet.payload.chunks(segment.max(1)).skip(1);
+    if later.any(|payload| admit(tables, &TunnelPacket { payload, ..*packet }).is_ok()) {
+        return Err(DropReason::AmbiguousGroup);
+    }
+    Ok(Group::Superframe(offload))
 }
 
 /// Checks a tunnel packet's sender and headers, and takes the tunnel header off.

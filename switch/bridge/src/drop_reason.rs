@@ -80,6 +80,9 @@ drop_reasons! {
     IngressGone Verdict "ingress_gone" "nothing, unless it goes on: then a removed port's device is still read",
     /// The underlay marked congestion on a packet whose sender does not understand the mark (RFC 6040 section 4.2).
     EcnNotCapable Verdict "ecn_not_capable" "find the router on the underlay that marks packets which are not ECN-capable",
+    /// Several tunnel packets, or one with a UDP superframe whose payload looks like tunnel packets: the kernel does
+    /// not tell.
+    AmbiguousGroup Verdict "ambiguous_group" "find out which pod behind that VTEP sends tunnel packets as its payload",
     /// The frame is shorter than an Ethernet header.
     Runt Verdict "runt" "capture at the pod: it sends broken frames",
     /// What the kernel said of the frame's offloads cannot be followed.

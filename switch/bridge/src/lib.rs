@@ -11,7 +11,7 @@ mod size;
 mod sync;
 pub mod tables;
 
-pub use admit::{Admitted, Arrival, TunnelPacket, admit};
+pub use admit::{Admitted, Arrival, Group, TunnelPacket, admit, group};
 pub use drop_reason::{DropReason, Stage};
 pub use fdb::{Fdb, Learn, Learned, Seconds};
 pub use forward::{Decision, Flood, Ingress, VTEP_LEARN_LIMIT, Verdict, forward};

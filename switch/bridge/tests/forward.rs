@@ -7,10 +7,10 @@ use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilde
 use weft_bridge::tables::DomainOptions;
 use weft_bridge::{
     Arrival, Attachment, Decision, DropReason, Fdb, Ingress, Learn, Learned, Port, PortId, PortMode, Seconds, Stage,
-    Tables, TunnelPacket, VTEP_LEARN_LIMIT, Verdict, Vtep, VtepId, VtepKind, admit, forward,
+    Tables, TunnelPacket, VTEP_LEARN_LIMIT, Verdict, Vtep, VtepId, VtepKind, admit, forward, group,
 };
 use weft_encap::ecn::Ecn;
-use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, OffloadError, Vni};
+use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, OffloadError, Vni, checksum};
 
 const A: MacAddr = mac(0xa);
 const B: MacAddr = mac(0xb);
@@ -200,6 +200,18 @@ fn tunnel_packet(encapsulation: Encapsulation, id: u32) -> Vec<u8> {
     [encapsulation.header(vni(id)).as_bytes(), &udp(STRANGER, A)].concat()
 }
 
+/// A tunnel packet with a UDP superframe, which has `payload` where the second segment of the whole would begin.
+fn superframe_around(payload: &[u8]) -> (Vec<u8>, usize) {
+    const SEGMENT: usize = 500;
+    let mut frame = udp_to(STRANGER, A, (POD, OTHER_POD), 9, 3 * SEGMENT);
+    let len = u16::try_from(frame.len() - 34).unwrap();
+    let sum = checksum::pseudo_header_v4(POD.into(), OTHER_POD.into(), 17, len);
+    frame[40..42].copy_from_slice(&checksum::fold(sum).to_be_bytes());
+    let mut packet = [Encapsulation::Vxlan.header(vni(1)).as_bytes(), &frame].concat();
+    packet[SEGMENT..SEGMENT + payload.len()].copy_from_slice(payload);
+    (packet, SEGMENT)
+}
+
 /// The reason each broken tunnel packet is dropped for.
 fn refused_by_admit(node: &Node) -> Vec<(DropReason, Result<(), DropReason>)> {
     let [vxlan, geneve] = [Encapsulation::Vxlan, Encapsulation::Geneve];
@@ -211,6 +223,8 @@ fn refused_by_admit(node: &Node) -> Vec<(DropReason, Result<(), DropReason>)> {
     };
     let ethernet = [0x65, 0x58];
     let geneve_case = |payload: &[u8]| node.admitted(FOREIGN, geneve, payload);
+    let (either_way, segment) = superframe_around(&good);
+    let packet = TunnelPacket { source: FOREIGN.into(), encapsulation: vxlan, tos: 0, payload: &either_way };
     vec![
         (DropReason::BadProbe, node.admitted(FOREIGN, vxlan, &tunnel_packet(vxlan, weft_encap::probe::VNI.get()))),
         (DropReason::EcnNotCapable, node.marked(Ecn::Ce as u8, FOREIGN, vxlan, &good)),
@@ -222,6 +236,7 @@ fn refused_by_admit(node: &Node) -> Vec<(DropReason, Result<(), DropReason>)> {
         (DropReason::VniZero, node.admitted(FOREIGN, vxlan, &with_vni_zero)),
         (DropReason::UnknownVni, node.admitted(FOREIGN, vxlan, &tunnel_packet(vxlan, 99))),
         (DropReason::NotMember, node.admitted(FOREIGN, vxlan, &tunnel_packet(vxlan, 2))),
+        (DropReason::AmbiguousGroup, group(&node.tables, &packet, segment).map(|_| ())),
         (DropReason::GeneveVersion, geneve_case(&header(0x40, 0, ethernet, &[]))),
         (DropReason::GeneveControl, geneve_case(&header(0, 0x80, ethernet, &[]))),
         (DropReason::GeneveProtocol, geneve_case(&header(0, 0, [8, 0], &[]))),
