@@ -29,14 +29,14 @@ pub fn exchange_superframes(from: &Host, to: &Host, address: &str, size: usize, 
     run(from, to, address, size, group, count);
 }
 
-/// Sends one superframe of `count` datagrams with `size` bytes of payload each, and waits for nothing.
+/// Sends one superframe of datagrams with `size` bytes of this payload each, and waits for nothing.
 ///
 /// # Panics
 /// If the sender's kernel refuses.
-pub fn send_superframe(from: &Host, (own, to): (Ipv4Addr, Ipv4Addr), size: usize, count: usize) {
+pub fn send_superframe(from: &Host, (own, to): (Ipv4Addr, Ipv4Addr), size: usize, payload: &[u8]) {
     let sender = from.netns().run(|| UdpSocket::bind((own, 0))).unwrap().unwrap();
     sys::segment_size(&sender, size as u16).unwrap();
-    sender.send_to(&random_bytes(1, size * count), (to, 9)).unwrap();
+    sender.send_to(payload, (to, 9)).unwrap();
 }
 
 #[track_caller]

@@ -166,12 +166,12 @@ fn longer_than_the_port_allows() {
     // A superframe is as long as the packets that it stands for.
     pod.ip(&format!("neigh add {OTHER} lladdr ff:ff:ff:ff:ff:ff dev eth0"));
     let (sent, dropped) = (40, source.agent.dropped_as(DropReason::ExceedsIngressMtu));
-    send_superframe(pod, (OWN, OTHER), mtu - 28, sent);
+    send_superframe(pod, (OWN, OTHER), mtu - 28, &vec![6; sent * (mtu - 28)]);
     for _ in 0..sent {
         assert_eq!(source.received().len(), 14 + mtu);
     }
     assert_eq!(source.agent.dropped_as(DropReason::ExceedsIngressMtu), dropped);
-    send_superframe(pod, (OWN, OTHER), mtu - 27, sent);
+    send_superframe(pod, (OWN, OTHER), mtu - 27, &vec![6; sent * (mtu - 27)]);
     eventually("the superframe of long packets is dropped", || {
         match source.agent.dropped_as(DropReason::ExceedsIngressMtu) {
             seen if seen == dropped + 1 => Ok(()),

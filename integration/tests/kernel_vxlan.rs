@@ -3,11 +3,12 @@
 //! Nothing is switched off on either side: a kernel sender across a veth delivers whole superframes, whose
 //! inner checksums are not filled in and whose segment size nobody tells.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use weft_bridge::DropReason;
 use weft_integration::{
-    AgentConfig, AgentNode, Encapsulation, Family, GIB, Host, KernelNode, KernelTunnel, MIB, Node, Overlay, Site,
-    exchange, exchange_superframes, ping_all, site, stream,
+    AgentConfig, AgentNode, Capture, Encapsulation, Family, GIB, Host, KernelNode, KernelTunnel, MIB, Node, Overlay,
+    Site, ethernet, eventually, exchange, exchange_superframes, mac_of, ping_all, send_superframe, site, stream, vxlan,
 };
 
 /// A pod behind Weft and one behind the kernel.
@@ -108,6 +109,57 @@ fn across_something_like_a_wire() {
         exchange_superframes(&meeting.kernel, &meeting.weft, Overlay::IPV4[0], 1300, 40, 2000);
         meeting.finish();
     }
+}
+
+#[test]
+fn a_kernel_pods_udp_superframes_arrive_cut() {
+    let site = site!("ip", "bridge"; KernelVxlan);
+    let meeting = Meeting::new(&site, site.pair(), Family::Ipv4, "");
+    for addresses in [Overlay::IPV4, Overlay::IPV6] {
+        exchange_superframes(&meeting.kernel, &meeting.weft, addresses[0], 1300, 40, 400);
+        exchange_superframes(&meeting.kernel, &meeting.weft, addresses[0], 100, 64, 640);
+    }
+    meeting.finish();
+}
+
+#[test]
+fn a_pods_payload_is_never_taken_for_tunnel_headers() {
+    /// Payload of each datagram, and where the first cut of the whole tunnel packet would fall in it.
+    const SIZE: usize = 1300;
+    const CUT: usize = SIZE - (8 + 14 + 20 + 8);
+    let site = site!("ip", "bridge"; KernelVxlan);
+    let nodes = site.pair();
+    let (weft, victim) = (site.host("weft"), site.host("victim"));
+    [&weft, &victim].iter().for_each(|pod| pod.silence());
+    // The peer has a part in both networks; its pod, in the first only.
+    let agent = AgentConfig::new(&site, &nodes[0], &[Family::Ipv4])
+        .vni(Overlay::VNI)
+        .vni(6000)
+        .peer(nodes[1].address(Family::Ipv4), Encapsulation::Vxlan, &[Overlay::VNI, 6000])
+        .port(&weft, Overlay::VNI, &["10.0.0.1/24"])
+        .port(&victim, 6000, &[])
+        .start();
+    let tunnel = KernelTunnel { vni: Overlay::VNI, family: Family::Ipv4, remotes: &[&nodes[0]], words: "" };
+    let kernel = KernelNode::new(&nodes[1], &tunnel).pod(&site, "kernel", &["10.0.0.2/24"]);
+    ping_all(&kernel, "10.0.0.1");
+    let frame = ethernet(victim.mac("eth0"), mac_of(66), 0x88b5, &[0x66; 1000]);
+    let mut payload = vec![0; 20 * SIZE];
+    for cut in (CUT..payload.len()).step_by(SIZE) {
+        let forged = vxlan(6000, &frame);
+        let len = forged.len().min(payload.len() - cut);
+        payload[cut..cut + len].copy_from_slice(&forged[..len]);
+    }
+    let at_victim = Capture::start(&victim, "eth0");
+    for _ in 0..10 {
+        send_superframe(&kernel, (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 1)), SIZE, &payload);
+    }
+    eventually("the forgeries are refused", || match agent.dropped().as_slice() {
+        [(reason, 10)] if reason == DropReason::AmbiguousGroup.name() => Ok(()),
+        seen => Err(format!("{seen:?}")),
+    });
+    agent.assert_laws();
+    assert_eq!(at_victim.stop(), Vec::<Vec<u8>>::new(), "a pod reached another network");
+    agent.finish();
 }
 
 #[test]
