@@ -22,7 +22,7 @@ use crate::counters::WorkerCounters;
 use crate::gather::{Buffer, Buffers, Piece};
 use crate::port::Port;
 use crate::ports::Ports;
-use crate::underlay::{LANES, Lane, Outer, Underlay};
+use crate::underlay::{LANES, Lane, MAX_GROUPS, Outcome, Outer, Underlay};
 
 /// Frames that the merger holds before it is flushed.
 const MERGE_FRAMES: usize = 1024;
@@ -55,6 +55,7 @@ pub(crate) struct Egress<P, U> {
     merge_headers: Vec<u8>,
     merge_pieces: Vec<Piece>,
     answer: Answer,
+    outcomes: Vec<(usize, Outcome)>,
 }
 
 impl<P: Port, U: Underlay> Egress<P, U> {
@@ -68,6 +69,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             merge_headers: vec![0; MERGE_HEADER_BYTES],
             merge_pieces: Vec::with_capacity(MERGE_FRAMES),
             answer: Answer::new(),
+            outcomes: Vec::with_capacity(MAX_GROUPS),
         }
     }
 
@@ -242,7 +244,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 self.flush_lane(index, arena);
             }
             let last = (segment == segments).then_some(frame.len());
-            self.lanes[index].push_segment(outer, tunnel, header_len, last, |headers| {
+            self.lanes[index].push_segment(outer, tunnel, header_len, (segment == 1, last), |headers| {
                 let payload = splitter.next_segment(headers)?;
                 Some((header_len, base + payload.start..base + payload.end))
             });
@@ -269,7 +271,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 self.flush_lane(index, arena);
             }
             let last = (number == fragments).then_some(frame.len());
-            self.lanes[index].push_segment(outer, tunnel, fragment::MAX_HEADER_LEN, last, |headers| {
+            self.lanes[index].push_segment(outer, tunnel, fragment::MAX_HEADER_LEN, (number == 1, last), |headers| {
                 let Fragment { header_len, payload } = fragmenter.next_fragment(headers)?;
                 Some((header_len, base + payload.start..base + payload.end))
             });
@@ -310,26 +312,31 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     }
 
     fn flush_lane(&mut self, index: usize, arena: &[u8]) {
-        let Self { underlay, counters, lanes, .. } = self;
-        let lane = &lanes[index];
-        let calls = underlay.send(index, lane, arena, &mut |place, outcome| {
+        let Self { underlay, counters, lanes, outcomes, .. } = self;
+        outcomes.clear();
+        let calls = underlay.send(index, &lanes[index], arena, &mut |place, outcome| outcomes.push((place, outcome)));
+        counters.underlay_sends.add(calls);
+        let lane = &mut lanes[index];
+        for (place, outcome) in outcomes.drain(..) {
+            let tally = lane.tally(place, outcome);
             let group = &lane.groups()[place];
             let link = counters.vtep(group.vtep);
+            counters.sent.add(tally.sent);
+            counters.underlay_datagrams_out.add(group.segments as u64 - outcome.lost(group.segments));
+            link.tx_frames.add(tally.sent);
+            if let Some(reason) = tally.carried {
+                counters.dropped(reason, 1);
+                link.drops.add(1);
+            }
             match outcome {
-                Ok(()) => {
-                    counters.sent.add(group.copies);
-                    counters.underlay_datagrams_out.add(group.segments as u64);
-                    link.tx_frames.add(group.copies);
-                    link.tx_bytes.add(group.frame_bytes);
-                }
-                Err(reason) => {
-                    counters.dropped(reason, group.copies);
-                    link.drops.add(group.copies);
+                Outcome::Sent => link.tx_bytes.add(group.frame_bytes),
+                Outcome::Lost { reason, .. } => {
+                    counters.dropped(reason, tally.dropped);
+                    link.drops.add(tally.dropped);
                 }
             }
-        });
-        counters.underlay_sends.add(calls);
-        self.lanes[index].clear();
+        }
+        lane.clear();
     }
 
     fn sent_to_port(&self, id: PortId, frames: u64, bytes: usize) {

@@ -68,24 +68,50 @@ pub(crate) fn append(pieces: &mut Vec<Piece>, floor: usize, piece: Piece) {
     pieces.push(piece);
 }
 
-/// Cuts a list of pieces into lists of `length` bytes each, the last one shorter.
-pub(crate) fn cut(pieces: &[Piece], length: usize) -> impl Iterator<Item = Vec<Piece>> {
-    let mut rest = pieces.to_vec();
-    rest.reverse();
-    std::iter::from_fn(move || {
-        let mut wanted = u32::try_from(length).unwrap_or(u32::MAX);
-        let mut segment = Vec::new();
-        while wanted > 0 {
-            let Some(mut piece) = rest.pop() else { break };
-            if piece.len > wanted {
-                rest.push(Piece { start: piece.start + wanted, len: piece.len - wanted, ..piece });
-                piece.len = wanted;
+/// Lists of pieces behind each other, kept for reuse.
+#[derive(Debug, Default)]
+pub(crate) struct Segments {
+    pieces: Vec<Piece>,
+    ends: Vec<usize>,
+}
+
+impl Segments {
+    pub(crate) fn with_capacity(segments: usize, pieces: usize) -> Self {
+        Self { pieces: Vec::with_capacity(pieces), ends: Vec::with_capacity(segments) }
+    }
+
+    /// Cuts a list of pieces into segments of `length` bytes each, the last one shorter.
+    pub(crate) fn cut(&mut self, pieces: &[Piece], length: usize) {
+        self.pieces.clear();
+        self.ends.clear();
+        let length = u32::try_from(length).unwrap_or(u32::MAX).max(1);
+        let mut wanted = length;
+        for piece in pieces {
+            let Piece { buffer, mut start, len: mut rest } = *piece;
+            while rest > 0 {
+                let len = rest.min(wanted);
+                self.pieces.push(Piece { buffer, start, len });
+                (start, rest, wanted) = (start + len, rest - len, wanted - len);
+                if wanted == 0 {
+                    self.ends.push(self.pieces.len());
+                    wanted = length;
+                }
             }
-            wanted -= piece.len;
-            segment.push(piece);
         }
-        (!segment.is_empty()).then_some(segment)
-    })
+        if wanted < length {
+            self.ends.push(self.pieces.len());
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The segments from this one on.
+    pub(crate) fn from(&self, first: usize) -> impl Iterator<Item = &[Piece]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).skip(first).map(|(begin, end)| &self.pieces[begin..*end])
+    }
 }
 
 #[cfg(test)]
@@ -107,7 +133,12 @@ mod tests {
 
     #[test]
     fn cuts_across_pieces() {
-        let segments: Vec<_> = cut(&[arena(0, 5), arena(10, 17)], 4).collect();
-        assert_eq!(segments, [vec![arena(0, 4)], vec![arena(4, 5), arena(10, 13)], vec![arena(13, 17)]]);
+        let mut segments = Segments::default();
+        segments.cut(&[arena(0, 5), arena(10, 17)], 4);
+        let cut: Vec<_> = segments.from(0).map(<[Piece]>::to_vec).collect();
+        assert_eq!(cut, [vec![arena(0, 4)], vec![arena(4, 5), arena(10, 13)], vec![arena(13, 17)]]);
+        assert_eq!((segments.len(), segments.from(2).count()), (3, 1));
+        segments.cut(&[arena(0, 8)], 4);
+        assert_eq!(segments.len(), 2);
     }
 }

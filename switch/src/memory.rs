@@ -16,7 +16,7 @@ use weft_encap::{Encapsulation, Offload, OffloadError};
 use crate::counters::{Totals, WorkerCounters};
 use crate::gather::{Buffers, Piece};
 use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame};
-use crate::underlay::{Datagram, Lane, ReceiveCounts, Underlay};
+use crate::underlay::{Datagram, Lane, Outcome, ReceiveCounts, Underlay};
 use crate::worker::{ECHOES, ProbeEcho, Shared, Worker};
 
 /// A frame with what travels besides its bytes.
@@ -155,23 +155,17 @@ impl Underlay for MemoryUnderlay {
         Ok(())
     }
 
-    fn send(
-        &mut self,
-        lane: usize,
-        queued: &Lane,
-        arena: &[u8],
-        report: &mut dyn FnMut(usize, Result<(), DropReason>),
-    ) -> u64 {
+    fn send(&mut self, lane: usize, queued: &Lane, arena: &[u8], report: &mut dyn FnMut(usize, Outcome)) -> u64 {
         let mut queues = self.queues.borrow_mut();
         let buffers = queued.buffers(arena);
         for (place, group) in queued.groups().iter().enumerate() {
             if let Some(reason) = queues.refuse {
-                report(place, Err(reason));
+                report(place, Outcome::all_lost(reason));
                 continue;
             }
             let bytes = joined(queued.pieces(group), &buffers);
             queues.sent.push(MemoryDatagram { peer: group.to, lane, segment: group.segment, tos: group.tos, bytes });
-            report(place, Ok(()));
+            report(place, Outcome::Sent);
         }
         1
     }

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use weft_bridge::VtepId;
+use weft_bridge::{DropReason, VtepId};
 
-use crate::gather::{Buffer, Piece, append};
+use crate::gather::{Buffer, Buffers, Piece, append};
 
 /// Tunnel packets in one group at most: what every kernel with UDP_SEGMENT takes (UDP_MAX_SEGMENTS).
 pub const MAX_GROUP_SEGMENTS: usize = 64;
@@ -14,7 +14,8 @@ pub const MAX_GROUP_BYTES: usize = 65_507;
 /// Frames up to this length, in bytes, are copied behind their header, so that a group of them is one piece.
 const COPY_LEN: usize = 256;
 
-const MAX_GROUPS: usize = 128;
+/// Groups in one lane at most.
+pub(crate) const MAX_GROUPS: usize = 128;
 const MAX_PIECES: usize = 4096;
 const HEADER_BYTES: usize = 128 * 1024;
 
@@ -33,13 +34,17 @@ pub struct Group {
     pub segments: usize,
     /// Bytes in it.
     pub bytes: usize,
-    /// Frames whose last packet is in it: a superframe counts where it ends.
-    pub copies: u64,
-    /// Bytes of those frames, before encapsulation.
+    /// Bytes of the frames whose last packet is in it, before encapsulation.
     pub frame_bytes: u64,
+    /// A bit for each packet that ends a frame, the first packet's lowest.
+    frame_ends: u64,
+    /// Whether its first packet goes on with a frame that an earlier group began.
+    continues: bool,
     pieces: Range<usize>,
     open: bool,
 }
+
+const _: () = assert!(MAX_GROUP_SEGMENTS <= u64::BITS as usize);
 
 /// The queue. Allocates once.
 #[derive(Debug)]
@@ -47,6 +52,50 @@ pub struct Lane {
     headers: Vec<u8>,
     pieces: Vec<Piece>,
     groups: Vec<Group>,
+    /// Why a packet of the frame that the next group goes on with was lost, if one was.
+    carried: Option<DropReason>,
+}
+
+/// What became of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it was handed to the kernel.
+    Sent,
+    /// Some packets were not.
+    Lost {
+        /// Why not.
+        reason: DropReason,
+        /// A bit for each of them, the first packet's lowest.
+        packets: u64,
+    },
+}
+
+/// What became of the frames that end in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) sent: u64,
+    /// Frames of which at least one packet of this group was lost.
+    pub(crate) dropped: u64,
+    /// The frame that began in an earlier group and lost a packet there, if it ends here.
+    pub(crate) carried: Option<DropReason>,
+}
+
+impl Outcome {
+    /// Packets lost, of a group of so many.
+    pub(crate) fn lost(self, segments: usize) -> u64 {
+        match self {
+            Self::Sent => 0,
+            Self::Lost { packets, .. } => {
+                u64::from((packets & u64::MAX >> (MAX_GROUP_SEGMENTS - segments)).count_ones())
+            }
+        }
+    }
+
+    /// None of a group's packets was sent.
+    #[must_use]
+    pub fn all_lost(reason: DropReason) -> Self {
+        Self::Lost { reason, packets: u64::MAX }
+    }
 }
 
 /// What the outer headers of a tunnel packet say.
@@ -66,6 +115,7 @@ impl Lane {
             headers: Vec::with_capacity(HEADER_BYTES),
             pieces: Vec::with_capacity(MAX_PIECES),
             groups: Vec::with_capacity(MAX_GROUPS),
+            carried: None,
         }
     }
 
@@ -81,8 +131,8 @@ impl Lane {
         &self.pieces[group.pieces.clone()]
     }
 
-    pub(crate) fn headers(&self) -> &[u8] {
-        &self.headers
+    pub(crate) fn buffers<'a>(&'a self, arena: &'a [u8]) -> Buffers<'a> {
+        Buffers { arena, headers: &self.headers }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -96,6 +146,33 @@ impl Lane {
             && self.headers.len() + packets * (header_len + COPY_LEN) <= HEADER_BYTES
     }
 
+    /// Counts what became of a group's frames. Groups are told in the order in which they were queued: a frame is
+    /// lost with any of its packets, wherever it went.
+    pub(crate) fn tally(&mut self, place: usize, outcome: Outcome) -> Tally {
+        let group = &self.groups[place];
+        let (reason, lost) = match outcome {
+            Outcome::Sent => (None, 0),
+            Outcome::Lost { reason, packets } => (Some(reason), packets),
+        };
+        let mut carried = self.carried.take().filter(|_| group.continues);
+        let mut tally = Tally { sent: 0, dropped: 0, carried: None };
+        let mut broken = false;
+        for packet in 0..group.segments {
+            broken |= lost >> packet & 1 == 1;
+            if group.frame_ends >> packet & 1 == 0 {
+                continue;
+            }
+            match carried.take() {
+                Some(earlier) => tally.carried = Some(earlier),
+                None if broken => tally.dropped += 1,
+                None => tally.sent += 1,
+            }
+            broken = false;
+        }
+        self.carried = carried.or(reason.filter(|_| broken));
+        tally
+    }
+
     pub(crate) fn clear(&mut self) {
         self.headers.clear();
         self.pieces.clear();
@@ -105,7 +182,7 @@ impl Lane {
     /// Queues one frame behind its tunnel header.
     pub(crate) fn push_frame(&mut self, outer: Outer, tunnel: &[u8], frame: Range<usize>, arena: &[u8]) {
         let frame_len = frame.len();
-        self.push_packet(outer, tunnel.len() + frame_len, Some(frame_len));
+        self.push_packet(outer, tunnel.len() + frame_len, true, Some(frame_len));
         let start = self.headers.len();
         self.headers.extend_from_slice(tunnel);
         if frame_len <= COPY_LEN {
@@ -118,14 +195,14 @@ impl Lane {
     }
 
     /// Queues one piece of a frame: a tunnel header, headers that `write` puts into at most `room` bytes and the
-    /// payload; `write` returns the headers' length and the payload's place. `last` carries the frame's length
-    /// with its last piece.
+    /// payload; `write` returns the headers' length and the payload's place. The pair says whether it is the
+    /// frame's first piece, and with its last one the frame's length.
     pub(crate) fn push_segment(
         &mut self,
         outer: Outer,
         tunnel: &[u8],
         room: usize,
-        last: Option<usize>,
+        (first, last): (bool, Option<usize>),
         write: impl FnOnce(&mut [u8]) -> Option<(usize, Range<usize>)>,
     ) {
         let start = self.headers.len();
@@ -137,7 +214,7 @@ impl Lane {
             return;
         };
         self.headers.truncate(inner + header_len);
-        self.push_packet(outer, tunnel.len() + header_len + payload.len(), last);
+        self.push_packet(outer, tunnel.len() + header_len + payload.len(), first, last);
         self.append(Piece::new(Buffer::Headers, start..self.headers.len()));
         self.append(Piece::new(Buffer::Arena, payload));
     }
@@ -151,7 +228,7 @@ impl Lane {
         let frame = self.headers.len();
         self.headers.resize(frame + len, 0);
         write(&mut self.headers[frame..]);
-        self.push_packet(outer, tunnel.len() + len, None);
+        self.push_packet(outer, tunnel.len() + len, true, None);
         self.append(Piece::new(Buffer::Headers, start..self.headers.len()));
         self.close();
     }
@@ -170,7 +247,7 @@ impl Lane {
 
     /// Makes room for a packet in the last group, or opens another. Equal lengths join; a shorter one joins and
     /// closes.
-    fn push_packet(&mut self, outer: Outer, len: usize, ends_frame: Option<usize>) {
+    fn push_packet(&mut self, outer: Outer, len: usize, begins_frame: bool, ends_frame: Option<usize>) {
         let joins = |group: &Group| {
             group.open
                 && (group.vtep, group.tos) == (outer.vtep, outer.tos)
@@ -187,20 +264,97 @@ impl Lane {
                 segment: len,
                 segments: 0,
                 bytes: 0,
-                copies: 0,
                 frame_bytes: 0,
+                frame_ends: 0,
+                continues: !begins_frame,
                 pieces: start..start,
                 open: true,
             });
         }
         if let Some(group) = self.groups.last_mut() {
+            let place = group.segments;
             group.segments += 1;
             group.bytes += len;
             group.open = len == group.segment;
             if let Some(frame_len) = ends_frame {
-                group.copies += 1;
+                group.frame_ends |= 1 << place;
                 group.frame_bytes += frame_len as u64;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_bridge::tables::{DomainOptions, Vtep, VtepKind};
+    use weft_bridge::{Tables, VtepId};
+    use weft_encap::{Encapsulation, Vni};
+
+    use super::*;
+
+    const REASON: DropReason = DropReason::UnderlayBusy;
+
+    fn outer() -> Outer {
+        let mut tables = Tables::new(Vec::new(), Vec::new());
+        let vni = Vni::MAX;
+        let domain = tables.add_domain(vni, DomainOptions::default());
+        let address = [192, 0, 2, 1].into();
+        let (kind, encapsulation) = (VtepKind::Foreign, Encapsulation::Vxlan);
+        let vtep = Vtep { address, udp_port: 4789, encapsulation, kind, pod_mtu: 1450 };
+        let vtep: Result<VtepId, _> = tables.add_vtep(vtep, &[vni]);
+        assert!(domain.is_ok());
+        Outer { vtep: vtep.unwrap(), to: SocketAddr::new(address, 4789), tos: 0 }
+    }
+
+    /// A lane with frames of so many packets each.
+    fn lane(frames: &[usize]) -> Lane {
+        let mut lane = Lane::new();
+        for packets in frames {
+            for packet in 1..=*packets {
+                let last = (packet == *packets).then_some(100);
+                lane.push_segment(outer(), &[0; 8], 54, (packet == 1, last), |_| Some((54, 0..100)));
+            }
+        }
+        lane
+    }
+
+    fn lost(packets: u64) -> Outcome {
+        Outcome::Lost { reason: REASON, packets }
+    }
+
+    fn tally(sent: u64, dropped: u64, carried: Option<DropReason>) -> Tally {
+        Tally { sent, dropped, carried }
+    }
+
+    #[test]
+    fn a_frame_is_lost_with_any_of_its_packets() {
+        let mut lane = lane(&[1, 3, 1, 2]);
+        assert_eq!(lane.groups().len(), 1);
+        assert_eq!(lane.tally(0, Outcome::Sent), tally(4, 0, None));
+        assert_eq!(lane.tally(0, lost(0b000_0100)), tally(3, 1, None));
+        assert_eq!(lane.tally(0, lost(0b100_0001)), tally(2, 2, None));
+        assert_eq!(lane.tally(0, Outcome::all_lost(REASON)), tally(0, 4, None));
+        assert_eq!(lost(u64::MAX).lost(7), 7);
+    }
+
+    #[test]
+    fn a_frame_that_goes_on_in_the_next_group_is_counted_once() {
+        let mut lane = lane(&[44, 44]);
+        assert_eq!(lane.groups().iter().map(|group| group.segments).collect::<Vec<_>>(), [64, 24]);
+        assert_eq!([lane.tally(0, Outcome::Sent), lane.tally(1, Outcome::Sent)], [tally(1, 0, None); 2]);
+        let first_lost = [lane.tally(0, Outcome::all_lost(REASON)), lane.tally(1, Outcome::Sent)];
+        assert_eq!(first_lost, [tally(0, 1, None), tally(0, 0, Some(REASON))]);
+        let tail_lost = [lane.tally(0, lost(1 << 63)), lane.tally(1, lost(1))];
+        assert_eq!(tail_lost, [tally(1, 0, None), tally(0, 0, Some(REASON))]);
+    }
+
+    #[test]
+    fn a_lost_probe_is_no_frame() {
+        let mut lane = Lane::new();
+        lane.push_alone(outer(), &[0; 8], 1400, |_| {});
+        lane.push_frame(outer(), &[0; 8], 0..50, &[0; 50]);
+        assert_eq!(lane.groups().len(), 2, "nothing shares a group with a probe");
+        assert_eq!(lane.tally(0, Outcome::all_lost(REASON)), tally(0, 0, None));
+        assert_eq!(lane.tally(1, Outcome::Sent), tally(1, 0, None));
     }
 }

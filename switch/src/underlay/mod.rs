@@ -1,19 +1,17 @@
 //! The second seam: how tunnel packets leave and arrive.
 
 mod lane;
+mod sender;
 mod socket;
 
 use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use weft_bridge::DropReason;
 use weft_encap::Encapsulation;
 
-use crate::gather::Buffers;
-
-pub(crate) use lane::Outer;
-pub use lane::{Group, Lane, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
+pub use lane::{Group, Lane, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS, Outcome};
+pub(crate) use lane::{MAX_GROUPS, Outer};
 pub use socket::{Level, Listen, SocketError, SocketOptions, SocketUnderlay, UnderlayState};
 
 /// Ways with a UDP source port of their own, among which flows are spread. One flow keeps to one.
@@ -57,19 +55,7 @@ pub trait Underlay {
         counts: &mut ReceiveCounts,
     ) -> io::Result<()>;
 
-    /// Sends a lane's groups in order; tells `report` of each group, by its place, what became of it. Returns
-    /// the number of system calls.
-    fn send(
-        &mut self,
-        lane: usize,
-        queued: &Lane,
-        arena: &[u8],
-        report: &mut dyn FnMut(usize, Result<(), DropReason>),
-    ) -> u64;
-}
-
-impl Lane {
-    pub(crate) fn buffers<'a>(&'a self, arena: &'a [u8]) -> Buffers<'a> {
-        Buffers { arena, headers: self.headers() }
-    }
+    /// Sends a lane's groups in order; tells `report` of each group in that order, by its place, what became of it.
+    /// Returns the number of system calls.
+    fn send(&mut self, lane: usize, queued: &Lane, arena: &[u8], report: &mut dyn FnMut(usize, Outcome)) -> u64;
 }

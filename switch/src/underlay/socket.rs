@@ -3,11 +3,6 @@
 //! Theory of operation. One socket for each local address and tunnel port receives; a pool of sockets for
 //! each address family only sends, each from a UDP source port of its own, so that receivers and switches
 //! on the way spread flows while one flow keeps to one port. The kernel writes the outer IP and UDP headers.
-//!
-//! A group of equally long packets leaves in one system call. What the kernel answers decides what happens
-//! next: a full queue, a missing route or a firewall costs the group, by name; an answer that speaks of
-//! segmentation costs nothing, because the group is sent again packet by packet. Only an answer that cannot
-//! have another cause (EIO, or EINVAL for two short packets) switches segmentation off, once, visibly.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,22 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use weft_bridge::DropReason;
 use weft_encap::Encapsulation;
 
-use super::lane::{Group, Lane};
+use super::lane::{Lane, Outcome};
+use super::sender::{Sender, Sockets};
 use super::{Datagram, LANES, ReceiveCounts, Underlay};
-use crate::gather::{Buffers, Piece, cut};
-use crate::sys::udp::{self, Messages, Outgoing};
+use crate::sys::udp::{self, Messages};
 
 /// Bytes that one receive slot takes: the longest UDP payload, or a group merged by the kernel.
 const SLOT_BYTES: usize = 65_536;
 /// Datagrams, or merged groups, received in one system call at most.
 const RECEIVE_SLOTS: usize = 16;
-/// Groups sent in one system call at most.
-const SEND_MESSAGES: usize = 64;
-/// Pieces in one system call at most.
-const SEND_PIECES: usize = 4096;
 /// Bytes asked for in each receive buffer: more than a hundred 64 KiB groups while the worker is elsewhere.
 const RECEIVE_BUFFER_BYTES: i32 = 8 * 1024 * 1024;
 /// Bytes asked for in each send buffer.
@@ -40,8 +30,6 @@ const SEND_BUFFER_BYTES: i32 = 4 * 1024 * 1024;
 const FIRST_SOURCE_PORT: u16 = 49_152;
 /// Ports tried for each lane before the kernel may choose.
 const SOURCE_PORT_TRIES: u16 = 64;
-/// A group that is so small and still refused speaks against segmentation itself.
-const PLAIN_GROUP: usize = 2;
 
 /// Where to receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,13 +106,8 @@ pub struct SocketUnderlay {
     ipv4: Vec<Socket>,
     ipv6: Vec<Socket>,
     incoming: Messages,
-    outgoing: Messages,
+    sender: Sender,
     state: Arc<UnderlayState>,
-}
-
-enum Refusal {
-    Segmentation,
-    Packet(DropReason),
 }
 
 impl UnderlayState {
@@ -140,7 +123,7 @@ impl UnderlayState {
         self.reason.get().map(String::as_str)
     }
 
-    fn demote(&self, reason: String) {
+    pub(super) fn demote(&self, reason: String) {
         if self.reason.set(reason).is_ok() {
             self.plain.store(true, Ordering::Relaxed);
         }
@@ -167,7 +150,7 @@ impl SocketUnderlay {
             ipv4: lanes(false)?,
             ipv6: lanes(true)?,
             incoming: Messages::with_capacity(RECEIVE_SLOTS, RECEIVE_SLOTS),
-            outgoing: Messages::with_capacity(SEND_MESSAGES, SEND_PIECES),
+            sender: Sender::new(state.clone()),
             state,
         })
     }
@@ -181,59 +164,6 @@ impl SocketUnderlay {
     /// The descriptors to wait on; their places are the `source` of [`Underlay::recv`].
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.receivers.iter().map(|receiver| receiver.socket.as_fd())
-    }
-
-    /// Sends the groups from `first` on that go to one address family. Returns how many were dealt with.
-    fn send_run(
-        &mut self,
-        lane: usize,
-        queued: &Lane,
-        first: usize,
-        buffers: &Buffers<'_>,
-        report: &mut dyn FnMut(usize, Result<(), DropReason>),
-    ) -> usize {
-        let groups = &queued.groups()[first..];
-        let ipv6 = groups[0].to.is_ipv6();
-        let Some(socket) = (if ipv6 { &self.ipv6 } else { &self.ipv4 }).get(lane) else {
-            report(first, Err(DropReason::NoAddressFamily));
-            return 1;
-        };
-        if self.state.level() == Level::Plain && groups[0].segments > 1 {
-            report(first, send_singly(&mut self.outgoing, socket, &groups[0], queued.pieces(&groups[0]), buffers));
-            return 1;
-        }
-        let plain = self.state.level() == Level::Plain;
-        let run = groups.iter().take_while(|group| group.to.is_ipv6() == ipv6 && !(plain && group.segments > 1));
-        let messages = run.map(|group| Outgoing {
-            to: group.to,
-            pieces: queued.pieces(group),
-            segment: (group.segments > 1).then_some(group.segment as u16),
-            tos: group.tos,
-        });
-        match self.outgoing.send(socket, messages, buffers) {
-            Ok(sent) => {
-                (first..first + sent).for_each(|index| report(index, Ok(())));
-                sent
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            Err(error) => {
-                let group = &groups[0];
-                let outcome = match refusal(&error, group) {
-                    Refusal::Packet(reason) => Err(reason),
-                    Refusal::Segmentation => {
-                        let raw = error.raw_os_error();
-                        if raw == Some(libc::EIO) || group.segments <= PLAIN_GROUP {
-                            self.state
-                                .demote(format!("the kernel refused a group of {} packets: {error}", group.segments));
-                            tracing::warn!(%error, "segmentation offload of the underlay is off from now on");
-                        }
-                        send_singly(&mut self.outgoing, socket, group, queued.pieces(group), buffers)
-                    }
-                };
-                report(first, outcome);
-                1
-            }
-        }
     }
 }
 
@@ -266,59 +196,9 @@ impl Underlay for SocketUnderlay {
         Ok(())
     }
 
-    fn send(
-        &mut self,
-        lane: usize,
-        queued: &Lane,
-        arena: &[u8],
-        report: &mut dyn FnMut(usize, Result<(), DropReason>),
-    ) -> u64 {
-        let buffers = queued.buffers(arena);
-        let (mut next, mut calls) = (0, 0);
-        while next < queued.groups().len() {
-            next += self.send_run(lane, queued, next, &buffers, report);
-            calls += 1;
-        }
-        calls
-    }
-}
-
-/// The same packets without segmentation offload, as many to a system call as the kernel takes.
-fn send_singly(
-    messages: &mut Messages,
-    socket: &Socket,
-    group: &Group,
-    pieces: &[Piece],
-    buffers: &Buffers<'_>,
-) -> Result<(), DropReason> {
-    let segments: Vec<Vec<Piece>> = cut(pieces, group.segment).collect();
-    let mut rest = segments.as_slice();
-    while !rest.is_empty() {
-        let outgoing = rest.iter().map(|pieces| Outgoing { to: group.to, pieces, segment: None, tos: group.tos });
-        match messages.send(socket, outgoing, buffers) {
-            Ok(sent) => rest = &rest[sent..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                return Err(match refusal(&error, group) {
-                    Refusal::Packet(reason) => reason,
-                    Refusal::Segmentation => DropReason::UnderlayRefused,
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What the kernel's answer to a group says.
-fn refusal(error: &io::Error, group: &Group) -> Refusal {
-    match error.raw_os_error() {
-        Some(libc::EIO | libc::EINVAL) if group.segments > 1 => Refusal::Segmentation,
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Refusal::Packet(DropReason::UnderlayBusy),
-        Some(libc::EMSGSIZE) => Refusal::Packet(DropReason::ExceedsPathMtu),
-        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL) => {
-            Refusal::Packet(DropReason::UnderlayUnreachable)
-        }
-        _ => Refusal::Packet(DropReason::UnderlayRefused),
+    fn send(&mut self, lane: usize, queued: &Lane, arena: &[u8], report: &mut dyn FnMut(usize, Outcome)) -> u64 {
+        let sockets = Sockets { ipv4: self.ipv4.get(lane), ipv6: self.ipv6.get(lane) };
+        self.sender.send(sockets, queued, &queued.buffers(arena), report)
     }
 }
 
