@@ -90,6 +90,16 @@ impl AgentConfig {
         self
     }
 
+    /// Gives the device of the port added last this name.
+    ///
+    /// # Panics
+    /// If there is no port.
+    #[must_use]
+    pub fn with_interface(mut self, name: &str) -> Self {
+        self.file.ports.last_mut().unwrap().interface = unspanned(name.to_owned());
+        self
+    }
+
     /// Gives the port added last this MTU.
     ///
     /// # Panics
