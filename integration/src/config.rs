@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use weft_control::config::file::{
-    Encapsulation, Fdb, File, PortEntry, PortMode, Underlay, VniEntry, VtepEntry, unspanned,
+    Encapsulation, Fdb, File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry, unspanned,
 };
 use weft_encap::{MacAddr, Vni};
 use weft_testbed::Family;
@@ -78,6 +78,13 @@ impl AgentConfig {
     #[must_use]
     pub fn learning_port(self, pod: &Host, id: u32, addresses: &[&str]) -> Self {
         self.add_port(pod, id, addresses, PortMode::Learning)
+    }
+
+    /// Lets the agent send no path probes, so that what its peers receive is what pods sent.
+    #[must_use]
+    pub fn without_probes(mut self) -> Self {
+        self.file.underlay.path_probes = Switch::Off;
+        self
     }
 
     /// Gives the port added last this MAC.

@@ -38,6 +38,7 @@ impl Source {
         [&bound, &learning, &lonely].iter().for_each(|pod| pod.silence());
         let config = AgentConfig::new(site, &node, &[Family::Ipv4])
             .vni(VNI)
+            .without_probes()
             .vni(LONELY_VNI)
             .peer(peer.address(Family::Ipv4), Encapsulation::Vxlan, &[VNI])
             .learning_port(&learning, VNI, &[])

@@ -40,6 +40,7 @@ impl Target {
         }
         let config = AgentConfig::new(site, &node, &[Family::Ipv4])
             .vni(VNI)
+            .without_probes()
             .vni(OTHER_VNI)
             .peer(peer.address(Family::Ipv4), Encapsulation::Vxlan, &[VNI])
             .port(&other, OTHER_VNI, &[])

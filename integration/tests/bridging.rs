@@ -101,7 +101,7 @@ fn a_group_frame_reaches_every_pod_once_and_its_sender_never() {
 #[test]
 fn pods_of_one_node_meet_without_the_underlay() {
     let site = site!();
-    let triangle = Triangle::new(&site, "", |_| {});
+    let triangle = Triangle::new(&site, "", |config| *config = config.clone().without_probes());
     let ([a, _, _, d], agent) = (&triangle.pods, &triangle.agents[0]);
     ping_all(a, ADDRESSES[3]);
     agent.assert_laws();
