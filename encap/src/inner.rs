@@ -77,6 +77,19 @@ pub enum Network {
     Other,
 }
 
+impl Network {
+    /// The protocol that IP carries; none for what is not IP.
+    #[inline]
+    #[must_use]
+    pub const fn protocol(&self) -> Option<u8> {
+        match self {
+            Self::Ipv4(ip) => Some(ip.protocol),
+            Self::Ipv6(ip) => Some(ip.protocol),
+            Self::Arp(_) | Self::Other => None,
+        }
+    }
+}
+
 /// An IPv4 header whose lengths fit the frame. Its checksum has not been verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4View {

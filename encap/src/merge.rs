@@ -141,6 +141,21 @@ impl Merger {
         Ok(())
     }
 
+    /// Keeps one frame as a group of its own, whatever came before it: for a way out that takes no superframe of its
+    /// kind. If that is so for all frames of a flow, their order stays.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_alone(&mut self, range: Range<usize>, egress: u32, offload: Offload) -> Result<(), MergerFull> {
+        if self.frames.len() >= self.capacity {
+            return Err(MergerFull { capacity: self.capacity });
+        }
+        let frame = Frame { start: offset(range.start), end: offset(range.end), next: NONE };
+        self.recent = NONE;
+        self.open(frame, egress, offload, None);
+        Ok(())
+    }
+
     /// The outcome so far, in the order in which each group's first frame came in.
     pub fn groups(&self) -> impl Iterator<Item = Group<'_>> {
         self.groups.iter().map(|state| Group { merger: self, state })

@@ -15,7 +15,9 @@ use weft_encap::mss::{clamp_mss, mss_for};
 use weft_encap::mtu::{MIN_IPV6, overhead};
 use weft_encap::probe::{self, Probe};
 use weft_encap::too_big::NoReply;
-use weft_encap::{Checksum, FlowHash, Inner, Merger, Network, Offload, RecoverError, Splitter, checksum, recover};
+use weft_encap::{
+    Checksum, FlowHash, Inner, Merger, MergerFull, Network, Offload, RecoverError, Splitter, checksum, recover,
+};
 
 use crate::answers::{Answer, Answered};
 use crate::counters::WorkerCounters;
@@ -39,6 +41,8 @@ pub(crate) struct Copy {
     /// Bytes of its VLAN tags, which the tunnel carries besides.
     pub(crate) tag_len: usize,
     pub(crate) flow: FlowHash,
+    /// Whether it carries UDP.
+    pub(crate) udp: bool,
     /// DSCP and ECN for the outer headers.
     pub(crate) tos: u8,
     pub(crate) ingress: Attachment,
@@ -104,6 +108,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 // A pod that cannot be told is a pod that sends again.
                 let _ = device.send(Offload::NONE, &[piece], &Buffers { arena, headers });
                 self.counters.answers_sent.add(1);
+                self.counters.port_writes.add(1);
             }
             Answered::Suppressed => self.counters.answers_suppressed.add(1),
             Answered::No(NoReply::MtuTooSmall { min: MIN_IPV6, .. }) => return DropReason::BelowIpv6Minimum,
@@ -178,14 +183,23 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 {
                     clamp(frame, vtep.pod_mtu.saturating_sub(copy.tag_len as u16), &offload);
                 }
-                let key = self.ports.key(id).ok_or(DropReason::PortDown)?;
-                if self.merger.push(arena, copy.range.clone(), key, offload).is_err() {
+                let (key, device) = self.ports.key(id).ok_or(DropReason::PortDown)?;
+                let alone = copy.udp && !device.takes_udp_superframes();
+                if self.merge(arena, key, copy, offload, alone).is_err() {
                     self.flush_ports(arena);
                     // An emptied merger has room for one frame.
-                    let _ = self.merger.push(arena, copy.range.clone(), key, offload);
+                    let _ = self.merge(arena, key, copy, offload, alone);
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn merge(&mut self, arena: &[u8], key: u32, copy: &Copy, offload: Offload, alone: bool) -> Result<(), MergerFull> {
+        if alone {
+            self.merger.push_alone(copy.range.clone(), key, offload)
+        } else {
+            self.merger.push(arena, copy.range.clone(), key, offload)
         }
     }
 

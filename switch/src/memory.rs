@@ -39,9 +39,15 @@ struct PortQueues {
     from_pod: VecDeque<(Vec<u8>, Result<Offload, OffloadError>)>,
     to_pod: Vec<MemoryFrame>,
     refuse: Option<DropReason>,
+    no_udp_superframes: bool,
 }
 
 impl MemoryPort {
+    /// From now on it is like a TAP before Linux 6.2, which takes no UDP superframes.
+    pub fn take_no_udp_superframes(&self) {
+        self.queues.borrow_mut().no_udp_superframes = true;
+    }
+
     /// Lets the pod send a frame.
     pub fn pod_sends(&self, bytes: Vec<u8>, offload: Result<Offload, OffloadError>) {
         self.queues.borrow_mut().from_pod.push_back((bytes, offload));
@@ -72,6 +78,10 @@ impl Port for MemoryPort {
             start = end;
         }
         Ok(())
+    }
+
+    fn takes_udp_superframes(&self) -> bool {
+        !self.queues.borrow().no_udp_superframes
     }
 
     fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason> {

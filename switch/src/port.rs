@@ -33,6 +33,9 @@ pub trait Port {
     /// The device is gone.
     fn recv(&mut self, arena: &mut [u8], frames: &mut Vec<PortFrame>, reads: &mut u64) -> io::Result<()>;
 
+    /// Whether UDP superframes may be written: not before Linux 6.2.
+    fn takes_udp_superframes(&self) -> bool;
+
     /// Writes one frame, given as pieces.
     ///
     /// # Errors
@@ -84,6 +87,10 @@ impl Port for Tap {
             start += len;
         }
         Ok(())
+    }
+
+    fn takes_udp_superframes(&self) -> bool {
+        self.offloads.uso
     }
 
     fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason> {

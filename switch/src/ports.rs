@@ -30,10 +30,6 @@ impl<P> Ports<P> {
         place.take_if(|served| served.id == id).map(|served| served.device)
     }
 
-    pub(crate) fn get(&self, id: PortId) -> Option<&P> {
-        self.devices.get(id.index())?.as_ref().filter(|served| served.id == id).map(|served| &served.device)
-    }
-
     pub(crate) fn get_mut(&mut self, id: PortId) -> Option<&mut P> {
         self.get_mut_with_budget(id).map(|(device, _)| device)
     }
@@ -43,10 +39,10 @@ impl<P> Ports<P> {
         Some((&mut served.device, &mut served.budget))
     }
 
-    /// A number for the device, valid until it is removed.
-    pub(crate) fn key(&self, id: PortId) -> Option<u32> {
-        self.get(id)?;
-        u32::try_from(id.index()).ok()
+    /// The device, and a number for it that is valid until it is removed.
+    pub(crate) fn key(&self, id: PortId) -> Option<(u32, &P)> {
+        let served = self.devices.get(id.index())?.as_ref().filter(|served| served.id == id)?;
+        Some((u32::try_from(id.index()).ok()?, &served.device))
     }
 
     pub(crate) fn by_key(&mut self, key: u32) -> Option<(PortId, &mut P)> {

@@ -60,6 +60,10 @@ impl Port for Replay {
         Ok(())
     }
 
+    fn takes_udp_superframes(&self) -> bool {
+        true
+    }
+
     fn send(&mut self, _: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason> {
         self.written += pieces.iter().map(|piece| piece.bytes(buffers).len()).sum::<usize>();
         Ok(())

@@ -129,3 +129,18 @@ fn a_pods_packet_never_swallows_those_of_others() {
     assert_eq!((one.pod_received().len(), two.pod_received().len()), (0, 0));
     assert_eq!(dropped(&switch), [(DropReason::AmbiguousGroup, 1)]);
 }
+
+#[test]
+fn a_port_that_takes_no_udp_superframes_gets_datagrams() {
+    for (takes, writes) in [(true, 1), (false, 4)] {
+        let (mut switch, [one, _]) = switch();
+        if !takes {
+            one.take_no_udp_superframes();
+        }
+        let packet = tunnel(1, &udp(1, &[1; 500]));
+        arrives(&mut switch, packet.len(), packet.repeat(4));
+        assert_eq!(one.pod_received().len(), writes);
+        assert_eq!(switch.totals().sent, 4);
+        assert_eq!(dropped(&switch), []);
+    }
+}
