@@ -19,7 +19,11 @@
 //! change again meanwhile. RFC 8899 section 5.1.1 wants a probe timer of no less than one second and 600 seconds
 //! before more is tried; these timers are shorter, because both ends are ours and pods do not wait that long.
 
+mod hunt;
+
 use std::time::Duration;
+
+use hunt::{Hunt, Sizes, Why};
 
 /// The smallest size tried on IPv4: what every host takes (RFC 791 section 3.1), in bytes.
 pub const MIN_IPV4: u16 = 576;
@@ -49,8 +53,6 @@ pub const BOUND_RTT: Duration = Duration::from_millis(150);
 /// An echo that comes later than this after its request proves nothing any more.
 pub const MAX_RTT: Duration = Duration::from_secs(3);
 
-/// Sizes that paths often have, largest first.
-const COMMON: [u16; 5] = [9000, 1500, 1450, 1400, 1280];
 /// What the round trip is taken to be before the first echo.
 const INITIAL_RTT: Duration = Duration::from_millis(250);
 /// Probes remembered after they were lost, so that a late echo still counts.
@@ -114,39 +116,6 @@ enum Phase {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
-    First,
-    Shrink,
-    Grow,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Hunt {
-    why: Why,
-    /// From when [`DOWN_AFTER`] counts.
-    began: Duration,
-    /// From when [`SEARCH_LIMIT`] counts.
-    since: Duration,
-    /// The largest size proven.
-    low: Option<u16>,
-    /// When that probe was sent.
-    low_sent: Duration,
-    /// The smallest size lost, or `top`.
-    high: u32,
-    /// One more than the largest size looked for.
-    top: u32,
-    rounds: u8,
-    /// Rounds without any answer.
-    silent: u8,
-    /// Whether the round asks for `low` and `high` once more.
-    verifying: bool,
-    /// How often `low` was not proven again.
-    unverified: u8,
-    /// No round before this.
-    resume: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Waiting,
     Lost,
@@ -162,14 +131,6 @@ struct Sent {
     round: u32,
 }
 
-/// A few sizes, first in, first out.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sizes {
-    sizes: [u16; MAX_OUTSTANDING],
-    len: usize,
-    next: usize,
-}
-
 impl Search {
     /// A path of which nothing is known. `floor`: [`MIN_IPV4`] or [`MIN_IPV6`]; `ceiling`: the underlay's MTU; both in
     /// bytes.
@@ -181,7 +142,7 @@ impl Search {
             ceiling,
             mtu: None,
             phase: Phase::Unprobed,
-            queue: Sizes { sizes: [0; MAX_OUTSTANDING], len: 0, next: 0 },
+            queue: Sizes::new(),
             round: 0,
             open: false,
             probes: [never; HISTORY],
@@ -431,7 +392,7 @@ impl Search {
     fn plan(&mut self, now: Duration, recent_traffic: bool) {
         let is_due = |last: Option<Duration>, interval| last.is_none_or(|last| now.saturating_sub(last) >= interval);
         let mtu = self.mtu.unwrap_or(self.ceiling);
-        let mut sizes = Sizes::default();
+        let mut sizes = Sizes::new();
         match &mut self.phase {
             Phase::Unprobed => {}
             Phase::Down { probed } => {
@@ -465,116 +426,8 @@ impl Search {
     }
 
     fn cancel_round(&mut self) {
-        self.queue = Sizes::default();
+        self.queue = Sizes::new();
         self.open = false;
-    }
-}
-
-impl Hunt {
-    fn answered(&mut self, size: u16, sent: Duration, now: Duration) {
-        // An echo of more than is looked for proves all of it.
-        let most = u16::try_from(self.top - 1).unwrap_or(u16::MAX);
-        let size = size.min(most);
-        if self.low.is_none() && self.silent > 0 {
-            self.since = now;
-            self.resume = now;
-        }
-        if Some(size) >= self.low {
-            self.low = Some(size);
-            self.low_sent = self.low_sent.max(sent);
-        }
-        if self.low.is_some_and(|low| u32::from(low) >= self.high) {
-            self.high = self.top;
-        }
-    }
-
-    /// Whether there is nothing between what is proven and what is lost.
-    fn is_narrow(&self) -> bool {
-        self.low.is_some_and(|low| u32::from(low) + 1 >= self.high)
-    }
-
-    /// Whether all is proven that is looked for.
-    fn is_at_top(&self) -> bool {
-        self.low.is_some_and(|low| u32::from(low) + 1 >= self.top)
-    }
-
-    /// What the next round asks for.
-    fn sizes(&self, mtu: Option<u16>, floor: u16, sizes: &mut Sizes) {
-        // While looking for more, what is in use goes on being confirmed.
-        if let Some(mtu) = mtu.filter(|_| self.why == Why::Grow) {
-            sizes.push(mtu);
-        }
-        let high = u16::try_from(self.high).unwrap_or(u16::MAX);
-        let most = u16::try_from(self.top - 1).unwrap_or(u16::MAX);
-        let Some(low) = self.low else {
-            sizes.push_new(most.min(high));
-            if self.silent == 0 {
-                let common = COMMON.into_iter().filter(|size| (floor..high).contains(size));
-                common.for_each(|size| sizes.push_new(size));
-            }
-            sizes.push_last(floor);
-            return;
-        };
-        if self.verifying {
-            sizes.push_new(low);
-            sizes.push(high);
-            sizes.push(high);
-            return;
-        }
-        let between = |size: &u16| *size > low && u32::from(*size) < self.high;
-        if between(&most) {
-            sizes.push_new(most);
-        }
-        COMMON.into_iter().filter(between).for_each(|size| sizes.push_new(size));
-        let room = sizes.room();
-        let asked_for_mtu = usize::from(self.why == Why::Grow);
-        if room + asked_for_mtu < MAX_OUTSTANDING {
-            return;
-        }
-        let span = self.high - u32::from(low);
-        let parts = span.min(u32::try_from(room).unwrap_or(0) + 1);
-        for part in 1..parts {
-            sizes.push(low + u16::try_from(span * part / parts).unwrap_or(0));
-        }
-    }
-}
-
-impl Sizes {
-    const fn is_empty(&self) -> bool {
-        self.next >= self.len
-    }
-
-    const fn room(&self) -> usize {
-        MAX_OUTSTANDING.saturating_sub(self.len)
-    }
-
-    /// Appends a size; beyond the room it is left out.
-    fn push(&mut self, size: u16) {
-        if let Some(place) = self.sizes.get_mut(self.len) {
-            *place = size;
-            self.len += 1;
-        }
-    }
-
-    /// Appends a size that is not there yet.
-    fn push_new(&mut self, size: u16) {
-        if !self.sizes.iter().take(self.len).any(|there| *there == size) {
-            self.push(size);
-        }
-    }
-
-    /// Appends a size that must be there, in place of the last one if there is no room.
-    fn push_last(&mut self, size: u16) {
-        if self.room() == 0 {
-            self.len -= 1;
-        }
-        self.push_new(size);
-    }
-
-    fn pop(&mut self) -> Option<u16> {
-        let size = *self.sizes.get(self.next).filter(|_| self.next < self.len)?;
-        self.next += 1;
-        Some(size)
     }
 }
 
