@@ -4,7 +4,7 @@ use weft_api::{Counters, DropRow, FdbRow, Link, PortRow, Query, Reply, Status, U
 use weft_bridge::{Attachment, Stage, Tables, Vtep, VtepId, VtepKind};
 use weft_encap::search::State;
 use weft_netns::Netns;
-use weft_switch::counters::LinkTotals;
+use weft_switch::counters::{LinkTotals, Totals};
 use weft_switch::underlay::Level;
 
 use crate::agent::{Agent, AttachedPort};
@@ -37,8 +37,13 @@ fn status(agent: &Agent) -> Status {
         fdb_entries: agent.switch.fdb().len(),
         fdb_capacity: agent.switch.fdb().capacity(),
         fdb_ageing_seconds: agent.config.fdb_ageing_seconds,
-        law_broken: agent.switch.totals().check().err().map(|broken| broken.to_string()),
+        law_broken: law_broken(&agent.switch.totals()),
     }
+}
+
+/// None too where it cannot be known.
+fn law_broken(totals: &Totals) -> Option<String> {
+    totals.check().err().filter(|_| totals.between_turns).map(|broken| broken.to_string())
 }
 
 fn underlay(agent: &Agent) -> UnderlayStatus {

@@ -1,12 +1,21 @@
 //! Counters: one set a worker, written by it alone, summed by whoever reads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
 use weft_bridge::tables::{MAX_PORTS, MAX_VTEPS};
 use weft_bridge::{DropReason, Learned, PortId, Stage, VtepId};
 
+#[cfg(test)]
+mod tests;
+
 const REASONS: usize = DropReason::ALL.len();
+/// How often a worker that is in the middle of a turn is looked at again, at most. A turn is over sooner by far;
+/// the bound is for one whose thread does not run.
+const LOOKS: u32 = 1 << 16;
+/// Every so many looks the reader gives up its processor, which the worker may be waiting for.
+const LOOKS_PER_YIELD: u32 = 64;
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -39,6 +48,8 @@ pub struct LinkCounters {
 /// One worker's counters.
 #[derive(Debug)]
 pub(crate) struct WorkerCounters {
+    /// Turns begun and ended: odd during a turn, when the laws do not hold yet.
+    turns: AtomicU64,
     pub(crate) frames_in: Counter,
     pub(crate) unicast: Counter,
     pub(crate) flood: Counter,
@@ -75,6 +86,7 @@ impl WorkerCounters {
     pub(crate) fn new() -> CachePadded<Self> {
         let links = |len| (0..len).map(|_| LinkCounters::default()).collect();
         CachePadded::new(Self {
+            turns: AtomicU64::new(0),
             frames_in: Counter::default(),
             unicast: Counter::default(),
             flood: Counter::default(),
@@ -96,6 +108,35 @@ impl WorkerCounters {
             ports: links(MAX_PORTS),
             vteps: links(MAX_VTEPS),
         })
+    }
+
+    /// Says that a turn begins; for the one writer only.
+    pub(crate) fn begin_turn(&self) {
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        // Whoever sees a number of this turn sees that the turn has begun.
+        fence(Ordering::Release);
+    }
+
+    /// Says that the turn is over; for the one writer only.
+    pub(crate) fn end_turn(&self) {
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    /// What `read` returns for numbers that all stood between the same two turns. None if the worker was in the
+    /// middle of a turn at every look.
+    fn between_turns<T>(&self, mut read: impl FnMut() -> T) -> Option<T> {
+        for look in 1..=LOOKS {
+            let before = self.turns.load(Ordering::Acquire);
+            if before.is_multiple_of(2) {
+                let numbers = read();
+                fence(Ordering::Acquire);
+                if self.turns.load(Ordering::Relaxed) == before {
+                    return Some(numbers);
+                }
+            }
+            if look.is_multiple_of(LOOKS_PER_YIELD) { std::thread::yield_now() } else { spin_loop() }
+        }
+        None
     }
 
     #[inline]
@@ -135,9 +176,12 @@ pub struct LinkTotals {
     pub drops: u64,
 }
 
-/// All counters, summed over all workers. Two laws hold whenever the switch is at rest; see [`Totals::check`].
+/// All counters, summed over all workers. Two laws hold between two turns of every worker; see [`Totals::check`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Whether every worker's numbers stood between two of its turns. If not, the frames of one turn may be
+    /// counted in part, and the laws say nothing.
+    pub between_turns: bool,
     /// Frames that entered.
     pub frames_in: u64,
     /// Frames with the verdict unicast.
@@ -190,33 +234,41 @@ pub struct LawBroken {
 impl Totals {
     pub(crate) fn sum<'a>(workers: impl Iterator<Item = &'a WorkerCounters>) -> Self {
         let mut totals = Self {
+            between_turns: true,
             drops: DropReason::ALL.iter().map(|reason| (*reason, 0)).collect(),
             learned: LEARNED.iter().map(|(_, name)| (*name, 0)).collect(),
             ..Self::default()
         };
         for worker in workers {
-            totals.frames_in += worker.frames_in.get();
-            totals.unicast += worker.unicast.get();
-            totals.flood += worker.flood.get();
-            totals.copies += worker.copies.get();
-            totals.sent += worker.sent.get();
-            totals.probes_sent += worker.probes_sent.get();
-            totals.probes_received += worker.probes_received.get();
-            totals.answers_sent += worker.answers_sent.get();
-            totals.answers_suppressed += worker.answers_suppressed.get();
-            totals.port_reads += worker.port_reads.get();
-            totals.port_writes += worker.port_writes.get();
-            totals.underlay_datagrams_in += worker.underlay_datagrams_in.get();
-            totals.underlay_datagrams_out += worker.underlay_datagrams_out.get();
-            totals.underlay_receives += worker.underlay_receives.get();
-            totals.underlay_sends += worker.underlay_sends.get();
-            totals.underlay_overflow += worker.underlay_overflow.get();
-            for ((_, total), counter) in totals.drops.iter_mut().zip(&worker.drops) {
-                *total += counter.get();
-            }
-            for ((_, total), counter) in totals.learned.iter_mut().zip(&worker.learned) {
-                *total += counter.get();
-            }
+            let whole = worker.between_turns(|| totals.with(worker));
+            totals = whole.unwrap_or_else(|| Self { between_turns: false, ..totals.with(worker) });
+        }
+        totals
+    }
+
+    fn with(&self, worker: &WorkerCounters) -> Self {
+        let mut totals = self.clone();
+        totals.frames_in += worker.frames_in.get();
+        totals.unicast += worker.unicast.get();
+        totals.flood += worker.flood.get();
+        totals.copies += worker.copies.get();
+        totals.sent += worker.sent.get();
+        totals.probes_sent += worker.probes_sent.get();
+        totals.probes_received += worker.probes_received.get();
+        totals.answers_sent += worker.answers_sent.get();
+        totals.answers_suppressed += worker.answers_suppressed.get();
+        totals.port_reads += worker.port_reads.get();
+        totals.port_writes += worker.port_writes.get();
+        totals.underlay_datagrams_in += worker.underlay_datagrams_in.get();
+        totals.underlay_datagrams_out += worker.underlay_datagrams_out.get();
+        totals.underlay_receives += worker.underlay_receives.get();
+        totals.underlay_sends += worker.underlay_sends.get();
+        totals.underlay_overflow += worker.underlay_overflow.get();
+        for ((_, total), counter) in totals.drops.iter_mut().zip(&worker.drops) {
+            *total += counter.get();
+        }
+        for ((_, total), counter) in totals.learned.iter_mut().zip(&worker.learned) {
+            *total += counter.get();
         }
         totals
     }
@@ -233,7 +285,8 @@ impl Totals {
         self.drops.iter().filter(|(reason, _)| reason.stage() == stage).map(|(_, count)| count).sum()
     }
 
-    /// Checks that every frame got a verdict and every copy was sent or dropped by name.
+    /// Checks that every frame got a verdict and every copy was sent or dropped by name. Means something only
+    /// for numbers taken [between turns](Self::between_turns).
     ///
     /// # Errors
     /// The first law that does not hold.

@@ -95,14 +95,17 @@ impl<P: Port, U: Underlay> Worker<P, U> {
 
     /// Sends a path probe at once.
     pub(crate) fn probe(&mut self, vtep: VtepId, probe: &Probe) {
+        self.shared.counters.begin_turn();
         let tables = self.shared.tables.load();
         self.egress.queue_probe(&tables, vtep, probe, &self.arena);
         self.egress.flush(&self.arena);
+        self.shared.counters.end_turn();
     }
 
     /// Drains one port.
     pub(crate) fn turn_port(&mut self, id: PortId, now: Seconds) -> Turn {
         let Some(port) = self.egress.ports.get_mut(id) else { return Turn::Done };
+        self.shared.counters.begin_turn();
         self.frames.clear();
         let mut reads = 0;
         let result = port.recv(&mut self.arena, &mut self.frames, &mut reads);
@@ -117,11 +120,13 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             self.process(&tables, ingress, range, offload, now);
         }
         self.egress.flush(&self.arena);
+        self.shared.counters.end_turn();
         result.map_or_else(Turn::Gone, |()| Turn::Done)
     }
 
     /// Drains one of the underlay's sources.
     pub(crate) fn turn_underlay(&mut self, source: usize, now: Seconds) -> Turn {
+        self.shared.counters.begin_turn();
         self.datagrams.clear();
         let mut counts = ReceiveCounts::default();
         let result = self.egress.underlay.recv(source, &mut self.arena, &mut self.datagrams, &mut counts);
@@ -156,6 +161,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             }
         }
         self.egress.flush(&self.arena);
+        self.shared.counters.end_turn();
         result.map_or_else(Turn::Gone, |()| Turn::Done)
     }
 

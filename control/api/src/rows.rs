@@ -33,8 +33,8 @@ pub struct Status {
     pub fdb_capacity: u32,
     /// Seconds after which a silent MAC is forgotten.
     pub fdb_ageing_seconds: u32,
-    /// Which counting law does not hold, if one does not. While frames are under way the sums may differ by
-    /// the frames of one turn.
+    /// Which counting law does not hold, if one does not. None too in the rare case that the worker was in the
+    /// middle of a turn whenever it was looked at.
     pub law_broken: Option<String>,
 }
 
