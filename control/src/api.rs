@@ -3,14 +3,23 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use weft_api::{API_VERSION, MAX_REQUEST_BYTES, Query, Reply, Request, Response, SOCKET_NAME, Versioned};
 
+#[cfg(test)]
+mod tests;
+
+/// Conversations at one time at most; further clients wait for one to end.
+const CONVERSATIONS: usize = 64;
+/// Until clients are welcomed again after the kernel refused one, for want of descriptors as a rule.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Questions that wait for their answer at most.
 const WAITING_QUESTIONS: usize = 64;
 /// How long a client may take to send a request or to fetch a reply.
@@ -35,6 +44,9 @@ pub(crate) struct Conversations {
     listener: UnixListener,
     sender: mpsc::Sender<Question>,
     questions: mpsc::Receiver<Question>,
+    places: Arc<Semaphore>,
+    /// Nobody is welcomed until then.
+    paused: Option<Instant>,
 }
 
 /// Opens the socket, for this user only. The run directory's lock is held: what lies there is stale.
@@ -55,7 +67,8 @@ pub(crate) fn listen(run_dir: &Path) -> Result<UnixListener, ApiError> {
 impl Conversations {
     pub(crate) fn new(listener: UnixListener) -> Self {
         let (sender, questions) = mpsc::channel(WAITING_QUESTIONS);
-        Self { listener, sender, questions }
+        let places = Arc::new(Semaphore::new(CONVERSATIONS));
+        Self { listener, sender, questions, places, paused: None }
     }
 
     /// Waits for the next question, welcoming newcomers meanwhile.
@@ -63,14 +76,35 @@ impl Conversations {
         loop {
             tokio::select! {
                 Some(question) = self.questions.recv() => return question,
-                accepted = self.listener.accept() => {
-                    if let Ok((stream, _)) = accepted {
-                        tokio::spawn(converse(stream, self.sender.clone()));
+                accepted = newcomer(&self.listener, &self.places, self.paused) => match accepted {
+                    Ok((stream, place)) => {
+                        self.paused = None;
+                        tokio::spawn(converse(stream, self.sender.clone(), place));
+                    }
+                    Err(error) => {
+                        if self.paused.is_none() {
+                            tracing::warn!(%error, "the local socket welcomes nobody for now");
+                        }
+                        self.paused = Some(Instant::now() + ACCEPT_PAUSE);
                     }
                 }
             }
         }
     }
+}
+
+/// The next client and its place among the conversations. Nothing is lost when it is not waited for any longer.
+async fn newcomer(
+    listener: &UnixListener,
+    places: &Arc<Semaphore>,
+    paused: Option<Instant>,
+) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
+    if let Some(end) = paused {
+        tokio::time::sleep_until(end).await;
+    }
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
 }
 
 impl Question {
@@ -80,7 +114,8 @@ impl Question {
     }
 }
 
-async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>) {
+/// Talks to one client, which holds its place until the end.
+async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>, _place: OwnedSemaphorePermit) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -88,18 +123,25 @@ async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>) {
             Ok(Ok(line)) if !line.is_empty() => line,
             _ => return,
         };
-        let reply = match understand(&line) {
-            Err(message) => Reply::Error { message },
-            Ok(query) => {
-                let (answer, answered) = oneshot::channel();
-                if questions.send(Question { query, answer }).await.is_err() {
-                    return;
+        let too_long = line.len() as u64 == MAX_REQUEST_BYTES && !line.ends_with(b"\n");
+        let reply = if too_long {
+            Reply::Error { message: format!("a request has {MAX_REQUEST_BYTES} bytes at most") }
+        } else {
+            match understand(&line) {
+                Err(message) => Reply::Error { message },
+                Ok(query) => {
+                    let (answer, answered) = oneshot::channel();
+                    if questions.send(Question { query, answer }).await.is_err() {
+                        return;
+                    }
+                    let Ok(reply) = answered.await else { return };
+                    reply
                 }
-                let Ok(reply) = answered.await else { return };
-                reply
             }
         };
-        if !matches!(tokio::time::timeout(PATIENCE, send(&mut write, reply)).await, Ok(Ok(()))) {
+        let sent = tokio::time::timeout(PATIENCE, send(&mut write, reply)).await;
+        // What follows a request that is too long is no request.
+        if too_long || !matches!(sent, Ok(Ok(()))) {
             return;
         }
     }
