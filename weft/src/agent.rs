@@ -8,6 +8,8 @@ use tracing_subscriber::EnvFilter;
 use weft_control::Agent;
 use weft_control::config::Config;
 
+use crate::out::say;
+
 /// Names the descriptor on which whoever started the agent waits for the word `ready`.
 const READY_FD: &str = "WEFT_READY_FD";
 
@@ -28,7 +30,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     let filter = log_filter(&config.log)?;
     if args.check {
-        println!("{} is in order: node {}", args.config.display(), config.node);
+        say!("{} is in order: node {}", args.config.display(), config.node)?;
         return Ok(ExitCode::SUCCESS);
     }
     start_log(filter, args.log_json);

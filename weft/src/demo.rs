@@ -6,6 +6,7 @@ use weft_api::{Client, Query, Reply};
 use weft_testbed::probe::{Amount, BulkOptions, PingOptions, bulk, ping};
 use weft_testbed::{Encapsulation, Lab, LabName, LabSpec};
 
+use crate::out::say;
 use crate::progress::Progress;
 use crate::{show, table, testbed};
 
@@ -60,24 +61,30 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         spec.encapsulation = encapsulation;
         let started = Instant::now();
         let (lab, guard) = testbed::make(&spec, &args.name)?;
-        if !args.json {
-            if round == 0 {
-                println!("{}", weft_testbed::draw(&spec, args.name.as_str(), testbed::terminal_width()));
-            }
-            println!("{encapsulation}: lab up in {:.2} s", started.elapsed().as_secs_f64());
-        }
-        let outcome = exercise(&lab, args.json, &mut measured);
+        let up = started.elapsed();
+        let outcome =
+            introduce(&lab, up, round == 0, args.json).and_then(|()| exercise(&lab, args.json, &mut measured));
         testbed::remove(&args.name)?;
         drop(guard);
         outcome?;
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&measured)?);
+        say!("{}", serde_json::to_string_pretty(&measured)?)?;
     } else {
-        print_measured(&measured);
-        println!("\nThe lab is gone again. `weft testbed up examples/two-node.yaml` makes one that stays.");
+        print_measured(&measured)?;
+        say!("\nThe lab is gone again. `weft testbed up examples/two-node.yaml` makes one that stays.")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn introduce(lab: &Lab, up: Duration, first: bool, json: bool) -> anyhow::Result<()> {
+    if json {
+        return Ok(());
+    }
+    if first {
+        say!("{}", weft_testbed::draw(lab.spec(), lab.name().as_str(), testbed::terminal_width()))?;
+    }
+    say!("{}: lab up in {:.2} s", lab.spec().encapsulation, up.as_secs_f64())
 }
 
 fn exercise(lab: &Lab, json: bool, measured: &mut Measured) -> anyhow::Result<()> {
@@ -131,19 +138,18 @@ fn ping_between(lab: &Lab, encapsulation: &str, from: &str, to: &str) -> anyhow:
 fn print_node(lab: &Lab, node: &str) -> anyhow::Result<()> {
     let mut client = Client::connect(&lab.run_dir_of(node))?;
     for (command, query) in [("fdb", Query::Fdb), ("counters", Query::Counters), ("drops", Query::Drops)] {
-        println!("\n$ weft show {command} --node {}.{node}", lab.name());
+        say!("\n$ weft show {command} --node {}.{node}", lab.name())?;
         show::print_reply(&client.ask(query)?, false, false)?;
     }
     let Reply::Status(status) = client.ask(Query::Status)? else { bail!("the agent answered something else") };
     if let Some(broken) = status.law_broken {
         bail!("the counters of {node} do not add up: {broken}");
     }
-    println!();
-    Ok(())
+    say!()
 }
 
-fn print_measured(measured: &Measured) {
-    println!("Measured");
+fn print_measured(measured: &Measured) -> anyhow::Result<()> {
+    say!("Measured")?;
     table::print(
         &["encap", "ping", "#sent", "#answered", "#median"],
         measured.pings.iter().map(|row| {
@@ -156,8 +162,8 @@ fn print_measured(measured: &Measured) {
                 row.median_us.map_or_else(|| "-".to_owned(), |us| format!("{us} us")),
             ]
         }),
-    );
-    println!();
+    )?;
+    say!()?;
     table::print(
         &["encap", "bulk tcp", "#bytes checked", "#Gbit/s", "congestion control"],
         measured.bulks.iter().map(|row| {
@@ -169,5 +175,5 @@ fn print_measured(measured: &Measured) {
                 row.congestion_control.clone(),
             ]
         }),
-    );
+    )
 }

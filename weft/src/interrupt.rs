@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::out::complain;
+
 /// Exit code of a program that SIGINT ended, as shells count.
 const INTERRUPTED: i32 = 130;
 
@@ -33,7 +35,7 @@ impl Guard {
                 }
             });
             if watched.swap(false, Ordering::SeqCst) {
-                eprintln!("\ninterrupted: cleaning up");
+                complain!("interrupted: cleaning up");
                 clean_up();
             }
             exit(INTERRUPTED);

@@ -1,8 +1,10 @@
 //! The weft command: command line and wiring only.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod agent;
 mod demo;
 mod interrupt;
+mod out;
 mod progress;
 mod show;
 mod table;
@@ -12,6 +14,8 @@ mod testbed;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::out::{NobodyReads, complain};
 
 /// A userspace VXLAN/Geneve overlay switch.
 #[derive(Parser)]
@@ -45,8 +49,9 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
+        Err(error) if error.is::<NobodyReads>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weft: {}", told_once(&error));
+            complain!("{}", told_once(&error));
             ExitCode::FAILURE
         }
     }

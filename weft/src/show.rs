@@ -4,6 +4,7 @@ use anyhow::bail;
 use clap::ValueEnum;
 use weft_api::{Counters, DropRow, FdbRow, PortRow, Query, Reply, Status, VtepRow};
 
+use crate::out::say;
 use crate::table::{bytes, print};
 use crate::target::Target;
 
@@ -62,51 +63,51 @@ pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn print_reply(reply: &Reply, json: bool, all: bool) -> anyhow::Result<ExitCode> {
     match reply {
         Reply::Status(status) if json => print_json(status)?,
-        Reply::Status(status) => print_status(status),
+        Reply::Status(status) => print_status(status)?,
         Reply::Ports(rows) if json => print_json(rows)?,
-        Reply::Ports(rows) => print_ports(rows),
+        Reply::Ports(rows) => print_ports(rows)?,
         Reply::Vteps(rows) if json => print_json(rows)?,
-        Reply::Vteps(rows) => print_vteps(rows),
+        Reply::Vteps(rows) => print_vteps(rows)?,
         Reply::Fdb(rows) if json => print_json(rows)?,
-        Reply::Fdb(rows) => print_fdb(rows),
+        Reply::Fdb(rows) => print_fdb(rows)?,
         Reply::Drops(rows) if json => print_json(rows)?,
-        Reply::Drops(rows) => print_drops(rows, all),
+        Reply::Drops(rows) => print_drops(rows, all)?,
         Reply::Counters(counters) if json => print_json(counters)?,
-        Reply::Counters(counters) => print_counters(counters),
+        Reply::Counters(counters) => print_counters(counters)?,
         Reply::Error { message } => bail!("{message}"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    say!("{}", serde_json::to_string_pretty(value)?)
 }
 
-fn print_status(status: &Status) {
+fn print_status(status: &Status) -> anyhow::Result<()> {
     let Status { underlay, .. } = status;
-    let line = |name: &str, value: String| println!("{name:<10}{value}");
+    let line = |name: &str, value: String| say!("{name:<10}{value}");
     line(
         "node",
         format!("{} (weft {}, process {}, up {} s)", status.node, status.version, status.pid, status.uptime_seconds),
-    );
+    )?;
     let reason = underlay.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
-    line("underlay", format!("{}{reason}, MTU {}", underlay.level, underlay.mtu));
-    line("addresses", underlay.addresses.join(", "));
-    line("listening", underlay.listen.join(", "));
-    line("workers", status.workers.to_string());
+    line("underlay", format!("{}{reason}, MTU {}", underlay.level, underlay.mtu))?;
+    line("addresses", underlay.addresses.join(", "))?;
+    line("listening", underlay.listen.join(", "))?;
+    line("workers", status.workers.to_string())?;
     let lost = if status.ports_lost > 0 { format!(" ({} lost)", status.ports_lost) } else { String::new() };
-    line("ports", format!("{}{lost}", status.ports));
-    line("vteps", status.vteps.to_string());
-    line("vnis", status.vnis.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    line("ports", format!("{}{lost}", status.ports))?;
+    line("vteps", status.vteps.to_string())?;
+    line("vnis", status.vnis.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))?;
     let (entries, capacity, ageing) = (status.fdb_entries, status.fdb_capacity, status.fdb_ageing_seconds);
-    line("fdb", format!("{entries} of {capacity} learned, ageing {ageing} s"));
+    line("fdb", format!("{entries} of {capacity} learned, ageing {ageing} s"))?;
     if let Some(broken) = &status.law_broken {
-        line("counters", format!("do not add up: {broken}"));
+        line("counters", format!("do not add up: {broken}"))?;
     }
+    Ok(())
 }
 
-fn print_ports(rows: &[PortRow]) {
+fn print_ports(rows: &[PortRow]) -> anyhow::Result<()> {
     let headings = [
         "port",
         "#vni",
@@ -141,10 +142,10 @@ fn print_ports(rows: &[PortRow]) {
                 row.kernel_tx_dropped.map_or_else(|| "-".to_owned(), |n| n.to_string()),
             ]
         }),
-    );
+    )
 }
 
-fn print_vteps(rows: &[VtepRow]) {
+fn print_vteps(rows: &[VtepRow]) -> anyhow::Result<()> {
     let headings = [
         "vtep",
         "#port",
@@ -181,10 +182,10 @@ fn print_vteps(rows: &[VtepRow]) {
                 row.link.drops.to_string(),
             ]
         }),
-    );
+    )
 }
 
-fn print_fdb(rows: &[FdbRow]) {
+fn print_fdb(rows: &[FdbRow]) -> anyhow::Result<()> {
     print(
         &["#vni", "mac", "via", "at", "kind", "#age"],
         rows.iter().map(|row| {
@@ -197,14 +198,13 @@ fn print_fdb(rows: &[FdbRow]) {
                 row.age_seconds.map_or_else(|| "-".to_owned(), |age| format!("{age} s")),
             ]
         }),
-    );
+    )
 }
 
-fn print_drops(rows: &[DropRow], all: bool) {
+fn print_drops(rows: &[DropRow], all: bool) -> anyhow::Result<()> {
     let shown: Vec<_> = rows.iter().filter(|row| all || row.count > 0).collect();
     if shown.is_empty() {
-        println!("nothing was dropped");
-        return;
+        return say!("nothing was dropped");
     }
     print(
         &["reason", "#count", "of", "meaning", "what to do"],
@@ -212,13 +212,13 @@ fn print_drops(rows: &[DropRow], all: bool) {
             let of = if row.stage == "verdict" { "frames" } else { "copies" };
             vec![row.reason.clone(), row.count.to_string(), of.to_owned(), row.meaning.clone(), row.hint.clone()]
         }),
-    );
+    )
 }
 
-fn print_counters(counters: &Counters) {
+fn print_counters(counters: &Counters) -> anyhow::Result<()> {
     let groups = [("forwarding", &counters.forwarding), ("learning", &counters.learning), ("kernel", &counters.kernel)];
     let rows = groups.iter().flat_map(|(group, counters)| {
         counters.iter().map(|(name, n)| vec![(*group).to_owned(), name.clone(), n.to_string()])
     });
-    print(&["group", "counter", "#value"], rows);
+    print(&["group", "counter", "#value"], rows)
 }

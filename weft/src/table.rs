@@ -1,12 +1,14 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
+use crate::out::say;
+
 /// Prints rows under headings, columns apart by two blanks; headings that begin with `#` hold numbers.
-pub(crate) fn print(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
-    println!("{}", render(headings, rows));
+pub(crate) fn print(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> anyhow::Result<()> {
+    say!("{}", render(headings, rows))
 }
 
-pub(crate) fn render(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+fn render(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings.iter().map(|heading| heading.trim_start_matches('#').to_uppercase()));

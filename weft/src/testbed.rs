@@ -8,6 +8,7 @@ use clap::Subcommand;
 use weft_testbed::{AgentState, Lab, LabName, LabSpec, LabState, LabStatus, Progress as Made, UpOptions};
 
 use crate::interrupt::Guard;
+use crate::out::{complain, say};
 use crate::progress::Progress;
 use crate::table::print;
 
@@ -78,10 +79,10 @@ fn guard_of(name: &LabName) -> Option<Guard> {
     let name = name.clone();
     let clean_up = move || {
         if let Err(error) = Lab::down(&name, &mut |_| {}) {
-            eprintln!("weft: {error}");
+            complain!("{error}");
         }
     };
-    Guard::arm(clean_up).inspect_err(|error| eprintln!("weft: Ctrl-C will not clean up: {error:#}")).ok()
+    Guard::arm(clean_up).inspect_err(|error| complain!("Ctrl-C will not clean up: {error:#}")).ok()
 }
 
 /// Removes a lab.
@@ -97,13 +98,13 @@ fn up(file: &Path, name: Option<&LabName>) -> anyhow::Result<ExitCode> {
     let (lab, guard) = make(&spec, name)?;
     drop(guard);
     let (nodes, pods) = (lab.spec().nodes.len(), lab.spec().pods().count());
-    println!("{}", weft_testbed::draw(lab.spec(), name.as_str(), terminal_width()));
-    println!("lab {name}: {nodes} nodes, {pods} pods, up in {:.2} s", started.elapsed().as_secs_f64());
+    say!("{}", weft_testbed::draw(lab.spec(), name.as_str(), terminal_width()))?;
+    say!("lab {name}: {nodes} nodes, {pods} pods, up in {:.2} s", started.elapsed().as_secs_f64())?;
     if let Some((_, pod)) = lab.spec().pods().next() {
-        println!("  weft testbed exec {name} {} -- COMMAND     in a pod", pod.name);
-        println!("  weft show fdb --node {name}.{}             what a node learned", lab.spec().nodes[0].name);
+        say!("  weft testbed exec {name} {} -- COMMAND     in a pod", pod.name)?;
+        say!("  weft show fdb --node {name}.{}             what a node learned", lab.spec().nodes[0].name)?;
     }
-    println!("  weft testbed down {name}                   remove it all");
+    say!("  weft testbed down {name}                   remove it all")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -119,7 +120,7 @@ fn lab_name(file: &Path, asked: Option<&LabName>, spec: &LabSpec) -> anyhow::Res
 fn down(lab: &LabName) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     remove(lab)?;
-    println!("lab {lab}: removed in {:.2} s", started.elapsed().as_secs_f64());
+    say!("lab {lab}: removed in {:.2} s", started.elapsed().as_secs_f64())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -127,9 +128,9 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
     let labs = Lab::list()?;
     if json {
         let value: Vec<_> = labs.iter().map(lab_json).collect();
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        say!("{}", serde_json::to_string_pretty(&value)?)?;
     } else if labs.is_empty() {
-        println!("no labs: `weft testbed up FILE` makes one, examples/ has files for it");
+        say!("no labs: `weft testbed up FILE` makes one, examples/ has files for it")?;
     } else {
         let rows = labs.iter().flat_map(|lab| {
             let state = state_name(&lab.state);
@@ -141,7 +142,7 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
             let rows: Vec<_> = nodes.collect();
             if rows.is_empty() { vec![nothing] } else { rows }
         });
-        print(&["lab", "state", "node", "agent", "pods"], rows);
+        print(&["lab", "state", "node", "agent", "pods"], rows)?;
     }
     Ok(ExitCode::SUCCESS)
 }
