@@ -10,8 +10,10 @@ help: ## List the verbs
 build: ## Build `weft` and `weft-cni`, optimised
 	$(CARGO) build --release
 
-demo: build ## Two nodes, four pods, both encapsulations: ping, bulk TCP, what was learned and counted (root)
-	./target/release/weft demo
+demo: ## Two nodes, four pods, both encapsulations: ping, bulk TCP, what was learned and counted (root)
+	@test "$$(id -u)" = 0 || { echo "make demo makes network namespaces: it needs root"; exit 1; }
+	$(CARGO) build --release
+	$(CARGO) run --release -q -p weft -- demo
 
 deps: ## Install the test peers that are missing (root; DEPS=no installs nothing)
 	@scripts/deps.sh
