@@ -18,7 +18,7 @@ pub const LAB_FILE_MAX: u64 = 1 << 20;
 #[non_exhaustive]
 pub enum LabFileError {
     /// It could not be read.
-    #[error("cannot read the lab file {}: {source}", path.display())]
+    #[error("cannot read the lab file {}: {source}{}", path.display(), next_step(source))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -147,6 +147,14 @@ impl<'a> Collector<'a> {
         };
         self.add(place, message, allowed);
         self.into_error()
+    }
+}
+
+fn next_step(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; examples/ has lab files, and docs/testbed.md lists their fields",
+        io::ErrorKind::InvalidData => "; a lab file is YAML, and docs/testbed.md lists its fields",
+        _ => "",
     }
 }
 

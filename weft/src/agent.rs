@@ -28,7 +28,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
-    let filter = log_filter(&config.log)?;
+    let filter = log_filter(&config.log).with_context(|| args.config.display().to_string())?;
     if args.check {
         say!("{} is in order: node {}", args.config.display(), config.node)?;
         return Ok(ExitCode::SUCCESS);

@@ -55,6 +55,9 @@ struct Measured {
 
 /// Shows the whole path: a lab of two nodes with each encapsulation in turn, everything checked.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the demo makes network namespaces: run it as root");
+    }
     let mut spec = LabSpec::parse(LAB_FILE, "examples/two-node.yaml")?;
     let mut measured = Measured::default();
     for (round, encapsulation) in [Encapsulation::Vxlan, Encapsulation::Geneve].into_iter().enumerate() {

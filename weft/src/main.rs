@@ -51,7 +51,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if error.is::<NobodyReads>() => ExitCode::SUCCESS,
         Err(error) => {
-            complain!("{}", told_once(&error));
+            let told = told_once(&error);
+            // A file's problems come as snippets, which begin like this.
+            complain!("{}", told.strip_prefix("error: ").unwrap_or(&told));
             ExitCode::FAILURE
         }
     }

@@ -57,6 +57,9 @@ pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         What::Drops => Query::Drops,
         What::Counters => Query::Counters,
     };
+    if args.all && !matches!(args.what, What::Drops) {
+        bail!("`--all` goes with `drops` alone: weft show drops --all");
+    }
     print_reply(&args.target.ask(query)?, args.json, args.all)
 }
 

@@ -1,7 +1,8 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
-use weft_api::{Client, Query, Reply};
+use weft_api::{Client, ClientError, Query, Reply};
+use weft_testbed::{AgentState, Lab, LabName};
 
 /// Which agent is meant.
 #[derive(clap::Args)]
@@ -16,14 +17,39 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn ask(&self, query: Query) -> anyhow::Result<Reply> {
-        Ok(Client::connect(&self.run_dir()?)?.ask(query)?)
+        let Some(name) = &self.node else { return Ok(Client::connect(&self.run_dir)?.ask(query)?) };
+        let (lab, node) = lab_and_node(name)?;
+        let mut client = Client::connect(&lab.run_dir_of(node)).map_err(|error| explained(error, &lab, node))?;
+        Ok(client.ask(query)?)
     }
+}
 
-    fn run_dir(&self) -> anyhow::Result<PathBuf> {
-        let Some(node) = &self.node else { return Ok(self.run_dir.clone()) };
-        let Some((lab, node)) = node.split_once('.') else {
-            bail!("`--node {node}` names no lab's node: write LAB.NODE, as `weft testbed list` shows them");
-        };
-        Ok(Path::new("/run/weft/labs").join(lab).join(node))
+fn lab_and_node(name: &str) -> anyhow::Result<(Lab, &str)> {
+    let Some((lab, node)) = name.split_once('.') else {
+        bail!("`--node {name}` names no lab's node: write LAB.NODE, as `weft testbed list` shows them");
+    };
+    let lab = Lab::open(&lab.parse::<LabName>()?)?;
+    let nodes: Vec<_> = lab.spec().nodes.iter().map(|node| node.name.as_str()).collect();
+    if !nodes.contains(&node) {
+        bail!("lab `{}` has no node `{node}`; it has {}", lab.name(), nodes.join(", "));
+    }
+    Ok((lab, node))
+}
+
+/// What a lab knows of an agent that does not answer.
+fn explained(error: ClientError, lab: &Lab, node: &str) -> anyhow::Error {
+    let state = lab.status().nodes.into_iter().find(|status| status.name == node).map(|status| status.agent);
+    let (log, lab) = (lab.log_of(node), lab.name());
+    match (&error, state) {
+        (ClientError::NotRunning { .. }, Some(AgentState::Ended)) => {
+            anyhow::anyhow!("the agent of {lab}.{node} has ended: see {}", log.display())
+        }
+        (ClientError::NotRunning { .. }, Some(AgentState::NotStarted)) => {
+            anyhow::anyhow!("the agent of {lab}.{node} was not started: `weft testbed down {lab}` removes the lab")
+        }
+        (ClientError::NotRunning { .. }, _) => {
+            anyhow::anyhow!("the agent of {lab}.{node} does not answer yet: see {}", log.display())
+        }
+        _ => error.into(),
     }
 }

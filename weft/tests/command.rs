@@ -3,8 +3,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+/// A user without rights.
+const NOBODY: u32 = 65_534;
 
 fn weft(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
@@ -72,4 +76,53 @@ fn errors_need_no_reader() {
     drop(reader);
     let status = weft(&["agent", "--config", "/nowhere.toml"]).stderr(writer).status().unwrap();
     assert_eq!(status.code(), Some(1), "{status:?}");
+}
+
+#[test]
+fn the_demo_says_at_once_that_it_needs_root() {
+    // The program may lie where only root may go.
+    let directory = Directory::new("demo");
+    let program = directory.path().join("weft");
+    std::fs::copy(env!("CARGO_BIN_EXE_weft"), &program).unwrap();
+    let mut command = Command::new(&program);
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY);
+    }
+    let output = command.arg("demo").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("run it as root"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_lab_that_is_not_there_is_named_as_a_lab() {
+    let output = weft(&["show", "fdb", "--node", "no-such-lab.n1"]).output().unwrap();
+    assert!(stderr(&output).contains("no lab named `no-such-lab`"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("weft agent"), "{}", stderr(&output));
+}
+
+#[test]
+fn all_goes_with_drops_alone() {
+    let output = weft(&["show", "fdb", "--all"]).output().unwrap();
+    assert!(stderr(&output).contains("`--all` goes with `drops`"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_lab_file_that_is_none_says_what_to_do() {
+    let output = weft(&["testbed", "up", "/nowhere.yaml"]).output().unwrap();
+    assert!(stderr(&output).contains("examples/"), "{}", stderr(&output));
+    let directory = Directory::new("no-yaml");
+    let file = directory.path().join("lab.yaml");
+    std::fs::write(&file, "just words").unwrap();
+    let output = weft(&["testbed", "up"]).arg(&file).output().unwrap();
+    assert!(stderr(&output).starts_with("weft: this has fields"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_log_filter_that_is_none_names_its_file() {
+    let directory = Directory::new("log");
+    let file = directory.path().join("agent.toml");
+    std::fs::write(&file, "node = \"n1\"\nlog = \"warn,=\"\n[underlay]\naddresses = [\"10.0.0.1\"]\n").unwrap();
+    let output = weft(&["agent", "--check", "--config"]).arg(&file).output().unwrap();
+    let told = stderr(&output);
+    assert!(told.contains(file.to_str().unwrap()) && told.contains("`log` is \"warn,=\""), "{told}");
 }
