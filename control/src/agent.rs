@@ -181,10 +181,20 @@ fn attach(port: &PortConfig, mtu: u16) -> Result<Tap, AgentError> {
     netns
         .links(|links| {
             let name = &port.interface;
-            links.set_mac(name, port.mac)?;
-            links.set_mtu(name, u32::from(mtu))?;
+            let now = links.get(name)?;
+            // Setting a MAC makes the pod forget its neighbours, even where it is the MAC it has.
+            if now.as_ref().is_none_or(|now| now.mac != Some(port.mac)) {
+                links.set_mac(name, port.mac)?;
+            }
+            if now.is_none_or(|now| now.mtu != u32::from(mtu)) {
+                links.set_mtu(name, u32::from(mtu))?;
+            }
             links.set_gso_max(name, SUPERFRAME_BYTES, segments)?;
             links.set_up(name)?;
+            if port.addresses.is_empty() {
+                // Then somebody else gives the pod its addresses.
+                return Ok(());
+            }
             links.set_addresses(name, &port.addresses)
         })
         .map_err(in_netns)?;

@@ -5,12 +5,16 @@ use std::net::IpAddr;
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
 use rtnetlink::packet_route::route::RouteScope;
 use rustix::io::Errno;
 
 use crate::links::Step;
 use crate::{Link, LinkError, Links};
+
+/// Marks addresses that [`Links::set_addresses`] gave (IFA_PROTO, Linux 5.18): a number that neither the kernel
+/// nor another program is known to use.
+pub const ADDRESS_MARK: u8 = 0x57;
 
 impl Links {
     /// Gives an interface an address; having it already is fine.
@@ -28,7 +32,7 @@ impl Links {
         for message in old.iter().filter(|message| network(message).is_some_and(|seen| other_prefix(seen, address))) {
             self.remove_address(name, message.clone())?;
         }
-        self.put_address(step, index, address)
+        self.put_address(step, index, address, None)
     }
 
     /// The addresses of an interface.
@@ -40,23 +44,35 @@ impl Links {
         Ok(self.address_messages(index)?.iter().filter_map(network).collect())
     }
 
-    /// Makes `wanted` the addresses of an interface: adds what is missing and removes what is too much.
-    /// IPv6 link-local addresses (fe80::/10) are left alone.
+    /// Gives an interface the addresses of `wanted` that it lacks, each with [`ADDRESS_MARK`], and takes away those
+    /// with that mark which are not wanted. Addresses that others gave it stay.
+    ///
+    /// Kernels before 5.18 keep no marks: there nothing is taken away.
     ///
     /// # Errors
     /// [`LinkError`]; what was done until then stays.
     pub fn set_addresses(&mut self, name: &str, wanted: &[IpNet]) -> Result<(), LinkError> {
         let step = Step { operation: "set the addresses of", interface: name };
         let index = self.index(step)?;
-        for message in self.address_messages(index)? {
-            if network(&message).is_some_and(|seen| !wanted.contains(&seen) && !is_link_local(seen)) {
+        let is_unwanted = |message: &AddressMessage| {
+            is_marked(message) && network(message).is_some_and(|seen| !wanted.contains(&seen))
+        };
+        let (unwanted, kept): (Vec<_>, Vec<_>) = self.address_messages(index)?.into_iter().partition(is_unwanted);
+        if !unwanted.is_empty() {
+            for message in unwanted {
                 self.remove_address(name, message)?;
             }
+            // Removing an IPv4 address takes those of the same prefix that came later with it.
+            let left: Vec<IpNet> = self.address_messages(index)?.iter().filter_map(network).collect();
+            for message in kept.into_iter().filter(|kept| network(kept).is_some_and(|kept| !left.contains(&kept))) {
+                self.put_back(step, index, message)?;
+            }
         }
-        // Read again: removing an IPv4 address takes those of the same prefix that came later with it.
         let left: Vec<IpNet> = self.address_messages(index)?.iter().filter_map(network).collect();
-        for address in wanted.iter().filter(|address| !left.contains(address)) {
-            self.put_address(step, index, *address)?;
+        // The kernel knows an IPv6 address by its bits alone, so that of another prefix length is there already.
+        let has = |wanted: &IpNet| left.iter().any(|seen| seen == wanted || other_prefix(*seen, *wanted));
+        for address in wanted.iter().filter(|address| !has(address)) {
+            self.put_address(step, index, *address, Some(ADDRESS_MARK))?;
         }
         Ok(())
     }
@@ -99,8 +115,10 @@ impl Links {
         }
     }
 
-    fn put_address(&mut self, step: Step<'_>, index: u32, address: IpNet) -> Result<(), LinkError> {
+    fn put_address(&mut self, step: Step<'_>, index: u32, address: IpNet, mark: Option<u8>) -> Result<(), LinkError> {
         let mut request = self.handle.address().add(index, address.addr(), address.prefix_len()).replace();
+        let mark = mark.map(|mark| AddressAttribute::Protocol(AddressProtocol::Other(mark)));
+        request.message_mut().attributes.extend(mark);
         match address.addr() {
             IpAddr::V4(_) => self.wait(step, request.execute()),
             IpAddr::V6(ip) => {
@@ -108,6 +126,14 @@ impl Links {
                 self.until_in_force(step, index, ip, request.execute())
             }
         }
+    }
+
+    /// Gives back an address that was there, as it was.
+    fn put_back(&mut self, step: Step<'_>, index: u32, message: AddressMessage) -> Result<(), LinkError> {
+        let Some(address) = network(&message) else { return Ok(()) };
+        let mut request = self.handle.address().add(index, address.addr(), address.prefix_len()).replace();
+        *request.message_mut() = message;
+        self.wait(step, request.execute())
     }
 
     fn remove_address(&mut self, name: &str, message: AddressMessage) -> Result<(), LinkError> {
@@ -154,6 +180,6 @@ fn other_prefix(seen: IpNet, wanted: IpNet) -> bool {
     wanted.addr().is_ipv6() && seen.addr() == wanted.addr() && seen.prefix_len() != wanted.prefix_len()
 }
 
-fn is_link_local(address: IpNet) -> bool {
-    matches!(address.addr(), IpAddr::V6(address) if address.is_unicast_link_local())
+fn is_marked(message: &AddressMessage) -> bool {
+    message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::Other(ADDRESS_MARK)))
 }

@@ -15,6 +15,7 @@ mod links;
 mod named;
 mod namespace;
 
+pub use addresses::ADDRESS_MARK;
 pub use child::enter_in_child;
 pub use error::{LinkError, NetnsError};
 pub use link::{Link, LinkStats};

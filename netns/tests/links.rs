@@ -113,13 +113,19 @@ fn addresses_are_reconciled() {
         links.add_address("a", net("fd00::1/48"))?;
         links.add_address("a", net("fe80::1/64"))?;
         let first = links.addresses("a")?;
-        links.set_addresses("a", &[net("10.0.0.3/24"), net("fd00::2/64")])?;
-        Ok((first, links.addresses("a")?))
+        links.set_addresses("a", &[net("10.0.0.3/24"), net("10.1.0.1/24"), net("fd00::2/64")])?;
+        let second = links.addresses("a")?;
+        links.add_address("a", net("10.1.0.9/24"))?;
+        links.set_addresses("a", &[net("10.1.0.2/24"), net("fd00::1/64")])?;
+        Ok((first, second, links.addresses("a")?))
     };
-    let (first, second) = temporary.netns.links(work).unwrap();
+    let (first, second, third) = temporary.netns.links(work).unwrap();
     let expected = ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24", "fd00::1/48", "fe80::1/64"].map(net);
     assert_eq!(sorted(first), expected);
-    assert_eq!(sorted(second), ["10.0.0.3/24", "fd00::2/64", "fe80::1/64"].map(net));
+    let given = ["10.1.0.1/24", "fd00::2/64"].map(net);
+    assert_eq!(sorted(second), sorted([&expected[..], &given].concat()), "what others gave stays");
+    let given = ["10.1.0.2/24", "10.1.0.9/24"].map(net);
+    assert_eq!(sorted(third), sorted([&expected[..], &given].concat()), "only what was marked goes");
 }
 
 #[test]
