@@ -1,5 +1,6 @@
 //! One node's agent: the data plane that its configuration asks for.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -7,17 +8,15 @@ use std::time::Instant;
 use weft_bridge::PortId;
 use weft_bridge::tables::TableError;
 use weft_netns::{Netns, NetnsError};
-use weft_switch::port::Tap;
 use weft_switch::{Options, StartError, Switch};
 
 use crate::api::ApiError;
+use crate::attach::{AttachError, Place, attach};
 use crate::config::{Config, PortConfig};
-use crate::desired::{Desired, desired, fitting_mtu, port_mtu, superframe_segments};
+use crate::desired::{Desired, desired, fitting_mtu, port_mtu};
 use crate::lock::{LockError, RunDirLock};
 use crate::paths::Paths;
 
-/// Largest superframe that a pod's device is asked for, in bytes: the kernel's own default.
-const SUPERFRAME_BYTES: u32 = 65_536;
 /// Why an agent did not start or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -42,27 +41,25 @@ pub enum AgentError {
     /// The node's own namespace cannot be looked at.
     #[error("looking at this node's interfaces: {0}")]
     Node(NetnsError),
-    /// A port's namespace or the addresses of its device.
+    /// A port's device.
     #[error("port `{port}`: {source}")]
-    Netns {
+    Attach {
         /// The port.
         port: String,
         /// What failed.
-        source: NetnsError,
+        source: AttachError,
     },
-    /// A port's device.
-    #[error("port `{port}`: making the TAP `{interface}` in `{netns}`: {source}: {hint}")]
-    Tap {
-        /// The port.
-        port: String,
+    /// Two ports are one device, under two names of one namespace.
+    #[error(
+        "ports `{first}` and `{second}`: their `netns` are one namespace, and both have `{interface}` in it: choose another `interface` for one"
+    )]
+    OneDevice {
+        /// A port.
+        first: String,
+        /// Another.
+        second: String,
         /// The device.
         interface: String,
-        /// The namespace.
-        netns: String,
-        /// The kernel's answer.
-        source: io::Error,
-        /// What to do.
-        hint: &'static str,
     },
     /// The process itself.
     #[error("{what}: {source}")]
@@ -100,11 +97,13 @@ impl Agent {
     /// Sets everything up: when it returns, every port forwards.
     ///
     /// # Errors
-    /// [`AgentError`]; persistent devices made before stay, as after every end of an agent.
+    /// [`AgentError`]; nothing is left of what was made until then.
     pub fn start(config: Config) -> Result<Self, AgentError> {
         let lock = RunDirLock::take(&config.run_dir)?;
         let underlay_mtu = underlay_mtu(&config)?;
         let Desired { tables, ports: ids } = desired(&config, underlay_mtu)?;
+        // All pods are looked at before anything is changed.
+        look_at(&config.ports)?;
         let options =
             Options { listen: config.listen.clone(), socket: config.socket, fdb_capacity: config.fdb_capacity };
         let switch = Switch::start(&options, tables)?;
@@ -122,11 +121,15 @@ impl Agent {
                     "longer packets than fit through the tunnel will be dropped"
                 );
             }
-            let tap = attach(port, mtu)?;
+            let tap = attach(port, mtu).map_err(of_port(port))?;
             let udp_superframes = tap.offloads().uso;
             ports.push(AttachedPort { config: port.clone(), id, mtu, udp_superframes, lost: None });
             taps.push((id, tap));
             tracing::info!(port = port.name, vni = port.vni.get(), netns = port.netns, mac = %port.mac, mtu, "port attached");
+        }
+        // What a start made that failed before this went with it.
+        for ((_, tap), port) in taps.iter().zip(&config.ports) {
+            tap.keep().map_err(|source| of_port(port)(AttachError::tap(port, source)))?;
         }
         for (id, tap) in taps {
             switch.add_port(id, tap);
@@ -154,6 +157,24 @@ impl Agent {
     }
 }
 
+fn of_port(port: &PortConfig) -> impl Fn(AttachError) -> AgentError {
+    |source| AgentError::Attach { port: port.name.clone(), source }
+}
+
+/// Refuses where a pod is missing, or its device may not be ours. No namespace stays open: they may be many.
+fn look_at(ports: &[PortConfig]) -> Result<(), AgentError> {
+    let mut seen = HashMap::new();
+    for port in ports {
+        let place = Place::open(port).map_err(of_port(port))?;
+        if let Some(first) = seen.insert((place.inode(), &port.interface), port) {
+            let (first, second) = (first.name.clone(), port.name.clone());
+            return Err(AgentError::OneDevice { first, second, interface: port.interface.clone() });
+        }
+        place.check(port).map_err(of_port(port))?;
+    }
+    Ok(())
+}
+
 /// The MTU that was asked for, or the least of the interfaces that have our addresses.
 fn underlay_mtu(config: &Config) -> Result<u16, AgentError> {
     let links = |address: IpAddr| {
@@ -164,52 +185,4 @@ fn underlay_mtu(config: &Config) -> Result<u16, AgentError> {
     let found = config.addresses.iter().map(|address| links(*address).map(|link| link.mtu));
     let least = found.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or_default();
     Ok(config.underlay_mtu.unwrap_or(u16::try_from(least).unwrap_or(u16::MAX)))
-}
-
-/// Makes or reopens the pod's device and gives it what the configuration says.
-fn attach(port: &PortConfig, mtu: u16) -> Result<Tap, AgentError> {
-    let in_netns = |source| AgentError::Netns { port: port.name.clone(), source };
-    let netns = Netns::open(&port.netns).map_err(in_netns)?;
-    let tap = netns.run(|| Tap::open(&port.interface)).map_err(in_netns)?.map_err(|source| AgentError::Tap {
-        port: port.name.clone(),
-        interface: port.interface.clone(),
-        netns: port.netns.clone(),
-        hint: tap_hint(&source),
-        source,
-    })?;
-    let segments = superframe_segments(mtu) as u32;
-    netns
-        .links(|links| {
-            let name = &port.interface;
-            let now = links.get(name)?;
-            // Setting a MAC makes the pod forget its neighbours, even where it is the MAC it has.
-            if now.as_ref().is_none_or(|now| now.mac != Some(port.mac)) {
-                links.set_mac(name, port.mac)?;
-            }
-            if now.is_none_or(|now| now.mtu != u32::from(mtu)) {
-                links.set_mtu(name, u32::from(mtu))?;
-            }
-            links.set_gso_max(name, SUPERFRAME_BYTES, segments)?;
-            links.set_up(name)?;
-            if port.addresses.is_empty() {
-                // Then somebody else gives the pod its addresses.
-                return Ok(());
-            }
-            links.set_addresses(name, &port.addresses)
-        })
-        .map_err(in_netns)?;
-    Ok(tap)
-}
-
-fn tap_hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            "this kernel has no TUN/TAP, or the container hides it: load `tun`, or pass /dev/net/tun in"
-        }
-        io::ErrorKind::PermissionDenied => "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN",
-        io::ErrorKind::InvalidInput | io::ErrorKind::ResourceBusy => {
-            "the name is taken by a device that Weft did not make: remove it, or choose another `interface`"
-        }
-        _ => "see dmesg for what the kernel missed",
-    }
 }

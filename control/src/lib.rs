@@ -2,6 +2,7 @@
 
 mod agent;
 mod api;
+mod attach;
 pub mod config;
 mod desired;
 mod lock;

@@ -59,3 +59,66 @@ fn only_addresses_that_the_agent_gave_are_taken_away() {
     assert_eq!(seen, ["10.0.0.2/24", "10.0.0.9/24", "fd00::9/64"]);
     agent.finish();
 }
+
+#[test]
+fn a_second_agent_on_the_same_pod() {
+    let site = site!("ip");
+    let (_, pod, first) = config(&site, &["10.0.0.1/24"]);
+    let other = site.host("other");
+    let mut second = first.clone().port(&other, Overlay::VNI, &[]);
+    let first = first.start();
+    let before = pod.ip("address show dev eth0");
+    second.file.ports.rotate_left(1);
+    second.file.ports[1].mac = Some(unspanned("02:00:00:00:00:77".parse().unwrap()));
+    let run_dir = site.directory().join("second");
+    std::fs::create_dir(&run_dir).unwrap();
+    second.file.run_dir = unspanned(run_dir);
+    second.file.underlay.vxlan_ports = unspanned(vec![14789]);
+    second.file.underlay.geneve_ports = unspanned(vec![]);
+    let refused = second.clone().attempt().unwrap_err();
+    refused.assert_says(&["port `pod`", "`eth0`", pod.netns().label(), "held by another program", "a second agent?"]);
+    assert_eq!(pod.ip("address show dev eth0"), before);
+    assert_eq!(other.ip("-o link").lines().count(), 1, "a device was left");
+    assert_eq!(first.port("pod").state, "forwarding");
+    first.finish();
+    second.start().finish();
+}
+
+#[test]
+fn two_names_of_one_namespace() {
+    let site = site!("ip");
+    let (_, pod, config) = config(&site, &[]);
+    let mut config = config.port(&pod, Overlay::VNI, &[]);
+    let entry = &mut config.file.ports[1];
+    entry.name = unspanned("again".to_owned());
+    entry.netns = unspanned(format!("/run/netns/{}", pod.netns().label()));
+    config.attempt().unwrap_err().assert_says(&["`pod` and `again`", "one namespace", "`eth0`"]);
+    assert_eq!(pod.ip("-o link").lines().count(), 1, "a device was left");
+}
+
+#[test]
+fn a_tap_of_somebody_else() {
+    let site = site!("ip");
+    let (_, pod, config) = config(&site, &["10.0.0.1/24"]);
+    pod.ip("tuntap add eth0 mode tap multi_queue");
+    pod.ip("address add 10.0.0.5/24 dev eth0");
+    let before = pod.ip("address show dev eth0");
+    let refused = config.clone().attempt().unwrap_err();
+    refused.assert_says(&["port `pod`", "`eth0`", "Weft did not make", "`ip link set eth0 alias weft`"]);
+    assert_eq!(pod.ip("address show dev eth0"), before);
+    pod.ip("link set eth0 alias weft");
+    config.start().finish();
+}
+
+#[test]
+fn a_refused_start_leaves_no_device() {
+    let site = site!("ip");
+    let (_, pod, config) = config(&site, &[]);
+    let other = site.host("other");
+    // Only the kernel knows that this pod takes no such address, and only once the first pod has its device.
+    other.silence();
+    let config = config.port(&other, Overlay::VNI, &["fd00::1/64"]);
+    config.attempt().unwrap_err().assert_says(&["port `other`"]);
+    assert_eq!(pod.ip("-o link").lines().count(), 1, "a device was left");
+    assert_eq!(other.ip("-o link").lines().count(), 1, "a device was left");
+}

@@ -1,5 +1,10 @@
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_core::Nla;
+use rtnetlink::packet_route::link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use weft_encap::MacAddr;
+
+/// Numbers of attributes from `linux/if_link.h`.
+const IFLA_TUN_NUM_QUEUES: u16 = 8;
+const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 
 /// What is known of one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +24,10 @@ pub struct Link {
     pub carrier: bool,
     /// What made it: `veth`, `bridge`, `tun`; none for hardware and loopback.
     pub kind: Option<String>,
+    /// What somebody wrote on it for others to see (`ip link set alias`).
+    pub alias: Option<String>,
+    /// How many queues of a multi-queue TUN or TAP programs hold open; none for any other, and before Linux 4.20.
+    pub open_queues: Option<u32>,
     /// Index of the bridge it belongs to.
     pub master: Option<u32>,
     /// Length of its transmit queue, in frames.
@@ -65,6 +74,8 @@ impl Link {
             up: message.header.flags.contains(LinkFlags::Up),
             carrier: false,
             kind: None,
+            alias: None,
+            open_queues: None,
             master: None,
             tx_queue_len: 0,
             gso_max_size: 0,
@@ -87,7 +98,11 @@ impl Link {
             LinkAttribute::GsoMaxSize(bytes) => self.gso_max_size = *bytes,
             LinkAttribute::GsoIpv4MaxSize(bytes) => self.gso_ipv4_max_size = *bytes,
             LinkAttribute::GsoMaxSegs(segments) => self.gso_max_segs = *segments,
-            LinkAttribute::LinkInfo(infos) => self.kind = infos.iter().find_map(kind),
+            LinkAttribute::IfAlias(alias) => self.alias = Some(alias.clone()),
+            LinkAttribute::LinkInfo(infos) => {
+                self.kind = infos.iter().find_map(kind);
+                self.open_queues = infos.iter().find_map(open_queues);
+            }
             LinkAttribute::Stats64(seen) => {
                 self.stats = LinkStats {
                     rx_packets: seen.rx_packets,
@@ -110,4 +125,19 @@ fn kind(info: &LinkInfo) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     }
+}
+
+fn open_queues(info: &LinkInfo) -> Option<u32> {
+    let LinkInfo::Data(InfoData::Tun(attributes)) = info else { return None };
+    let number = |wanted| {
+        attributes.iter().find_map(|attribute| match attribute {
+            InfoTun::Other(raw) if raw.kind() == wanted && raw.value_len() == size_of::<u32>() => {
+                let mut bytes = [0; size_of::<u32>()];
+                raw.emit_value(&mut bytes);
+                Some(u32::from_ne_bytes(bytes))
+            }
+            _ => None,
+        })
+    };
+    Some(number(IFLA_TUN_NUM_QUEUES)? + number(IFLA_TUN_NUM_DISABLED_QUEUES).unwrap_or_default())
 }

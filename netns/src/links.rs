@@ -146,6 +146,17 @@ impl Links {
         self.change(Step { operation: "rename", interface: name }, |message| message.name(new_name))
     }
 
+    /// Writes on an interface what others shall see: its alias.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn set_alias(&mut self, name: &str, alias: &str) -> Result<(), LinkError> {
+        let attribute = LinkAttribute::IfAlias(alias.to_owned());
+        self.change(Step { operation: "set the alias of", interface: name }, |message| {
+            message.append_extra_attribute(attribute)
+        })
+    }
+
     /// Sets the length of the transmit queue, in frames.
     ///
     /// # Errors

@@ -73,6 +73,7 @@ fn every_property_set_is_read_back() {
         links.set_mac("a", mac)?;
         links.set_mtu("a", 1432)?;
         links.set_tx_queue_len("a", 77)?;
+        links.set_alias("a", "of a test")?;
         links.set_gso_max("a", 30_000, 20)?;
         links.set_master("a", "br0")?;
         links.rename("a", "renamed")?;
@@ -85,6 +86,7 @@ fn every_property_set_is_read_back() {
     assert_eq!((link.mac, link.mtu, link.tx_queue_len), (Some(mac), 1432, 77));
     assert_eq!((link.gso_max_size, link.gso_ipv4_max_size, link.gso_max_segs), (30_000, 30_000, 20));
     assert_eq!((link.master, link.up, old), (bridge, true, None));
+    assert_eq!((link.alias.as_deref(), link.open_queues), (Some("of a test"), None));
     let details = temporary.netns.run(|| Command::new("ip").args(["-d", "link"]).output()).unwrap().unwrap();
     let details = String::from_utf8(details.stdout).unwrap();
     for expected in ["stp_state 0", "mcast_snooping 0"] {
@@ -95,6 +97,22 @@ fn every_property_set_is_read_back() {
     let names: Vec<String> =
         temporary.netns.links(|links| links.list()).unwrap().into_iter().map(|link| link.name).collect();
     assert_eq!(names, ["lo", "br0", "b", "renamed"]);
+}
+
+#[test]
+fn open_queues_of_a_tap_are_counted() {
+    if !root_or_skip("open_queues_of_a_tap_are_counted") {
+        return;
+    }
+    let temporary = Temporary::new("queues");
+    let ip = |words: &str| {
+        let run = || Command::new("ip").args(words.split(' ')).status();
+        assert!(temporary.netns.run(run).unwrap().unwrap().success(), "{words}");
+    };
+    ip("tuntap add t0 mode tap multi_queue");
+    ip("tuntap add t1 mode tap");
+    let queues = |name: &str| temporary.netns.links(|links| links.get(name)).unwrap().unwrap().open_queues;
+    assert_eq!((queues("t0"), queues("t1"), queues("lo")), (Some(0), None, None));
 }
 
 #[test]

@@ -50,8 +50,9 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Opens the device with this name in the calling thread's network namespace, and makes it, persistent and
-    /// multi-queue, if there is none. Needs CAP_NET_ADMIN there.
+    /// Opens the device with this name in the calling thread's network namespace, and makes it,
+    /// multi-queue, if there is none. One that this made goes with the `Tap`, unless it is told to [`Self::keep`].
+    /// Needs CAP_NET_ADMIN there.
     ///
     /// # Errors
     /// The kernel's: ENOENT without /dev/net/tun, EPERM, EBUSY for a device of another kind that has the name,
@@ -59,6 +60,14 @@ impl Tap {
     pub fn open(name: &str) -> io::Result<Self> {
         let (queue, offloads) = TapQueue::open(name)?;
         Ok(Self { queue, offloads })
+    }
+
+    /// Lets the device stay when this is dropped.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn keep(&self) -> io::Result<()> {
+        self.queue.keep()
     }
 
     /// What the device does for the pod's stack.

@@ -41,7 +41,7 @@ pub(crate) struct TapQueue {
 
 impl TapQueue {
     /// Opens a queue of the device with this name in the calling thread's network namespace; makes the
-    /// device, persistent, if there is none.
+    /// device if there is none.
     pub(crate) fn open(name: &str) -> io::Result<(Self, TapOffloads)> {
         let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/net/tun")?;
@@ -61,9 +61,14 @@ impl TapQueue {
         // SAFETY: TUNSETVNETHDRSZ reads the int that we own.
         check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const header_len) }.into())?;
         let offloads = set_offloads(&file)?;
-        // SAFETY: TUNSETPERSIST takes its argument by value.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETPERSIST, 1 as libc::c_ulong) }.into())?;
         Ok((Self { file, iovecs: IoVecs::with_capacity(MAX_PIECES + 1) }, offloads))
+    }
+
+    /// Lets the device outlive its queues.
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        // SAFETY: TUNSETPERSIST takes its argument by value.
+        check(unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETPERSIST, 1 as libc::c_ulong) }.into())?;
+        Ok(())
     }
 
     /// Reads one frame. None when the queue is empty.

@@ -1,0 +1,143 @@
+//! A pod's device: whether it may be ours, and what it is given.
+
+use std::io;
+
+use weft_netns::{Link, Netns, NetnsError};
+use weft_switch::port::Tap;
+
+use crate::config::PortConfig;
+use crate::desired::superframe_segments;
+
+/// Largest superframe that a pod's device is asked for, in bytes: the kernel's own default.
+const SUPERFRAME_BYTES: u32 = 65_536;
+/// The alias of devices that an agent made.
+const MARK: &str = "weft";
+
+/// Why a port has no device.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Its namespace, or a change of its device.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The TAP cannot be made or opened.
+    #[error("making the TAP `{interface}` in `{netns}`: {source}: {hint}")]
+    Tap {
+        /// The device.
+        interface: String,
+        /// The namespace.
+        netns: String,
+        /// The kernel's answer.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Another process has the device open.
+    #[error(
+        "`{interface}` in `{netns}` is held by another program: a second agent? Stop it first, or choose another `interface`"
+    )]
+    Held {
+        /// The device.
+        interface: String,
+        /// The namespace.
+        netns: String,
+    },
+    /// The device lacks the mark of those that an agent made.
+    #[error(
+        "the name `{interface}` is taken in `{netns}` by a device that Weft did not make: remove it, choose another `interface`, or hand over a multi-queue TAP by `ip link set {interface} alias {MARK}` there"
+    )]
+    Foreign {
+        /// The device.
+        interface: String,
+        /// The namespace.
+        netns: String,
+    },
+}
+
+impl AttachError {
+    pub(crate) fn tap(port: &PortConfig, source: io::Error) -> Self {
+        let (interface, netns) = (port.interface.clone(), port.netns.clone());
+        Self::Tap { interface, netns, hint: hint(&source), source }
+    }
+
+    fn held(port: &PortConfig) -> Self {
+        Self::Held { interface: port.interface.clone(), netns: port.netns.clone() }
+    }
+
+    fn foreign(port: &PortConfig) -> Self {
+        Self::Foreign { interface: port.interface.clone(), netns: port.netns.clone() }
+    }
+}
+
+/// The namespace of a port.
+pub(crate) struct Place(Netns);
+
+impl Place {
+    pub(crate) fn open(port: &PortConfig) -> Result<Self, AttachError> {
+        Ok(Self(Netns::open(&port.netns)?))
+    }
+
+    pub(crate) fn inode(&self) -> u64 {
+        self.0.inode()
+    }
+
+    /// Refuses a device that is there and not free, or not ours.
+    pub(crate) fn check(&self, port: &PortConfig) -> Result<(), AttachError> {
+        match self.0.links(|links| links.get(&port.interface))? {
+            Some(link) if queues(&link) > 0 => Err(AttachError::held(port)),
+            Some(link) if link.alias.as_deref() != Some(MARK) => Err(AttachError::foreign(port)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes or reopens the pod's device and gives it what the configuration says. One that this made goes with the
+/// [`Tap`] until that is told to keep it.
+pub(crate) fn attach(port: &PortConfig, mtu: u16) -> Result<Tap, AttachError> {
+    let place = Place::open(port)?;
+    place.check(port)?;
+    let opened = place.0.run(|| Tap::open(&port.interface))?;
+    let tap = opened.map_err(|source| AttachError::tap(port, source))?;
+    let name = &port.interface;
+    // The kernel lets any number of programs open a multi-queue TAP: one that came since the look above
+    // would share it with us.
+    let link = place.0.links(|links| links.get(name))?;
+    if link.as_ref().is_some_and(|link| queues(link) > 1) {
+        return Err(AttachError::held(port));
+    }
+    place.0.links(|links| {
+        links.set_alias(name, MARK)?;
+        // Setting a MAC makes the pod forget its neighbours, even where it is the MAC it has.
+        if link.as_ref().is_none_or(|link| link.mac != Some(port.mac)) {
+            links.set_mac(name, port.mac)?;
+        }
+        if link.is_none_or(|link| link.mtu != u32::from(mtu)) {
+            links.set_mtu(name, u32::from(mtu))?;
+        }
+        links.set_gso_max(name, SUPERFRAME_BYTES, superframe_segments(mtu) as u32)?;
+        links.set_up(name)?;
+        if port.addresses.is_empty() {
+            // Then somebody else gives the pod its addresses.
+            return Ok(());
+        }
+        links.set_addresses(name, &port.addresses)
+    })?;
+    Ok(tap)
+}
+
+/// Queues that are open; none where the kernel does not say.
+fn queues(link: &Link) -> u32 {
+    link.open_queues.unwrap_or_default()
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "this kernel has no TUN/TAP, or the container hides it: load `tun`, or pass /dev/net/tun in"
+        }
+        io::ErrorKind::PermissionDenied => "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        io::ErrorKind::InvalidInput | io::ErrorKind::ResourceBusy => {
+            "the name is taken by a device that is no multi-queue TAP: remove it, or choose another `interface`"
+        }
+        _ => "see dmesg for what the kernel missed",
+    }
+}
