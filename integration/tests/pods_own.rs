@@ -1,6 +1,5 @@
 //! What is the pod's own, or another program's, is left alone.
 
-
 use weft_control::config::file::unspanned;
 use weft_integration::{AgentConfig, AgentNode, Encapsulation, Family, Host, Overlay, Site, site};
 
