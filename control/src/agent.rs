@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use weft_bridge::PortId;
 use weft_bridge::tables::TableError;
+use weft_encap::mtu::MIN_IPV6;
 use weft_netns::{Netns, NetnsError};
 use weft_switch::{Options, StartError, Switch};
 
 use crate::api::ApiError;
 use crate::attach::{AttachError, Place, attach};
 use crate::config::{Config, PortConfig};
-use crate::desired::{Desired, desired, fitting_mtu, port_mtu};
+use crate::desired::{Desired, desired, fitting_mtu, port_mtu, too_narrow_for_ipv6};
 use crate::lock::{LockError, RunDirLock};
 use crate::paths::Paths;
 
@@ -48,6 +49,16 @@ pub enum AgentError {
         port: String,
         /// What failed.
         source: AttachError,
+    },
+    /// A port whose MTU, which follows from the underlay's, is below what its IPv6 addresses need.
+    #[error(
+        "port `{port}`: only {mtu} bytes fit through the tunnel, and its IPv6 addresses need {MIN_IPV6}: widen the underlay, or give the port an `mtu` of at least {MIN_IPV6}"
+    )]
+    TooNarrowForIpv6 {
+        /// The port.
+        port: String,
+        /// What fits.
+        mtu: u16,
     },
     /// Two ports are one device, under two names of one namespace.
     #[error(
@@ -102,6 +113,9 @@ impl Agent {
         let lock = RunDirLock::take(&config.run_dir)?;
         let underlay_mtu = underlay_mtu(&config)?;
         let Desired { tables, ports: ids } = desired(&config, underlay_mtu)?;
+        if let Some((port, mtu)) = too_narrow_for_ipv6(&config, underlay_mtu) {
+            return Err(AgentError::TooNarrowForIpv6 { port: port.name.clone(), mtu });
+        }
         // All pods are looked at before anything is changed.
         look_at(&config.ports)?;
         let options =

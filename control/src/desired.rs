@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use weft_bridge::tables::TableError;
 use weft_bridge::{Attachment, Port, PortId, PortMode, Tables, Vtep, VtepKind};
 use weft_encap::inner::{ETHERNET_LEN, MAX_TAGS, TAG_LEN};
-use weft_encap::mtu::{MIN_IPV4, overhead, pod_mtu};
+use weft_encap::mtu::{MIN_IPV4, MIN_IPV6, overhead, pod_mtu};
 use weft_encap::{Encapsulation, Vni};
 use weft_switch::underlay::{MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
 
@@ -53,6 +53,13 @@ pub(crate) fn desired(config: &Config, underlay_mtu: u16) -> Result<Desired, Tab
 /// The MTU of a port: what was asked for, or what fits through the tunnel to every VTEP of its VNI.
 pub(crate) fn port_mtu(config: &Config, port: &PortConfig, underlay_mtu: u16) -> u16 {
     port.mtu.unwrap_or_else(|| fitting_mtu(config, port.vni, underlay_mtu))
+}
+
+/// A port that has an IPv6 address and an MTU with which the kernel gives a device none.
+pub(crate) fn too_narrow_for_ipv6(config: &Config, underlay_mtu: u16) -> Option<(&PortConfig, u16)> {
+    let with_ipv6 = |port: &&PortConfig| port.addresses.iter().any(|address| address.addr().is_ipv6());
+    let with_mtu = config.ports.iter().filter(with_ipv6).map(|port| (port, port_mtu(config, port, underlay_mtu)));
+    with_mtu.into_iter().find(|(_, mtu)| *mtu < MIN_IPV6)
 }
 
 /// The greatest MTU with which nothing in a VNI is too long for the tunnel, tags included where it carries them.

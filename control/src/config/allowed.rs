@@ -12,12 +12,17 @@ pub(super) const NAME_CHARS: usize = 63;
 /// Characters in a device's name at most (IFNAMSIZ without its zero).
 pub(super) const INTERFACE_CHARS: usize = 15;
 pub(super) const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
-pub(super) const PORT_MTU: RangeInclusive<u16> = 68..=u16::MAX;
+/// What the kernel lets a TAP have: 65535 less an Ethernet header at most.
+pub(super) const PORT_MTU: RangeInclusive<u16> = 68..=65_521;
+/// The least MTU with which the kernel gives a device IPv6 addresses (RFC 8200).
+pub(super) const PORT_MTU_IPV6: RangeInclusive<u16> = 1280..=*PORT_MTU.end();
 pub(super) const FDB_CAPACITY: RangeInclusive<u32> = 64..=1_048_576;
 pub(super) const FDB_AGEING_SECONDS: RangeInclusive<u32> = 1..=86_400;
 pub(super) const LEARN_LIMIT: RangeInclusive<u32> = 1..=65_536;
 pub(super) const TTL: RangeInclusive<u8> = 1..=u8::MAX;
 pub(super) const UDP_PORT: RangeInclusive<u16> = 1..=u16::MAX;
+
+const NOT_OF_VTEPS: &str = "no link-local IPv6 address, and IPv4 in its own form";
 
 const _: () = assert!(*FDB_AGEING_SECONDS.end() < MAX_AGE_SECONDS);
 
@@ -31,7 +36,9 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("", "fdb") => "it is a table, and begins with `[fdb]`".to_owned(),
         ("", "vni" | "vtep" | "port") => format!("there may be several, and each begins with `[[{field}]]`"),
         ("underlay", "addresses") => {
-            "allowed are one IPv4 address, one IPv6 address, or one of each, as in [\"192.0.2.1\"]".to_owned()
+            format!(
+                "allowed are one IPv4 address, one IPv6 address, or one of each, as in [\"192.0.2.1\"]; {NOT_OF_VTEPS}"
+            )
         }
         ("underlay", "mtu") => numbers(&UNDERLAY_MTU),
         ("underlay", "vxlan_ports" | "geneve_ports") => {
@@ -45,7 +52,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("fdb", "ageing_seconds") => numbers(&FDB_AGEING_SECONDS),
         ("vni", "id") | ("port", "vni") => format!("allowed are 1 to {}", Vni::MAX),
         ("vni", "vlan_transparent" | "clamp_mss") => "allowed are true and false".to_owned(),
-        ("vtep", "address") => "allowed is one IP address, as in \"192.0.2.2\"".to_owned(),
+        ("vtep", "address") => format!("allowed is one IP address, as in \"192.0.2.2\"; {NOT_OF_VTEPS}"),
         ("vtep", "encapsulation") => "allowed are \"vxlan\" and \"geneve\"".to_owned(),
         ("vtep", "port") => numbers(&UDP_PORT),
         ("vtep", "vnis") => format!("allowed is a list of VNIs, 1 to {}, as in [100]", Vni::MAX),
@@ -53,7 +60,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
             "allowed are a name in /run/netns and an absolute path such as /proc/PID/ns/net".to_owned()
         }
         ("port", "interface") => {
-            format!("allowed are 1 to {INTERFACE_CHARS} characters without `/`, `:` and blanks")
+            format!("allowed are 1 to {INTERFACE_CHARS} characters without `/`, `:`, `%` and blanks")
         }
         ("port", "mac") => "allowed are six hex pairs of a single device, as in \"02:00:00:00:00:01\"".to_owned(),
         ("port", "addresses") => {
@@ -66,7 +73,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
     })
 }
 
-fn numbers<T: Display>(range: &RangeInclusive<T>) -> String {
+pub(super) fn numbers<T: Display>(range: &RangeInclusive<T>) -> String {
     format!("allowed are {} to {}", range.start(), range.end())
 }
 
@@ -77,13 +84,23 @@ pub(super) fn is_name(name: &str) -> bool {
 
 pub(super) fn is_interface(name: &str) -> bool {
     (1..=INTERFACE_CHARS).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:".contains(&byte))
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%".contains(&byte))
         && ![".", ".."].contains(&name)
 }
 
 /// A name that cannot lead out of its directory, or an absolute path.
 pub(super) fn is_netns(name: &str) -> bool {
     name.starts_with('/') || !(name.is_empty() || name.contains(['/', '\0']) || [".", ".."].contains(&name))
+}
+
+/// Why an address can be none of a VTEP.
+pub(super) fn not_of_vtep(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if !is_host(address) => Some("which is no address of a single host"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("which is link-local"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("which is an IPv4 address in the form of IPv6"),
+        _ => None,
+    }
 }
 
 pub(super) fn is_host(address: IpAddr) -> bool {

@@ -7,16 +7,18 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 use weft_bridge::tables::DomainOptions;
+use weft_encap::mtu::MIN_IPV6;
 use weft_encap::probe;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 use weft_switch::underlay::{Listen, SocketOptions};
 
 use super::allowed::{
-    FDB_AGEING_SECONDS, FDB_CAPACITY, LEARN_LIMIT, PORT_MTU, TTL, UDP_PORT, UNDERLAY_MTU, allowed, is_host,
-    is_interface, is_name, is_netns,
+    FDB_AGEING_SECONDS, FDB_CAPACITY, LEARN_LIMIT, PORT_MTU, PORT_MTU_IPV6, TTL, UDP_PORT, UNDERLAY_MTU, allowed,
+    is_host, is_interface, is_name, is_netns, not_of_vtep, numbers,
 };
 use super::file::{File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry};
 use super::{Config, PortConfig, VtepConfig};
+use crate::desired;
 
 /// One thing that is wrong, and where. What stands in no file has an empty span.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
     let vteps = file.vteps.iter().map(|entry| vtep(entry, &addresses, &known, &mut seen)).collect::<Result<_, _>>()?;
     let mut seen = Seen::default();
     let ports = file.ports.iter().map(|entry| port(entry, &node, &known, &mut seen)).collect::<Result<_, _>>()?;
-    Ok(Config {
+    let config = Config {
         node,
         run_dir,
         log: file.log,
@@ -94,7 +96,9 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         vnis,
         vteps,
         ports,
-    })
+    };
+    fits_ipv6(&config, file.underlay.mtu.as_ref())?;
+    Ok(config)
 }
 
 fn node(name: Option<Spanned<String>>) -> Result<String, Wrong> {
@@ -132,8 +136,8 @@ fn listen(underlay: &Underlay) -> Result<Vec<Listen>, Wrong> {
     if addresses.as_ref().is_empty() {
         return not_allowed(addresses, name, "is empty");
     }
-    if let Some(bad) = addresses.as_ref().iter().find(|address| !is_host(**address)) {
-        return not_allowed(addresses, name, format!("has {bad}, which is no address of a single host"));
+    if let Some((bad, why)) = addresses.as_ref().iter().find_map(|bad| Some((bad, not_of_vtep(*bad)?))) {
+        return not_allowed(addresses, name, format!("has {bad}, {why}"));
     }
     let mut seen = HashSet::new();
     let mut listen = Vec::new();
@@ -166,9 +170,8 @@ fn vtep(
     seen: &mut HashSet<IpAddr>,
 ) -> Result<VtepConfig, Wrong> {
     let address = *entry.address.as_ref();
-    if !is_host(address) {
-        let what = format!("is {address}, which is no address of a single host");
-        return not_allowed(&entry.address, ("vtep", "address"), what);
+    if let Some(why) = not_of_vtep(address) {
+        return not_allowed(&entry.address, ("vtep", "address"), format!("is {address}, {why}"));
     }
     if own.contains(&address) {
         return wrong(&entry.address, format!("`address` is this node's own {address}: a `[[vtep]]` is another node"));
@@ -238,9 +241,38 @@ fn port(entry: &PortEntry, node: &str, vnis: &HashSet<Vni>, seen: &mut Seen) -> 
         vni,
         mac: port_mac(entry, node, seen)?,
         addresses: addresses.clone(),
-        mtu: entry.mtu.as_ref().map(|mtu| within(("port", "mtu"), mtu, PORT_MTU)).transpose()?,
+        mtu: port_mtu(entry)?,
         learn_limit: (entry.mode == PortMode::Learning).then_some(limit),
     })
+}
+
+fn port_mtu(entry: &PortEntry) -> Result<Option<u16>, Wrong> {
+    let Some(written) = &entry.mtu else { return Ok(None) };
+    let mtu = within(("port", "mtu"), written, PORT_MTU)?;
+    let ipv6 = entry.addresses.as_ref().iter().find(|address| address.addr().is_ipv6());
+    match ipv6 {
+        Some(ipv6) if !PORT_MTU_IPV6.contains(&mtu) => {
+            let allowed = numbers(&PORT_MTU_IPV6);
+            wrong(written, format!("`mtu` is {mtu}, too little for the IPv6 address {ipv6} of the port: {allowed}"))
+        }
+        _ => Ok(Some(mtu)),
+    }
+}
+
+/// Refuses an underlay that is written to be too narrow for an IPv6 address of a port which takes what fits.
+fn fits_ipv6(config: &Config, written: Option<&Spanned<u16>>) -> Result<(), Wrong> {
+    let Some((written, underlay_mtu)) = written.zip(config.underlay_mtu) else { return Ok(()) };
+    match desired::too_narrow_for_ipv6(config, underlay_mtu) {
+        Some((port, mtu)) => wrong(
+            written,
+            format!(
+                "`mtu` is {underlay_mtu}, which leaves {mtu} for port `{}`, and its IPv6 addresses need {MIN_IPV6}: \
+                 allowed is more here, or an `mtu` of at least {MIN_IPV6} for the port",
+                port.name
+            ),
+        ),
+        None => Ok(()),
+    }
 }
 
 fn port_mac(entry: &PortEntry, node: &str, seen: &mut Seen) -> Result<MacAddr, Wrong> {
