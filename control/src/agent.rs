@@ -5,6 +5,8 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, capabilities};
 use weft_bridge::PortId;
 use weft_bridge::tables::TableError;
 use weft_encap::mtu::MIN_IPV6;
@@ -18,9 +20,18 @@ use crate::desired::{Desired, desired, fitting_mtu, port_mtu, too_narrow_for_ipv
 use crate::lock::{LockError, RunDirLock};
 use crate::paths::Paths;
 
+/// What is said of a port whose device was removed.
+const REMOVED: &str = "the device was removed in the pod; it is made again once the namespace is there";
+
 /// Why an agent did not start or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// It may not do what ports need.
+    #[error("the agent may not make devices in pods: it needs root, or the capabilities {missing}")]
+    Privilege {
+        /// The capabilities that it lacks.
+        missing: String,
+    },
     /// Its run directory.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -110,6 +121,7 @@ impl Agent {
     /// # Errors
     /// [`AgentError`]; nothing is left of what was made until then.
     pub fn start(config: Config) -> Result<Self, AgentError> {
+        may_attach(&config.ports)?;
         let lock = RunDirLock::take(&config.run_dir)?;
         let underlay_mtu = underlay_mtu(&config)?;
         let Desired { tables, ports: ids } = desired(&config, underlay_mtu)?;
@@ -164,15 +176,58 @@ impl Agent {
         self.switch.fdb().sweep(self.switch.now(), self.config.fdb_ageing_seconds);
         for gone in self.switch.lost_ports() {
             if let Some(port) = self.ports.iter_mut().find(|port| port.id == gone.id) {
-                tracing::warn!(port = port.config.name, error = %gone.error, "the pod's device is gone");
-                port.lost = Some(gone.error.to_string());
+                let why = why_lost(&gone.error);
+                tracing::warn!(port = port.config.name, error = %gone.error, "port lost: {why}");
+                port.lost = Some(why);
             }
+        }
+        for port in self.ports.iter_mut().filter(|port| port.lost.is_some()) {
+            port.try_again(&self.switch);
         }
     }
 }
 
+impl AttachedPort {
+    /// Makes the device of a lost port again, if that is possible by now.
+    fn try_again(&mut self, switch: &Switch) {
+        let again = attach(&self.config, self.mtu)
+            .and_then(|tap| tap.keep().map(|()| tap).map_err(|source| AttachError::tap(&self.config, source)));
+        match again {
+            Ok(tap) => {
+                self.udp_superframes = tap.offloads().uso;
+                self.lost = None;
+                switch.add_port(self.id, tap);
+                tracing::info!(port = self.config.name, "port attached again");
+            }
+            Err(AttachError::Netns(NetnsError::NotFound { .. } | NetnsError::NotANamespace { .. })) => {
+                self.lost = Some(REMOVED.to_owned());
+            }
+            // Shown, and not logged every second.
+            Err(error) => self.lost = Some(error.to_string()),
+        }
+    }
+}
+
+fn why_lost(error: &io::Error) -> String {
+    // What every call says that meets a TAP without a device.
+    let removed = error.raw_os_error() == Some(Errno::BADFD.raw_os_error());
+    if removed { REMOVED.to_owned() } else { error.to_string() }
+}
+
 fn of_port(port: &PortConfig) -> impl Fn(AttachError) -> AgentError {
     |source| AgentError::Attach { port: port.name.clone(), source }
+}
+
+/// Refuses a process that may not enter pods and make devices there.
+fn may_attach(ports: &[PortConfig]) -> Result<(), AgentError> {
+    let Ok(sets) = capabilities(None) else { return Ok(()) };
+    let needed = [(CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"), (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN")];
+    let missing: Vec<_> =
+        needed.iter().filter(|(one, _)| !sets.effective.contains(*one)).map(|(_, name)| *name).collect();
+    if ports.is_empty() || missing.is_empty() {
+        return Ok(());
+    }
+    Err(AgentError::Privilege { missing: missing.join(" and ") })
 }
 
 /// Refuses where a pod is missing, or its device may not be ours. No namespace stays open: they may be many.

@@ -1,7 +1,7 @@
 //! What is the pod's own, or another program's, is left alone.
 
 use weft_control::config::file::unspanned;
-use weft_integration::{AgentConfig, AgentNode, Encapsulation, Family, Host, Overlay, Site, site};
+use weft_integration::{AgentConfig, AgentNode, Encapsulation, Family, Host, Overlay, Site, eventually, site};
 
 /// An agent with one pod, `pod`, that was not started.
 fn config(site: &Site, addresses: &[&str]) -> (Host, Host, AgentConfig) {
@@ -119,4 +119,36 @@ fn a_refused_start_leaves_no_device() {
     config.attempt().unwrap_err().assert_says(&["port `other`"]);
     assert_eq!(pod.ip("-o link").lines().count(), 1, "a device was left");
     assert_eq!(other.ip("-o link").lines().count(), 1, "a device was left");
+}
+
+#[test]
+fn a_device_that_the_pod_removed_comes_back() {
+    let site = site!("ip");
+    let overlay = Overlay::pair(&site, Encapsulation::Vxlan, Family::Ipv4);
+    let (agent, pod) = (&overlay.agents[0], &overlay.pods[0]);
+    let [port] = &agent.ports()[..] else { panic!("{:?}", agent.ports()) };
+    let state_becomes = |wanted: &str| {
+        eventually(wanted, || {
+            let state = agent.port(&port.name).state;
+            if state.starts_with(wanted) { Ok(()) } else { Err(state) }
+        });
+    };
+    weft_integration::ping_all(pod, Overlay::IPV4[1]);
+    pod.ip("link delete eth0");
+    eventually("the device is made again", || {
+        if pod.ip("-o link").contains("eth0") { Ok(()) } else { Err("no eth0".to_owned()) }
+    });
+    state_becomes("forwarding");
+    weft_integration::ping_all(pod, Overlay::IPV4[1]);
+    // A name that is taken meanwhile is said, and comes back once it is free.
+    pod.ip("link set eth0 name gone0");
+    pod.ip("link add eth0 type veth peer name eth9");
+    pod.ip("link delete gone0");
+    state_becomes("lost: the name `eth0` is taken");
+    pod.ip("link delete eth0");
+    state_becomes("forwarding");
+    weft_integration::ping_all(pod, Overlay::IPV4[1]);
+    let log = agent.log();
+    assert_eq!((log.matches("port lost").count(), log.matches("port attached again").count()), (2, 2), "{log}");
+    overlay.agents.into_iter().for_each(AgentNode::finish);
 }
