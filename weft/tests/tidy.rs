@@ -156,6 +156,32 @@ fn the_readme_names_every_folder() {
     }
 }
 
+/// Targets of the links in a page that lead to files: `[text](target)`, and without what follows a `#`.
+fn linked_files(page: &str) -> Vec<&str> {
+    let targets = page.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    let files = targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:"));
+    files.map(|target| target.split('#').next().unwrap_or_default()).filter(|file| !file.is_empty()).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = 0;
+    let mut waiting = children(&root());
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(children(&path));
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            pages += 1;
+            let page = fs::read_to_string(&path).unwrap();
+            for file in linked_files(&page) {
+                let target = path.parent().unwrap().join(file);
+                assert!(target.exists(), "{} links to {file}, which does not exist", path.display());
+            }
+        }
+    }
+    assert!(pages > 5, "the walk found {pages} pages");
+}
+
 #[test]
 fn every_dependency_has_its_reason() {
     let page = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();

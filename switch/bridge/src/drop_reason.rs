@@ -122,7 +122,7 @@ drop_reasons! {
     /// The port's device is down or gone.
     PortDown Egress "port_down" "set the pod's device up, or attach the pod again",
     /// The kernel refused the frame at the port.
-    PortRefused Egress "port_refused" "see the agent's log for the kernel's answer",
+    PortRefused Egress "port_refused" "capture at the pod: the kernel was short of memory, or took the frame for broken",
     /// The underlay's queue was full.
     UnderlayBusy Egress "underlay_busy" "the underlay is slower than the pods: this is congestion",
     /// There is no route to the VTEP.
