@@ -4,6 +4,7 @@
 //! [`port`] sends them.
 
 mod answers;
+mod complaints;
 pub mod counters;
 mod egress;
 pub mod gather;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::{read, write};
+use rustix::io::{Errno, read, write};
 use rustix::time::{ClockId, clock_gettime};
 use weft_bridge::{PortId, Seconds, VtepId};
 use weft_encap::probe::Probe;
 
+use crate::complaints::Complaint;
 use crate::port::Tap;
 use crate::underlay::SocketUnderlay;
 use crate::worker::{Shared, Turn, Worker};
@@ -57,11 +58,18 @@ pub(crate) struct Runtime {
     commands: Receiver<Command>,
     gone: Sender<PortGone>,
     served: Vec<Option<PortId>>,
+    /// For each source of the underlay.
+    complaints: Vec<Complaint>,
 }
 
 /// Whole seconds of the monotonic clock, as coarse as the kernel likes.
 pub(crate) fn now() -> Seconds {
     Seconds(clock_gettime(ClockId::MonotonicCoarse).tv_sec as u32)
+}
+
+/// Whether a device will never be read again; any other error is that of one read.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::BADFD | Errno::IO))
 }
 
 impl Mailbox {
@@ -83,8 +91,9 @@ impl Runtime {
         }
         let (sender, commands) = crossbeam_channel::unbounded();
         let mailbox = Mailbox { commands: sender, wake: wake.clone() };
+        let complaints = vec![Complaint::default(); underlay.descriptors().count()];
         let worker = Worker::new(shared, underlay);
-        Ok((Self { worker, epoll, wake, commands, gone, served: Vec::new() }, mailbox))
+        Ok((Self { worker, epoll, wake, commands, gone, served: Vec::new(), complaints }, mailbox))
     }
 
     /// Serves until told to stop.
@@ -94,7 +103,7 @@ impl Runtime {
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
                 Ok(_) => {}
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
             for event in &events {
@@ -112,14 +121,19 @@ impl Runtime {
     }
 
     fn serve_underlay(&mut self, source: usize) {
-        if let Turn::Gone(error) = self.worker.turn_underlay(source, now()) {
-            tracing::error!(%error, "a tunnel socket cannot be read");
+        let now = now();
+        if let Turn::Gone(error) = self.worker.turn_underlay(source, now)
+            && let Some(untold) = self.complaints.get_mut(source).and_then(|complaint| complaint.note(now))
+        {
+            tracing::error!(%error, untold, "a tunnel socket cannot be read");
         }
     }
 
     fn serve_port(&mut self, index: usize) {
         let Some(Some(id)) = self.served.get(index).copied() else { return };
-        if let Turn::Gone(error) = self.worker.turn_port(id, now()) {
+        if let Turn::Gone(error) = self.worker.turn_port(id, now())
+            && is_gone(&error)
+        {
             self.close(id);
             let _ = self.gone.try_send(PortGone { id, error });
         }
@@ -156,6 +170,21 @@ impl Runtime {
             // Closing the last descriptor removes it from the set as well; this is for a copy held elsewhere.
             let _ = epoll::delete(&self.epoll, &tap);
             self.served[id.index()] = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_device_that_is_gone_closes_its_port() {
+        for gone in [Errno::BADFD, Errno::IO] {
+            assert!(is_gone(&gone.into()), "{gone}");
+        }
+        for passing in [Errno::INTR, Errno::NOMEM, Errno::INVAL, Errno::AGAIN] {
+            assert!(!is_gone(&passing.into()), "{passing}");
         }
     }
 }
