@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: help build demo deps test loom lint bench fmt ci clean
+.PHONY: help build demo deps test loom fuzz lint bench fmt ci clean
 
 help: ## List the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -23,6 +23,9 @@ test: deps ## Everything: unit, property, model and namespace tests; says what i
 
 loom: ## Model-check the shared table
 	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir target/loom -p weft-bridge --lib fdb
+
+fuzz: ## Fuzz every wire format for FUZZ_SECONDS (60) each
+	@scripts/fuzz.sh
 
 lint: ## Format and clippy, warnings are errors
 	$(CARGO) fmt --all --check
