@@ -44,7 +44,7 @@ struct Source {
 impl Source {
     fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
-        let directories = ["/tests/", "/benches/", "integration/", "/fdb/model.rs"];
+        let directories = ["/tests/", "/benches/", "integration/", "fuzz/", "/fdb/model.rs"];
         directories.iter().any(|part| self.path.contains(part)) || name.ends_with("tests.rs")
     }
 }
