@@ -20,6 +20,11 @@ pub(crate) fn line(text: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
     }
 }
 
+/// Writes a line to standard error that is no complaint, if anybody reads it.
+pub(crate) fn remark(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Writes a line to standard error, if anybody reads it; `complain!` formats it.
 pub(crate) fn complaint(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "weft: {text}");
