@@ -3,10 +3,12 @@
 //! Open vSwitch reads its underlay as a wire would deliver it: the switch's port in front of it fills in what
 //! the veth left open. Nothing is switched off on our side.
 
+use std::collections::BTreeSet;
+
 use weft_bridge::DropReason;
 use weft_integration::{
-    AgentConfig, AgentNode, Capture, Encapsulation, Family, Frame, Host, MIB, Node, Overlay, OvsNode, PacketSocket,
-    Site, eventually, exchange, exchange_superframes, ping_all, site, stream,
+    AgentConfig, AgentNode, Capture, Encapsulation, Family, Frame, Host, MIB, Node, Overlay, OvsNode, Packet,
+    PacketSocket, Site, dissect, eventually, exchange, exchange_superframes, ping_all, site, stream,
 };
 
 /// Where Geneve begins in a frame of the underlay.
@@ -66,7 +68,7 @@ fn geneve_over_ipv6() {
 
 #[test]
 fn an_unknown_option_is_ignored_unless_it_is_critical() {
-    let site = site!("ip", "ethtool", "ovs-vswitchd");
+    let site = site!("ip", "ethtool", "ovs-vswitchd", "tshark");
     let Meeting { node, weft, theirs, agent, ovs } = Meeting::new(&site, Family::Ipv4);
     ping_all(&theirs, Overlay::IPV4[0]);
     // Options take room too, and Open vSwitch tells nobody that a packet does not fit.
@@ -81,7 +83,14 @@ fn an_unknown_option_is_ignored_unless_it_is_critical() {
     ping_all(&theirs, Overlay::IPV4[0]);
     let has_option = |frame: &Frame| frame.get(GENEVE_AT).is_some_and(|first| first & 0x3f == 2);
     assert!(underlay.wait_for(60, has_option).iter().all(|frame| frame[GENEVE_AT + 12..].starts_with(&[0xde, 0xad])));
-    drop(underlay);
+    let file = site.directory().join("options.pcap");
+    underlay.save(&file);
+    let option = ["class", "type", "type.critical"].map(|field| format!("geneve.option.{field}"));
+    let option = option.each_ref().map(String::as_str);
+    let packets = dissect(&file, &option);
+    let read: BTreeSet<_> = packets.iter().map(|packet: &Packet| option.map(|field| packet.outer(field))).collect();
+    assert!(read.contains(&["0x0102", "0x01", "0"]), "{read:?}");
+    assert!(read.iter().all(|seen| seen[0].is_empty() || seen[0] == "0x0102"), "{read:?}");
     stream(&theirs, &weft, Overlay::IPV4[0], 8 * MIB);
     assert_eq!(agent.dropped(), [], "an option that is not critical is ignored");
 
