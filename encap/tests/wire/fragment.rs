@@ -33,7 +33,12 @@ fn options() -> impl Strategy<Value = Vec<u8>> {
         Just(vec![0x44, 5, 5, 0, 0]),       // timestamp, not copied
     ];
     prop::collection::vec(option, 0..7).prop_map(|options| {
-        let mut out: Vec<u8> = options.concat();
+        let mut out = Vec::new();
+        for option in options {
+            if out.len() + option.len() <= 40 {
+                out.extend(option);
+            }
+        }
         out.resize(out.len().next_multiple_of(4), 0);
         out
     })
