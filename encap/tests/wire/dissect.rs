@@ -73,6 +73,10 @@ fn agree(frame: &[u8]) -> Result<(), TestCaseError> {
     if matches!(inner.network, Network::Ipv6(ip) if ip.fragment) {
         return Ok(());
     }
+    // Of a payload length of zero etherparse thinks of RFC 2675 and takes what follows; we take it at its word.
+    if matches!(inner.network, Network::Ipv6(ip) if ip.end == inner.l3 + 40 && frame.len() > ip.end) {
+        return Ok(());
+    }
     prop_assert_eq!(inner.ports(), ports);
     Ok(())
 }
