@@ -14,6 +14,7 @@
 //! checksum, and frames with an Offload to carry out stay alone.
 
 mod candidate;
+mod expected;
 mod flows;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use crate::inner::IPV6_LEN;
 use crate::split::MIN_TCP_SEGMENT;
 use crate::{Checksum, Gso, GsoKind, Offload};
 use candidate::{Class, First, Key, Next, classify};
+use expected::Expected;
 use flows::{Flows, NONE};
 
 /// Frames in one group (Linux takes no more from `UDP_GRO`, and 64 KiB hold no more at usual sizes).
@@ -45,6 +47,8 @@ pub struct Merger {
     flows: Flows,
     /// The open group that the last frame belongs to: the next is most likely of the same flow.
     recent: u32,
+    /// What the next frame of that group looks like, if it has gone on without another in between.
+    expected: Expected,
     capacity: usize,
 }
 
@@ -96,6 +100,7 @@ impl Merger {
             groups: Vec::with_capacity(capacity),
             flows: Flows::for_frames(capacity),
             recent: NONE,
+            expected: Expected::NOTHING,
             capacity,
         }
     }
@@ -112,10 +117,20 @@ impl Merger {
         }
         let bytes = arena.get(range.clone()).unwrap_or_default();
         let frame = Frame { start: offset(range.start), end: offset(range.end), next: NONE };
+        if !self.append_expected(frame, bytes, egress, &offload) {
+            self.push_other(arena, frame, bytes, egress, offload);
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn push_other(&mut self, arena: &[u8], frame: Frame, bytes: &[u8], egress: u32, offload: Offload) {
         if self.append(self.recent, arena, frame, bytes, egress, &offload) {
-            return Ok(());
+            self.expect(bytes);
+            return;
         }
         self.recent = NONE;
+        self.expected.group = NONE;
         match classify(bytes, egress, &offload) {
             Class::Stranger => self.open(frame, egress, offload, None),
             Class::Hosts { hosts } => {
@@ -138,7 +153,6 @@ impl Merger {
                 }
             }
         }
-        Ok(())
     }
 
     /// Keeps one frame as a group of its own, whatever came before it: for a way out that takes no superframe of its
@@ -179,6 +193,39 @@ impl Merger {
         self.groups.clear();
         self.flows.clear();
         self.recent = NONE;
+        self.expected.group = NONE;
+    }
+
+    /// Prepares for the frame after this one, which has just joined the recent group as the one before it had.
+    fn expect(&mut self, bytes: &[u8]) {
+        self.expected.group = NONE;
+        if let Some(state) = self.groups.get(self.recent as usize)
+            && let (Some((_, first)), Some(step)) = (&state.first_facts, state.step)
+        {
+            let left = state.full_frames_left(first);
+            self.expected.prepare(bytes, first, step, self.recent, state.egress, left);
+        }
+    }
+
+    /// [`Self::append`] for the one frame that comes next most often: it finds out the same with less. To every other it
+    /// says no.
+    #[inline]
+    fn append_expected(&mut self, frame: Frame, bytes: &[u8], egress: u32, offload: &Offload) -> bool {
+        let expected = &mut self.expected;
+        if expected.group == NONE || !expected.is(bytes, egress, offload) {
+            return false;
+        }
+        let Some(state) = self.groups.get_mut(expected.group as usize) else { return false };
+        let index = offset(self.frames.len());
+        if let Some(last) = self.frames.get_mut(state.last as usize) {
+            last.next = index;
+        }
+        state.last = index;
+        state.count += 1;
+        state.payload += expected.size;
+        expected.advance();
+        self.frames.push(frame);
+        true
     }
 
     /// Lets the frame join the group, if it may. If not because it is damaged, it is kept by itself.
@@ -257,6 +304,13 @@ impl State {
             Some(step) => (advance == step.wrapping_mul(len16(self.count))).then_some(step),
             None => (advance == 1 || advance == 0 && first.dont_fragment).then_some(advance),
         }
+    }
+
+    /// How many more frames of the first one's size may join.
+    fn full_frames_left(&self, first: &First) -> usize {
+        let packet_len = first.l4.payload - first.l4.l3 + self.payload;
+        let by_len = MAX_PACKET_LEN.saturating_sub(packet_len).checked_div(first.l4.payload_len());
+        MAX_SEGMENTS.saturating_sub(self.count).min(by_len.unwrap_or(0))
     }
 
     /// The first frame's facts, if others joined it.

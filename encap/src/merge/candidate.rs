@@ -82,7 +82,7 @@ pub(super) fn classify(bytes: &[u8], egress: u32, offload: &Offload) -> Class {
     }
 }
 
-const fn is_plain(offload: &Offload) -> bool {
+pub(super) const fn is_plain(offload: &Offload) -> bool {
     offload.gso.is_none() && !matches!(offload.checksum, Checksum::Needed { .. })
 }
 
