@@ -129,8 +129,7 @@ impl Merger {
             self.expect(bytes);
             return;
         }
-        self.recent = NONE;
-        self.expected.group = NONE;
+        self.forget_recent();
         match classify(bytes, egress, &offload) {
             Class::Stranger => self.open(frame, egress, offload, None),
             Class::Hosts { hosts } => {
@@ -165,7 +164,7 @@ impl Merger {
             return Err(MergerFull { capacity: self.capacity });
         }
         let frame = Frame { start: offset(range.start), end: offset(range.end), next: NONE };
-        self.recent = NONE;
+        self.forget_recent();
         self.open(frame, egress, offload, None);
         Ok(())
     }
@@ -192,6 +191,11 @@ impl Merger {
         self.frames.clear();
         self.groups.clear();
         self.flows.clear();
+        self.forget_recent();
+    }
+
+    #[inline]
+    fn forget_recent(&mut self) {
         self.recent = NONE;
         self.expected.group = NONE;
     }
