@@ -11,8 +11,9 @@
 //! * Every [`RAISE_INTERVAL`] one byte more is tried, and if that arrives, the hunt is for what is above.
 //!
 //! Each round of a hunt sends up to [`MAX_OUTSTANDING`] probes and waits for all of them: first of common sizes, then
-//! of sizes that cut what is left into equal parts. A smaller MTU is taken into use only at the end or at the limit,
-//! and not step by step, because a pod remembers for ten minutes what it was told.
+//! of sizes that cut what is left into equal parts. What is in use is asked for in each, so that a few losses by chance
+//! do not look like a black hole. A smaller MTU is taken into use only at the end or at the limit, and not step by step,
+//! because a pod remembers for ten minutes what it was told; with round trips of 100 ms and more it may be two steps.
 //!
 //! When the path comes to carry less, the MTU in use follows within [`SHRINK_BOUND`], if there is traffic, the round
 //! trip takes no more than [`BOUND_RTT`], [`Search::poll`] is called when [`Search::due`] says so, and the path does not

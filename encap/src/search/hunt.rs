@@ -80,10 +80,6 @@ impl Hunt {
 
     /// What the next round asks for.
     pub(super) fn sizes(&self, mtu: Option<u16>, floor: u16, sizes: &mut Sizes) {
-        // While looking for more, what is in use goes on being confirmed.
-        if let Some(mtu) = mtu.filter(|_| self.why == Why::Grow) {
-            sizes.push(mtu);
-        }
         let high = u16::try_from(self.high).unwrap_or(u16::MAX);
         let most = u16::try_from(self.top - 1).unwrap_or(u16::MAX);
         let Some(low) = self.low else {
@@ -95,6 +91,9 @@ impl Hunt {
             sizes.push_last(floor);
             return;
         };
+        // What is in use is asked for in every round: going on while more is looked for, and coming back after a loss
+        // by chance.
+        sizes.push(mtu.filter(|_| self.why == Why::Grow).unwrap_or(most));
         if self.verifying {
             sizes.push_new(low);
             sizes.push(high);
@@ -105,10 +104,9 @@ impl Hunt {
         if between(&most) {
             sizes.push_new(most);
         }
-        COMMON.into_iter().filter(between).for_each(|size| sizes.push_new(size));
         let room = sizes.room();
-        let asked_for_mtu = usize::from(self.why == Why::Grow);
-        if room + asked_for_mtu < MAX_OUTSTANDING {
+        COMMON.into_iter().filter(between).for_each(|size| sizes.push_new(size));
+        if sizes.room() < room {
             return;
         }
         let span = self.high - u32::from(low);

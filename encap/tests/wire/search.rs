@@ -145,19 +145,6 @@ proptest! {
         prop_assert_eq!(lab.changes.len(), settled);
     }
 
-    /// Loss is no black hole, and the MTU in use stays where it is.
-    #[test]
-    fn does_not_oscillate_under_loss(path in size(), rtt in 0..100u64, seed in 1..u64::MAX) {
-        let mut lab = Lab::new(MIN_IPV4, 9000, path, rtt);
-        lab.seed = seed;
-        lab.run(10 * SECOND);
-        lab.loss = 20;
-        let settled = lab.changes.len();
-        prop_assert_eq!(lab.search.mtu(), Some(path));
-        lab.run(120 * SECOND);
-        prop_assert_eq!(&lab.changes[settled..], &[]);
-    }
-
     /// An idle peer is slower, and is as fast as others once there is traffic again.
     #[test]
     fn idle_peers_shrink_more_slowly(from in 3000..9000u16, to in size(), wait in 0..20_000u64, rtt in 0..100u64) {
@@ -225,6 +212,24 @@ fn the_underlays_mtu_is_found_in_one_round_trip() {
     assert_eq!(sizes, [9000, 1500, 1450, 1400, 1280, 576]);
     lab.run(3);
     assert_eq!(lab.search.state(), State::Up { mtu: 9000 });
+}
+
+/// One probe in twenty lost, for hours altogether: loss is no black hole. The size in use is asked for in every round of
+/// a hunt, or losing it twice would be enough on a path with a long round trip.
+#[test]
+fn does_not_oscillate_under_loss() {
+    for (path, rtt) in [(9000, 1), (9000, 89), (1500, 40), (4321, 89)] {
+        for seed in 1..60u64 {
+            let mut lab = Lab::new(MIN_IPV4, 9000, path, rtt);
+            lab.seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            lab.run(10 * SECOND);
+            assert_eq!(lab.search.mtu(), Some(path));
+            lab.loss = 50;
+            let settled = lab.changes.len();
+            lab.run(120 * SECOND);
+            assert_eq!(lab.changes[settled..], [], "{path} {rtt} {seed}");
+        }
+    }
 }
 
 /// The changes that the issue trackers report as minutes of loss.
