@@ -140,6 +140,16 @@ fn frames_that_may_not_enter() {
         let inside = udp_over_ipv4((mac_of(7), OTHER, 50_000), (BROADCAST, node, port), &vxlan(VNI, &lldp));
         source.expect("our own encapsulation", DropReason::EncapLoop, learning, &inside);
     }
+    let claims = |end: u8, frame: Frame| {
+        let mut frame = frame;
+        frame[usize::from(end)] = 0xff;
+        frame
+    };
+    let datagram = udp_over_ipv4((mac_of(7), OTHER, 1), (BROADCAST, OWN, 2), b"x");
+    source.expect("an IPv4 length beyond its frame", DropReason::MalformedIp, learning, &claims(16, datagram));
+    let [from, to] = ["fd00::2", "fd00::1"].map(|address| address.parse().unwrap());
+    let datagram = udp_over_ipv6((mac_of(7), from, 1), (BROADCAST, to, 2), b"x");
+    source.expect("an IPv6 length beyond its frame", DropReason::MalformedIp, learning, &claims(18, datagram));
     let bound_mac = ethernet(BROADCAST, bound.mac("eth0"), EXPERIMENT, b"x");
     source.expect("another port's MAC", DropReason::StaticMacMoved, learning, &bound_mac);
     let to_itself = ethernet(bound.mac("eth0"), bound.mac("eth0"), EXPERIMENT, b"x");

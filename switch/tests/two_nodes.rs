@@ -418,3 +418,31 @@ fn told_mtu(frames: &[MemoryFrame]) -> Vec<u16> {
     };
     frames.iter().map(told).collect()
 }
+
+#[test]
+fn a_length_beyond_its_frame_costs_only_that_frame() {
+    const FRAME: usize = 154;
+    const PACKET: usize = 8 + FRAME;
+    const FLOWS: u16 = 64;
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    // A datagram that claims, in every length and sum, to be as long as the group of so many packets that it begins.
+    for packets in 2..=12 {
+        let mut liar = udp(mac(1, 1), mac(2, 1), true, &vec![0; packets * PACKET - 8 - 42]);
+        let len = u16::try_from(liar.len() - 34).unwrap();
+        let pseudo = weft_encap::checksum::pseudo_header_v4([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 17, len);
+        liar[40..42].copy_from_slice(&weft_encap::checksum::fold(pseudo).to_be_bytes());
+        liar.truncate(FRAME);
+        let pod = &nodes[0].pods[0];
+        pod.pod_sends(liar, Ok(Offload::NONE));
+        for flow in 0..FLOWS {
+            let mut good = Vec::new();
+            let builder = PacketBuilder::ethernet2(mac(1, 1).0, mac(2, 1).0).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+            builder.udp(4000 + flow, 5000).write(&mut good, &[7; FRAME - 42]).unwrap();
+            pod.pod_sends(good, Ok(Offload::NONE));
+        }
+        settle(&mut nodes, Encapsulation::Vxlan);
+        assert_eq!(nodes[1].pods[0].pod_received().len(), usize::from(FLOWS));
+    }
+    assert_eq!(nodes[0].switch.totals().dropped(DropReason::MalformedIp), 11);
+}

@@ -89,6 +89,8 @@ drop_reasons! {
     BadOffload Verdict "bad_offload" "the pod's device produced an offload that we never asked for",
     /// The source address is all zero or a group address.
     BadSourceMac Verdict "bad_source_mac" "capture at the pod: it sends broken frames",
+    /// The frame says that it carries IP, and the lengths in the packet's headers are not those of an IP packet.
+    MalformedIp Verdict "malformed_ip" "capture at the pod: it sends broken packets, which nobody could receive",
     /// A bound port sent from a MAC that is not its own.
     SpoofedMac Verdict "spoofed_mac" "make the port `learning` if other MACs live behind it",
     /// A bound port sent from an IP address that is not its own.

@@ -152,6 +152,10 @@ fn check_frame(tables: &Tables, domain: &BridgeDomain, inner: &Inner<'_>) -> Res
     if inner.dst.is_link_local() {
         return Err(DropReason::ReservedMulticast);
     }
+    // One that claims to be longer than its frame could swallow those behind it, where a kernel joins tunnel packets.
+    if inner.network == Network::Other && [ETHERTYPE_IPV4, ETHERTYPE_IPV6].contains(&inner.ethertype) {
+        return Err(DropReason::MalformedIp);
+    }
     if carries_own_encapsulation(tables, inner) {
         return Err(DropReason::EncapLoop);
     }
@@ -181,8 +185,8 @@ fn may_send_from(mac: MacAddr, addresses: &[IpAddr], inner: &Inner<'_>) -> bool 
         Network::Ipv4(ip) => own(IpAddr::V4(ip.src)),
         Network::Ipv6(ip) => own(IpAddr::V6(ip.src)) || ip.src == link_local(mac),
         Network::Arp(arp) => arp.sender_mac == mac && own(IpAddr::V4(arp.sender_ip)),
-        // What cannot be read as IP or ARP, though it says that it is, has no address to check.
-        Network::Other => ![ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_ARP].contains(&inner.ethertype),
+        // What cannot be read as ARP, though it says that it is, has no address to check.
+        Network::Other => inner.ethertype != ETHERTYPE_ARP,
     }
 }
 
