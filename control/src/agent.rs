@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -13,7 +14,7 @@ use weft_encap::mtu::MIN_IPV6;
 use weft_netns::{Netns, NetnsError};
 use weft_switch::{Options, StartError, Switch};
 
-use crate::api::ApiError;
+use crate::api::{self, ApiError};
 use crate::attach::{AttachError, Place, attach};
 use crate::config::{Config, PortConfig};
 use crate::desired::{Desired, desired, fitting_mtu, port_mtu, too_narrow_for_ipv6};
@@ -112,6 +113,7 @@ pub struct Agent {
     /// None where probes are switched off.
     pub(crate) paths: Option<Paths>,
     pub(crate) started: Instant,
+    pub(crate) listener: UnixListener,
     _lock: RunDirLock,
 }
 
@@ -153,6 +155,7 @@ impl Agent {
             taps.push((id, tap));
             tracing::info!(port = port.name, vni = port.vni.get(), netns = port.netns, mac = %port.mac, mtu, "port attached");
         }
+        let listener = api::listen(&config.run_dir)?;
         // What a start made that failed before this went with it.
         for ((_, tap), port) in taps.iter().zip(&config.ports) {
             tap.keep().map_err(|source| of_port(port)(AttachError::tap(port, source)))?;
@@ -161,7 +164,7 @@ impl Agent {
             switch.add_port(id, tap);
         }
         let paths = config.path_probes.then(|| Paths::new(&switch.tables(), underlay_mtu));
-        Ok(Self { config, underlay_mtu, switch, ports, paths, started: Instant::now(), _lock: lock })
+        Ok(Self { config, underlay_mtu, switch, ports, paths, started: Instant::now(), listener, _lock: lock })
     }
 
     /// What is due every [`crate::paths::TICK`].

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener as Listener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the local socket cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("the agent's socket {}: {source}", path.display())]
+#[error(
+    "the agent's socket {}: {source}: remove what is in its place, or choose a `run_dir` that may be written",
+    path.display()
+)]
 pub struct ApiError {
     path: PathBuf,
     source: io::Error,
@@ -50,14 +54,15 @@ pub(crate) struct Conversations {
 }
 
 /// Opens the socket, for this user only. The run directory's lock is held: what lies there is stale.
-pub(crate) fn listen(run_dir: &Path) -> Result<UnixListener, ApiError> {
+pub(crate) fn listen(run_dir: &Path) -> Result<Listener, ApiError> {
     let path = run_dir.join(SOCKET_NAME);
     let open = || {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(&path)?;
+        let listener = Listener::bind(&path)?;
+        listener.set_nonblocking(true)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         Ok(listener)
     };
@@ -65,10 +70,12 @@ pub(crate) fn listen(run_dir: &Path) -> Result<UnixListener, ApiError> {
 }
 
 impl Conversations {
-    pub(crate) fn new(listener: UnixListener) -> Self {
+    /// Welcomes clients of this listener, within the runtime that it is called in.
+    pub(crate) fn new(listener: &Listener) -> io::Result<Self> {
+        let listener = UnixListener::from_std(listener.try_clone()?)?;
         let (sender, questions) = mpsc::channel(WAITING_QUESTIONS);
         let places = Arc::new(Semaphore::new(CONVERSATIONS));
-        Self { listener, sender, questions, places, paused: None }
+        Ok(Self { listener, sender, questions, places, paused: None })
     }
 
     /// Waits for the next question, welcoming newcomers meanwhile.

@@ -16,19 +16,20 @@ impl Agent {
     /// Serves until SIGTERM or SIGINT. `ready` is called once the local socket answers.
     ///
     /// # Errors
-    /// [`AgentError`] when the local socket or signals cannot be had.
+    /// [`AgentError`] when signals, or what serves the local socket, cannot be had.
     pub fn run(mut self, ready: impl FnOnce()) -> Result<(), AgentError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| AgentError::Process { what: "starting the control loop", source })?;
         runtime.block_on(async {
-            let listener = api::listen(&self.config.run_dir)?;
             let no_signal = |source| AgentError::Process { what: "waiting for signals", source };
             let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
             let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
             let mut path_round = tokio::time::interval(TICK);
             path_round.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut conversations = api::Conversations::new(listener);
+            let conversations = api::Conversations::new(&self.listener);
+            let mut conversations =
+                conversations.map_err(|source| AgentError::Process { what: "serving the local socket", source })?;
             tracing::info!(
                 node = self.config.node,
                 ports = self.ports.len(),

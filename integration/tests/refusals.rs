@@ -107,6 +107,30 @@ fn a_name_taken_by_another_device() {
 }
 
 #[test]
+fn an_ipv6_address_where_ipv6_is_off() {
+    let site = site!();
+    let (_, pod, mut config) = config(&site);
+    let off = || fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+    pod.netns().run(off).unwrap().unwrap();
+    let addresses = ["10.0.0.1/24", "fd00::1/64"].map(|address| address.parse().unwrap());
+    config.file.ports[0].addresses = unspanned(addresses.to_vec());
+    let refused = config.attempt().unwrap_err();
+    refused.assert_says(&["port `pod`", "fd00::1/64", "IPv6 is switched off", "net.ipv6.conf.eth0.disable_ipv6=0"]);
+    assert_eq!(links(&pod), ["lo"], "a device was left");
+}
+
+#[test]
+fn a_local_socket_that_cannot_be_made() {
+    let site = site!();
+    let (_, pod, config) = config(&site);
+    let in_the_way = config.file.run_dir.as_ref().join("agent.sock");
+    fs::create_dir_all(&in_the_way).unwrap();
+    let refused = config.attempt().unwrap_err();
+    refused.assert_says(&["the agent's socket", "agent.sock", "remove what is in its place", "`run_dir`"]);
+    assert_eq!(links(&pod), ["lo"], "a device was left");
+}
+
+#[test]
 fn an_address_that_no_interface_has() {
     let site = site!();
     let (_, pod, mut config) = config(&site);

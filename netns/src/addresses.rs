@@ -123,8 +123,20 @@ impl Links {
             IpAddr::V4(_) => self.wait(step, request.execute()),
             IpAddr::V6(ip) => {
                 request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-                self.until_in_force(step, index, ip, request.execute())
+                let given = self.until_in_force(step, index, ip, request.execute());
+                given.map_err(|error| self.ipv6_off(step, address, error))
             }
+        }
+    }
+
+    /// What the kernel means by EACCES (`addrconf_add_dev`); want of privilege is EPERM.
+    fn ipv6_off(&self, step: Step<'_>, address: IpNet, error: LinkError) -> LinkError {
+        match error {
+            LinkError::Kernel { source, .. } if source.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => {
+                let (interface, netns) = (step.interface.to_owned(), self.netns.clone());
+                LinkError::Ipv6Off { interface, netns, address }
+            }
+            error => error,
         }
     }
 

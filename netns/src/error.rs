@@ -82,6 +82,18 @@ pub enum LinkError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// IPv6 is switched off on the interface.
+    #[error(
+        "cannot give `{interface}` in network namespace `{netns}` the address {address}: IPv6 is switched off there; `sysctl net.ipv6.conf.{interface}.disable_ipv6=0` in that namespace switches it on, or leave its IPv6 addresses out"
+    )]
+    Ipv6Off {
+        /// The interface.
+        interface: String,
+        /// Label of the namespace.
+        netns: String,
+        /// The address.
+        address: ipnet::IpNet,
+    },
     /// The kernel answered with something that makes no sense.
     #[error("cannot {operation} `{interface}` in network namespace `{netns}`: unexpected answer: {seen}")]
     Answer {

@@ -23,7 +23,7 @@ pub const INTERFACE_NAME_MAX: usize = 15;
 pub struct Links {
     pub(crate) runtime: Runtime,
     pub(crate) handle: Handle,
-    netns: String,
+    pub(crate) netns: String,
 }
 
 /// What is being done to which interface, for the error if it fails.

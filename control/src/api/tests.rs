@@ -29,7 +29,7 @@ async fn serve(conversations: &mut Conversations, time: Duration) -> Option<Ques
 fn an_oversized_request_is_told_so_once() {
     let directory = socket("oversized");
     run(async {
-        let mut conversations = Conversations::new(listen(&directory).unwrap());
+        let mut conversations = Conversations::new(&listen(&directory).unwrap()).unwrap();
         let path = directory.join(SOCKET_NAME);
         let client = std::thread::spawn(move || {
             let mut stream = Client::connect(path).unwrap();
@@ -55,7 +55,7 @@ fn an_oversized_request_is_told_so_once() {
 fn conversations_are_limited_and_the_next_one_waits() {
     let directory = socket("places");
     run(async {
-        let mut conversations = Conversations::new(listen(&directory).unwrap());
+        let mut conversations = Conversations::new(&listen(&directory).unwrap()).unwrap();
         let connect = || {
             let mut stream = Client::connect(directory.join(SOCKET_NAME)).unwrap();
             stream.write_all(b"{\"api\":").unwrap();
@@ -87,7 +87,7 @@ fn a_refused_client_costs_no_processor_time() {
     };
     let directory = socket("files");
     run(async {
-        let mut conversations = Conversations::new(listen(&directory).unwrap());
+        let mut conversations = Conversations::new(&listen(&directory).unwrap()).unwrap();
         // The listener's queue holds a client that cannot be accepted.
         let mut waiting = Client::connect(directory.join(SOCKET_NAME)).unwrap();
         waiting.write_all(b"{\"api\":1,\"query\":\"status\"}\n").unwrap();
