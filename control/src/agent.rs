@@ -132,8 +132,12 @@ impl Agent {
         }
         // All pods are looked at before anything is changed.
         look_at(&config.ports)?;
-        let options =
-            Options { listen: config.listen.clone(), socket: config.socket, fdb_capacity: config.fdb_capacity };
+        let options = Options {
+            listen: config.listen.clone(),
+            socket: config.socket,
+            fdb_capacity: config.fdb_capacity,
+            polling: config.polling,
+        };
         let switch = Switch::start(&options, tables)?;
         // All devices are up before the first is served, so that no early frame meets one that is down.
         let mut taps = Vec::with_capacity(ids.len());

@@ -177,6 +177,8 @@ fn counters(agent: &Agent) -> Counters {
             ("probes_received", totals.probes_received),
             ("answers_sent", totals.answers_sent),
             ("answers_suppressed", totals.answers_suppressed),
+            ("worker_sleeps", totals.sleeps),
+            ("worker_looks", totals.looks),
             ("port_reads", totals.port_reads),
             ("port_writes", totals.port_writes),
             ("underlay_datagrams_in", totals.underlay_datagrams_in),

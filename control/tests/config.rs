@@ -7,6 +7,7 @@ use weft_bridge::tables::DomainOptions;
 use weft_control::config::{Config, ConfigError};
 use weft_encap::ecn::Dscp;
 use weft_encap::{Encapsulation, MacAddr, Vni};
+use weft_switch::polling::Polling;
 use weft_switch::underlay::SocketOptions;
 
 /// The start of an underlay: two lines.
@@ -89,6 +90,14 @@ const FDB: &[Case] = &[
 ];
 
 #[rustfmt::skip]
+const WORKERS: &[Case] = &[
+    (NODE, "[workers]\npolling = 0\n", 6, &["`polling` is 0", "1 to 10000"]),
+    (NODE, "[workers]\npolling = 10001\n", 6, &["`polling` is 10001", "1 to 10000"]),
+    (NODE, "[workers]\npolling = \"on\"\n", 6, &["`polling` is \"on\"", "\"auto\", \"off\""]),
+    (NODE, "[workers]\npolling = true\n", 6, &["`polling` is true", "microseconds"]),
+];
+
+#[rustfmt::skip]
 const VNIS: &[Case] = &[
     (UNDER, "[[vni]]\nid = 0\n", 4, &["`id`: VNI 0", "1 to 16777215"]),
     (UNDER, "[[vni]]\nid = 16777216\n", 4, &["`id`: VNI 16777216", "1 to 16777215"]),
@@ -155,7 +164,7 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
 #[test]
 fn what_is_wrong_is_shown_with_its_line_its_field_and_what_is_allowed() {
     let mut failures = String::new();
-    for (before, after, line, words) in [FORM, TOP, UNDERLAY, FDB, VNIS, VTEPS, PORTS].concat() {
+    for (before, after, line, words) in [FORM, TOP, UNDERLAY, FDB, WORKERS, VNIS, VTEPS, PORTS].concat() {
         let text = [before, after].concat();
         let Err(ConfigError::Wrong { line: seen, message, rendered }) = parse(&text) else {
             panic!("not refused:\n{text}");
@@ -199,6 +208,7 @@ fn a_minimal_file_gets_every_default() {
     let at = |port| SocketAddr::new(own, port);
     assert_eq!(listen, [(at(4789), Encapsulation::Vxlan), (at(6081), Encapsulation::Geneve)]);
     assert_eq!((config.fdb_capacity, config.fdb_ageing_seconds), (65_536, 300));
+    assert_eq!(config.polling, Polling::Auto);
     let vni = Vni::new(7).unwrap();
     assert_eq!(config.vnis, [(vni, DomainOptions::default())]);
     let SocketOptions { offload, ttl, zero_checksums_over_ipv6 } = config.socket;

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use weft_control::config::file::{
-    Encapsulation, Fdb, File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry, unspanned,
+    Encapsulation, Fdb, File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry, Workers, unspanned,
 };
 use weft_encap::{MacAddr, Vni};
 use weft_testbed::Family;
@@ -39,6 +39,7 @@ impl AgentConfig {
             log: "info".to_owned(),
             underlay: Underlay::new(families.iter().map(|family| node.address(*family)).collect()),
             fdb: Fdb::default(),
+            workers: Workers::default(),
             vnis: Vec::new(),
             vteps: Vec::new(),
             ports: Vec::new(),

@@ -59,6 +59,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) probes_received: Counter,
     pub(crate) answers_sent: Counter,
     pub(crate) answers_suppressed: Counter,
+    pub(crate) sleeps: Counter,
+    pub(crate) looks: Counter,
     pub(crate) port_reads: Counter,
     pub(crate) port_writes: Counter,
     pub(crate) underlay_datagrams_in: Counter,
@@ -96,6 +98,8 @@ impl WorkerCounters {
             probes_received: Counter::default(),
             answers_sent: Counter::default(),
             answers_suppressed: Counter::default(),
+            sleeps: Counter::default(),
+            looks: Counter::default(),
             port_reads: Counter::default(),
             port_writes: Counter::default(),
             underlay_datagrams_in: Counter::default(),
@@ -200,6 +204,10 @@ pub struct Totals {
     pub answers_sent: u64,
     /// Such answers that were not sent because there were too many in one second.
     pub answers_suppressed: u64,
+    /// How often a worker slept until something came.
+    pub sleeps: u64,
+    /// How often one looked again instead, see [`crate::polling`].
+    pub looks: u64,
     /// System calls that read a port.
     pub port_reads: u64,
     /// System calls that wrote a port; fewer than frames where frames were merged.
@@ -257,6 +265,8 @@ impl Totals {
         totals.probes_received += worker.probes_received.get();
         totals.answers_sent += worker.answers_sent.get();
         totals.answers_suppressed += worker.answers_suppressed.get();
+        totals.sleeps += worker.sleeps.get();
+        totals.looks += worker.looks.get();
         totals.port_reads += worker.port_reads.get();
         totals.port_writes += worker.port_writes.get();
         totals.underlay_datagrams_in += worker.underlay_datagrams_in.get();

@@ -9,6 +9,7 @@ pub mod counters;
 mod egress;
 pub mod gather;
 pub mod memory;
+pub mod polling;
 pub mod port;
 mod ports;
 mod runtime;

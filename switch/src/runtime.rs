@@ -3,22 +3,28 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use crossbeam_utils::CachePadded;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{Errno, read, write};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use weft_bridge::{PortId, Seconds, VtepId};
 use weft_encap::probe::Probe;
 
 use crate::complaints::Complaint;
+use crate::counters::WorkerCounters;
+use crate::polling::{Poller, Polling};
 use crate::port::Tap;
 use crate::underlay::SocketUnderlay;
 use crate::worker::{Shared, Turn, Worker};
 
 /// Ready descriptors taken from the kernel in one call at most.
 const EVENTS: usize = 64;
+
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 const WAKE: u64 = u64::MAX;
 const UNDERLAY: u64 = 1 << 32;
@@ -53,6 +59,8 @@ pub(crate) struct Mailbox {
 /// A worker's own end.
 pub(crate) struct Runtime {
     worker: Worker<Tap, SocketUnderlay>,
+    poller: Poller,
+    counters: Arc<CachePadded<WorkerCounters>>,
     epoll: OwnedFd,
     wake: Arc<OwnedFd>,
     commands: Receiver<Command>,
@@ -65,6 +73,12 @@ pub(crate) struct Runtime {
 /// Whole seconds of the monotonic clock, as coarse as the kernel likes.
 pub(crate) fn now() -> Seconds {
     Seconds(clock_gettime(ClockId::MonotonicCoarse).tv_sec as u32)
+}
+
+/// The monotonic clock.
+fn clock() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// Whether a device will never be read again; any other error is that of one read.
@@ -82,7 +96,12 @@ impl Mailbox {
 }
 
 impl Runtime {
-    pub(crate) fn new(shared: Shared, underlay: SocketUnderlay, gone: Sender<PortGone>) -> io::Result<(Self, Mailbox)> {
+    pub(crate) fn new(
+        shared: Shared,
+        underlay: SocketUnderlay,
+        polling: Polling,
+        gone: Sender<PortGone>,
+    ) -> io::Result<(Self, Mailbox)> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         epoll::add(&epoll, &*wake, EventData::new_u64(WAKE), EventFlags::IN)?;
@@ -92,8 +111,10 @@ impl Runtime {
         let (sender, commands) = crossbeam_channel::unbounded();
         let mailbox = Mailbox { commands: sender, wake: wake.clone() };
         let complaints = vec![Complaint::default(); underlay.descriptors().count()];
+        let (poller, counters) = (Poller::new(polling), shared.counters.clone());
         let worker = Worker::new(shared, underlay);
-        Ok((Self { worker, epoll, wake, commands, gone, served: Vec::new(), complaints }, mailbox))
+        let served = Vec::new();
+        Ok((Self { worker, poller, counters, epoll, wake, commands, gone, served, complaints }, mailbox))
     }
 
     /// Serves until told to stop.
@@ -101,10 +122,22 @@ impl Runtime {
         let mut events = Vec::with_capacity(EVENTS);
         loop {
             events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            let looks = self.poller.looks(clock());
+            let waits = if looks { &self.counters.looks } else { &self.counters.sleeps };
+            waits.add(1);
+            let timeout = looks.then_some(&AT_ONCE);
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout) {
+                Ok(0) => {
+                    std::thread::yield_now();
+                    continue;
+                }
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
+            }
+            let frames = events.iter().any(|event| event.data.u64() != WAKE);
+            if frames {
+                self.poller.came(clock());
             }
             for event in &events {
                 match event.data.u64() {
@@ -116,6 +149,9 @@ impl Runtime {
                     data if data & UNDERLAY != 0 => self.serve_underlay((data & !UNDERLAY) as usize),
                     data => self.serve_port(data as usize),
                 }
+            }
+            if frames {
+                self.poller.served(clock());
             }
         }
     }

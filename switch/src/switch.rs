@@ -11,6 +11,7 @@ use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables, VtepId};
 use weft_encap::probe::Probe;
 
 use crate::counters::{LinkTotals, Totals, WorkerCounters};
+use crate::polling::Polling;
 use crate::port::Tap;
 use crate::runtime::{Command, Mailbox, PortGone, Runtime, now};
 use crate::underlay::{Listen, SocketError, SocketOptions, SocketUnderlay, UnderlayState};
@@ -28,6 +29,8 @@ pub struct Options {
     pub socket: SocketOptions,
     /// Learned MACs at most.
     pub fdb_capacity: u32,
+    /// What workers do that have nothing to do.
+    pub polling: Polling,
 }
 
 /// Why a switch did not start.
@@ -72,7 +75,7 @@ impl Switch {
         let (echo_sender, echoes) = crossbeam_channel::bounded(ECHOES);
         let shared =
             Shared { tables: tables.clone(), fdb: fdb.clone(), counters: counters.clone(), echoes: echo_sender };
-        let (runtime, mailbox) = Runtime::new(shared, underlay, sender)?;
+        let (runtime, mailbox) = Runtime::new(shared, underlay, options.polling, sender)?;
         let thread = std::thread::Builder::new().name("worker-0".to_owned()).spawn(move || {
             if let Err(error) = runtime.run() {
                 tracing::error!(%error, "the worker ended: no frame is forwarded any more");

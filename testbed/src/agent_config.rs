@@ -24,6 +24,7 @@ pub(crate) fn render(lab: &LabName, spec: &LabSpec, index: usize, run_dir: &Path
         log: "info".to_owned(),
         underlay: file::Underlay::new(tunnel_address(spec, index).into_iter().collect()),
         fdb: file::Fdb::default(),
+        workers: file::Workers::default(),
         vnis: spec
             .vnis
             .iter()

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use weft_bridge::fdb::MAX_AGE_SECONDS;
 use weft_encap::Vni;
+use weft_switch::polling::MAX_POLLING;
 
 /// Characters in a name at most.
 pub(super) const NAME_CHARS: usize = 63;
@@ -33,7 +34,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("", "run_dir") => "allowed is an absolute path".to_owned(),
         ("", "log") => "allowed is a filter such as \"info\" or \"warn,weft_switch=debug\"".to_owned(),
         ("", "underlay") => "it begins with `[underlay]` and needs `addresses = [\"192.0.2.1\"]` at least".to_owned(),
-        ("", "fdb") => "it is a table, and begins with `[fdb]`".to_owned(),
+        ("", "fdb" | "workers") => format!("it is a table, and begins with `[{field}]`"),
         ("", "vni" | "vtep" | "port") => format!("there may be several, and each begins with `[[{field}]]`"),
         ("underlay", "addresses") => {
             format!(
@@ -48,6 +49,9 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("underlay", "ttl") => numbers(&TTL),
         ("underlay", "dscp") => "allowed are 0 to 63 and \"inherit\"".to_owned(),
         ("underlay", "zero_checksums_over_ipv6") => "allowed are true and false".to_owned(),
+        ("workers", "polling") => {
+            format!("allowed are \"auto\", \"off\" and 1 to {} (microseconds)", MAX_POLLING.as_micros())
+        }
         ("fdb", "capacity") => numbers(&FDB_CAPACITY),
         ("fdb", "ageing_seconds") => numbers(&FDB_AGEING_SECONDS),
         ("vni", "id") | ("port", "vni") => format!("allowed are 1 to {}", Vni::MAX),

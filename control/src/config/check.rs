@@ -91,6 +91,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         socket,
         dscp: file.underlay.dscp.0,
         path_probes: file.underlay.path_probes == Switch::Auto,
+        polling: file.workers.polling.0,
         fdb_capacity,
         fdb_ageing_seconds,
         vnis,

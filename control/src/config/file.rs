@@ -2,19 +2,24 @@
 //!
 //! Types are checked while reading; ranges, and what values must be to each other, in [`super::Config`].
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Spanned;
 pub use weft_encap::Encapsulation;
 use weft_encap::ecn::Dscp;
 use weft_encap::{MacAddr, Vni};
+use weft_switch::polling::{MAX_POLLING, Polling};
+
+use super::word_or_number::{WordOrNumber, Written};
 
 const INHERIT: &str = "inherit";
 const DSCP_MAX: u8 = 63;
+const AUTO: &str = "auto";
+const OFF: &str = "off";
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -34,6 +39,9 @@ pub struct File {
     /// The learned forwarding table.
     #[serde(default)]
     pub fdb: Fdb,
+    /// The threads that forward.
+    #[serde(default)]
+    pub workers: Workers,
     /// The virtual networks of this node.
     #[serde(default, rename = "vni", skip_serializing_if = "Vec::is_empty")]
     pub vnis: Vec<VniEntry>,
@@ -101,32 +109,11 @@ impl Serialize for DscpEntry {
 
 impl<'de> Deserialize<'de> for DscpEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl de::Visitor<'_> for Visitor {
-            type Value = DscpEntry;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "\"{INHERIT}\" or 0 to {DSCP_MAX}")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<DscpEntry, E> {
-                if text == INHERIT {
-                    Ok(DscpEntry(Dscp::Inherit))
-                } else {
-                    Err(E::invalid_value(de::Unexpected::Str(text), &self))
-                }
-            }
-
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<DscpEntry, E> {
-                match u8::try_from(value) {
-                    Ok(dscp) if dscp <= DSCP_MAX => Ok(DscpEntry(Dscp::Fixed(dscp))),
-                    _ => Err(E::invalid_value(de::Unexpected::Signed(value), &self)),
-                }
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+        let written = WordOrNumber { words: &[INHERIT], numbers: 0..=DSCP_MAX.into() }.read(deserializer)?;
+        Ok(Self(match written {
+            Written::Word(_) => Dscp::Inherit,
+            Written::Number(value) => Dscp::Fixed(value as u8),
+        }))
     }
 }
 
@@ -149,6 +136,41 @@ pub struct Fdb {
     pub capacity: Spanned<u32>,
     /// Seconds after which a silent MAC is forgotten, 1 to 86,400. Default: 300.
     pub ageing_seconds: Spanned<u32>,
+}
+
+/// `[workers]`: the threads that forward.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Workers {
+    /// Microseconds, 1 to 10,000, for which a worker without frames looks for the next one before it sleeps; `auto`
+    /// does so for a short time while conversations go on, `off` never. Default: `auto`.
+    pub polling: PollingEntry,
+}
+
+/// For how long a worker looks for frames before it sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PollingEntry(pub Polling);
+
+impl Serialize for PollingEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Polling::Auto => serializer.serialize_str(AUTO),
+            Polling::Off => serializer.serialize_str(OFF),
+            Polling::For(time) => serializer.serialize_u64(time.as_micros() as u64),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PollingEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written =
+            WordOrNumber { words: &[AUTO, OFF], numbers: 1..=MAX_POLLING.as_micros() as u16 }.read(deserializer)?;
+        Ok(Self(match written {
+            Written::Word(0) => Polling::Auto,
+            Written::Word(_) => Polling::Off,
+            Written::Number(microseconds) => Polling::For(Duration::from_micros(microseconds.into())),
+        }))
+    }
 }
 
 /// `[[vni]]`: one virtual network.

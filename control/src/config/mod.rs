@@ -5,6 +5,7 @@ mod check;
 mod error;
 pub mod file;
 mod reading;
+mod word_or_number;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use weft_bridge::tables::DomainOptions;
 use weft_encap::ecn::Dscp;
 use weft_encap::{Encapsulation, MacAddr, Vni};
+use weft_switch::polling::Polling;
 use weft_switch::underlay::{Listen, SocketOptions};
 
 pub use error::ConfigError;
@@ -38,6 +40,8 @@ pub struct Config {
     pub path_probes: bool,
     /// Where the DSCP of tunnel packets comes from.
     pub dscp: Dscp,
+    /// What workers do that have nothing to do.
+    pub polling: Polling,
     /// Learned MACs at most.
     pub fdb_capacity: u32,
     /// Seconds after which a silent MAC is forgotten.
