@@ -35,6 +35,20 @@ pub enum DecapError {
     },
     /// VXLAN without the I flag: the VNI field holds nothing (RFC 7348 section 5).
     VxlanNoVni,
+    /// VXLAN with the generic protocol extension: what is inside need not be an Ethernet frame
+    /// (draft-ietf-nvo3-vxlan-gpe section 3).
+    VxlanGpe {
+        /// The first byte: version, P and O among others.
+        flags: u8,
+        /// The next protocol field, which means something where P is set; 3 is Ethernet.
+        next_protocol: u8,
+    },
+    /// VXLAN with a group policy: its sender relies on the receiver to enforce it
+    /// (draft-smith-vxlan-group-policy section 2.1).
+    VxlanGroupPolicy,
+    /// VXLAN with remote checksum offload: the inner checksum is unfilled, and the header says where it belongs
+    /// (draft-herbert-vxlan-rco, Linux `VXLAN_HF_RCO`).
+    VxlanRemoteChecksum,
     /// VNI 0, in either encapsulation.
     VniZero,
     /// Geneve of another version than 0 (RFC 8926 section 3.4).
@@ -187,6 +201,11 @@ impl fmt::Display for DecapError {
         match self {
             Self::Truncated { have, need } => write!(f, "tunnel header needs {need} bytes, there are {have}"),
             Self::VxlanNoVni => f.write_str("VXLAN header without a VNI"),
+            Self::VxlanGpe { flags, next_protocol } => {
+                write!(f, "VXLAN-GPE, flags {flags:#04x}, next protocol {next_protocol}")
+            }
+            Self::VxlanGroupPolicy => f.write_str("VXLAN with a group policy"),
+            Self::VxlanRemoteChecksum => f.write_str("VXLAN with remote checksum offload"),
             Self::VniZero => f.write_str("VNI 0"),
             Self::GeneveVersion { seen } => write!(f, "Geneve version {seen}, expected 0"),
             Self::GeneveControl => f.write_str("Geneve control packet"),

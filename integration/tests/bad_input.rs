@@ -116,6 +116,18 @@ fn tunnel_headers_that_are_wrong() {
         no_vni[0] = flags;
         target.expect("VXLAN without the I flag", DropReason::VxlanNoVni, VXLAN_PORT, &no_vni);
     }
+    let extensions = [
+        ("an OAM packet of GPE", DropReason::VxlanGpe, [0x09, 0]),
+        ("GPE's next protocol", DropReason::VxlanGpe, [0x0c, 0]),
+        ("a GPE of tomorrow", DropReason::VxlanGpe, [0x18, 0]),
+        ("a group policy", DropReason::VxlanGroupPolicy, [0x88, 0]),
+        ("remote checksum offload", DropReason::VxlanRemoteChecksum, [0x08, 0x20]),
+    ];
+    for (what, reason, flags) in extensions {
+        let mut extended = good.clone();
+        extended[..2].copy_from_slice(&flags);
+        target.expect(what, reason, VXLAN_PORT, &extended);
+    }
     for version in 1..=3 {
         let mut header = Geneve::new(VNI);
         header.version = version;
@@ -263,9 +275,9 @@ fn what_is_to_be_ignored_is_ignored() {
     let mut capture = Capture::start(&target.pod, "eth0");
     let frame = target.good(b"through");
     let mut reserved = vxlan(VNI, &frame);
-    // Every bit that RFC 7348 reserves.
-    reserved[0] |= 0xf7;
-    reserved[1..4].fill(0xff);
+    // Every bit that RFC 7348 reserves and no extension claims.
+    reserved[0] |= 0x42;
+    reserved[1..4].copy_from_slice(&[0xdf, 0xff, 0xff]);
     reserved[7] = 0xff;
     target.send(VXLAN_PORT, &reserved);
     let mut options = Geneve::new(VNI).option(0x0102, 1, &[1, 2, 3, 4]).option(0xffff, 0x7f, &[9; 124]);

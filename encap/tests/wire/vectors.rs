@@ -99,8 +99,12 @@ fn vxlan_cases() -> Vec<Case> {
         (vec![8, 0, 0, 0, a, b, c, 0], tcp4(), Ok(())),
         (vec![8, 0, 0, 0, a, b, c, 0], udp6(), Ok(())),
         (vec![8, 0, 0, 0, a, b, c, 0], arp(), Ok(())),
-        (vec![0xff, 0xff, 0xff, 0xff, a, b, c, 0xff], tcp4(), Ok(())),
+        (vec![0x4a, 0xdf, 0xff, 0xff, a, b, c, 0xff], tcp4(), Ok(())),
         (vec![0, 0, 0, 0, a, b, c, 0], tcp4(), Err(DecapError::VxlanNoVni)),
+        (vec![0x88, 0, 0, 9, a, b, c, 0], tcp4(), Err(DecapError::VxlanGroupPolicy)),
+        // Next protocol 3: Ethernet.
+        (vec![0x0c, 0, 0, 3, a, b, c, 0], tcp4(), Err(DecapError::VxlanGpe { flags: 0x0c, next_protocol: 3 })),
+        (vec![8, 0x20, 0, 0, a, b, c, 17], tcp4(), Err(DecapError::VxlanRemoteChecksum)),
         (vec![8, 0, 0, 0, 0, 0, 0, 0], tcp4(), Err(DecapError::VniZero)),
         (vec![8, 0, 0, 0, a, b, c], vec![], Err(DecapError::Truncated { have: 7, need: 8 })),
     ]

@@ -116,6 +116,9 @@ fn reason(error: DecapError) -> DropReason {
     match error {
         DecapError::Truncated { .. } => DropReason::TunnelTruncated,
         DecapError::VxlanNoVni => DropReason::VxlanNoVni,
+        DecapError::VxlanGpe { .. } => DropReason::VxlanGpe,
+        DecapError::VxlanGroupPolicy => DropReason::VxlanGroupPolicy,
+        DecapError::VxlanRemoteChecksum => DropReason::VxlanRemoteChecksum,
         DecapError::VniZero => DropReason::VniZero,
         DecapError::GeneveVersion { .. } => DropReason::GeneveVersion,
         DecapError::GeneveCriticalOption { .. } => DropReason::GeneveCriticalOption,

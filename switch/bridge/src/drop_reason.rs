@@ -58,6 +58,12 @@ drop_reasons! {
     TunnelTruncated Verdict "tunnel_truncated" "capture on the underlay: something cuts packets short",
     /// The VXLAN header says that it carries no VNI.
     VxlanNoVni Verdict "vxlan_no_vni" "the sender does not speak VXLAN on this port",
+    /// The header is VXLAN-GPE, by which the payload may be anything.
+    VxlanGpe Verdict "vxlan_gpe" "set the sender's tunnel to plain VXLAN: on Linux, make it without `gpe`",
+    /// The VXLAN header carries a group policy, which nobody here would enforce.
+    VxlanGroupPolicy Verdict "vxlan_group_policy" "switch group policy off at the sender: on Linux, make its device without `gbp`",
+    /// The VXLAN header asks us to fill a checksum inside (remote checksum offload).
+    VxlanRemoteChecksum Verdict "vxlan_remote_checksum" "switch it off at the sender: on Linux, make its device with `noremcsumtx`",
     /// The Geneve version is not zero.
     GeneveVersion Verdict "geneve_version" "the sender does not speak Geneve (RFC 8926) on this port",
     /// The Geneve header has an option marked critical that we do not know.

@@ -218,6 +218,7 @@ fn refused_by_admit(node: &Node) -> Vec<(DropReason, Result<(), DropReason>)> {
     let good = tunnel_packet(vxlan, 1);
     let with_flags_zero = [&[0; 1], &good[1..]].concat();
     let with_vni_zero = [&good[..4], &[0; 4], &good[8..]].concat();
+    let extended = |flags: [u8; 2]| node.admitted(FOREIGN, vxlan, &[&flags[..], &good[2..]].concat());
     let header = |first: u8, flags: u8, protocol: [u8; 2], options: &[u8]| {
         [&[first, flags], &protocol[..], &[0, 0, 1, 0], options, &good[8..]].concat()
     };
@@ -233,6 +234,9 @@ fn refused_by_admit(node: &Node) -> Vec<(DropReason, Result<(), DropReason>)> {
         (DropReason::TunnelTruncated, node.admitted(FOREIGN, vxlan, &good[..7])),
         (DropReason::TunnelTruncated, node.admitted(FOREIGN, vxlan, &[])),
         (DropReason::VxlanNoVni, node.admitted(FOREIGN, vxlan, &with_flags_zero)),
+        (DropReason::VxlanGpe, extended([0x0c, 0])),
+        (DropReason::VxlanGroupPolicy, extended([0x88, 0])),
+        (DropReason::VxlanRemoteChecksum, extended([0x08, 0x20])),
         (DropReason::VniZero, node.admitted(FOREIGN, vxlan, &with_vni_zero)),
         (DropReason::UnknownVni, node.admitted(FOREIGN, vxlan, &tunnel_packet(vxlan, 99))),
         (DropReason::NotMember, node.admitted(FOREIGN, vxlan, &tunnel_packet(vxlan, 2))),
