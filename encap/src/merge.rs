@@ -9,8 +9,8 @@
 //! Segments have the size of the first (for TCP at least [`MIN_TCP_SEGMENT`], what a superframe may ask for); a shorter
 //! one, or PSH, is the last. IPv4 identification goes up by one
 //! each time, or stays the same under DF. Every checksum is verified unless the carrier vouches for it
-//! ([`Checksum::Valid`]): a frame with a wrong one stays alone with the Offload it came with, so that nothing is
-//! repaired that was damaged. IP options, extension headers, fragments, frames without payload, UDP without a
+//! ([`Checksum::Valid`]): a frame with a wrong one stays alone and is [damaged](Group::is_damaged), so that nothing is
+//! repaired, and nothing handed on, that is known to be wrong. IP options, extension headers, fragments, frames without payload, UDP without a
 //! checksum, and frames with an Offload to carry out stay alone.
 
 mod candidate;
@@ -88,6 +88,8 @@ struct State {
     /// By how much the IPv4 identification grows: known from the second frame on.
     step: Option<u16>,
     push: bool,
+    /// A frame by itself whose IPv4, TCP or UDP checksum was looked at and is wrong.
+    damaged: bool,
 }
 
 impl Merger {
@@ -232,10 +234,11 @@ impl Merger {
         true
     }
 
-    /// Lets the frame join the group, if it may. If not because it is damaged, it is kept by itself.
+    /// Lets the frame join the group, if it may. If not because it is damaged, it is kept by itself. A first frame that
+    /// turns out to be damaged is marked, and nothing joins it.
     #[inline]
     fn append(&mut self, group: u32, arena: &[u8], frame: Frame, bytes: &[u8], egress: u32, offload: &Offload) -> bool {
-        let Some(state) = self.groups.get_mut(group as usize) else { return false };
+        let Some(state) = self.groups.get_mut(group as usize).filter(|state| !state.damaged) else { return false };
         let Some((key, first)) = &state.first_facts else { return false };
         let first_bytes = self.frames.get(state.first as usize).and_then(|frame| arena.get(frame.range()));
         let Some(first_bytes) = first_bytes.filter(|_| state.egress == egress) else { return false };
@@ -243,12 +246,16 @@ impl Merger {
         let Some(step) = state.step_to(first, &next) else { return false };
         let key = *key;
         if state.count == 1 && !first.is_right(first_bytes) {
+            state.damaged = true;
             return false;
         }
         if !first.next_is_right(first_bytes, &next, bytes) {
             self.flows.close(key);
             self.recent = NONE;
             self.open(frame, egress, *offload, None);
+            if let Some(state) = self.groups.last_mut() {
+                state.damaged = true;
+            }
             return true;
         }
         let is_last = next.push || next.len < first.l4.payload_len();
@@ -286,6 +293,7 @@ impl Merger {
             first_facts,
             step: None,
             push: false,
+            damaged: false,
         });
     }
 }
@@ -341,6 +349,13 @@ impl<'a> Group<'a> {
     #[must_use]
     pub const fn frames(&self) -> usize {
         self.state.count
+    }
+
+    /// Whether this is a frame whose IPv4, TCP or UDP checksum was verified and found wrong: not to be sent. A frame
+    /// that nothing could have joined was not looked at, and goes on as it came.
+    #[must_use]
+    pub const fn is_damaged(&self) -> bool {
+        self.state.damaged
     }
 
     /// Bytes of the frame to be sent.

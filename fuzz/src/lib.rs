@@ -318,6 +318,10 @@ fn regroup(frames: &[(Vec<u8>, Offload)]) -> Vec<(Vec<u8>, usize)> {
         let mut bytes = headers[..len].to_vec();
         pieces.iter().for_each(|piece| bytes.extend_from_slice(&arena[piece.clone()]));
         assert_eq!(bytes.len(), group.len());
+        if group.is_damaged() {
+            assert_eq!(group.frames(), 1);
+            assert!(verified(&bytes) == Some(Verified::Wrong) || header_is_right(&bytes) == Some(false));
+        }
         if group.frames() > 1 {
             check_group(&bytes, &offload, &pieces, &ranges, frames);
         }

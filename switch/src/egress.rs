@@ -2,7 +2,7 @@
 //!
 //! Copies between ports of this node are written at once, with their Offload as it came. Copies to VTEPs are
 //! cut to tunnel packets, given their headers and queued in the flow's lane. Copies from VTEPs to ports pass
-//! the merger, which joins neighbours of one flow to superframes again. The bytes themselves stay where they
+//! the merger, which joins neighbours of one flow to superframes again, and drops what it finds damaged. The bytes themselves stay where they
 //! were read; see docs/adr/0001-gather-instead-of-headroom.md.
 
 use std::ops::Range;
@@ -296,6 +296,17 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     fn flush_ports(&mut self, arena: &[u8]) {
         let Self { ports, counters, merger, merge_headers, merge_pieces, .. } = self;
         for group in merger.groups() {
+            let frames = group.frames() as u64;
+            let Some((id, device)) = ports.by_key(group.egress()) else {
+                counters.dropped(DropReason::PortDown, frames);
+                continue;
+            };
+            let link = counters.port(id);
+            if group.is_damaged() {
+                counters.dropped(DropReason::BadInnerChecksum, frames);
+                link.drops.add(frames);
+                continue;
+            }
             let (header_len, offload) = group.finish(arena, merge_headers);
             merge_pieces.clear();
             if header_len > 0 {
@@ -303,13 +314,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             }
             merge_pieces.extend(group.pieces().map(|range| Piece::new(Buffer::Arena, range)));
             let bytes = merge_pieces.iter().map(|piece| piece.len as usize).sum::<usize>();
-            let frames = group.frames() as u64;
-            let Some((id, device)) = ports.by_key(group.egress()) else {
-                counters.dropped(DropReason::PortDown, frames);
-                continue;
-            };
             counters.port_writes.add(1);
-            let link = counters.port(id);
             match device.send(offload, merge_pieces, &Buffers { arena, headers: merge_headers }) {
                 Ok(()) => {
                     counters.sent.add(frames);

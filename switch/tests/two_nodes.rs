@@ -9,7 +9,7 @@ use weft_bridge::{DropReason, Seconds, Tables};
 use weft_encap::checksum::Verified;
 use weft_encap::ecn::{Ecn, apply_ecn};
 use weft_encap::probe::{Kind, Probe};
-use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, OffloadError, Vni};
+use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, OffloadError, Splitter, Vni};
 use weft_switch::ProbeEcho;
 use weft_switch::memory::{MemoryFrame, MemoryPort, MemorySwitch};
 use weft_switch::underlay::{LANES, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
@@ -274,6 +274,79 @@ fn congestion_marks_cross_the_tunnel() {
     assert_eq!(received.iter().map(|frame| &frame.bytes).collect::<Vec<_>>(), [&capable]);
     assert_eq!(nodes[1].switch.totals().dropped(DropReason::EcnNotCapable), 1);
     nodes[1].switch.totals().check().unwrap();
+}
+
+/// The tunnel packets of a superframe from the first node to the second, and the inner frames in them.
+fn segments_of_a_superframe(nodes: &mut [Node], seq: u32) -> (Vec<u8>, usize) {
+    let payload: Vec<u8> = (0..20 * usize::from(MSS)).map(|at| (at * 7 % 251) as u8).collect();
+    let frame = unfilled(tcp(mac(1, 1), mac(2, 1), seq, &payload));
+    nodes[0].pods[0].pod_sends(frame, Ok(superframe_offload()));
+    nodes[0].switch.run(NOW);
+    let sent = nodes[0].switch.underlay().sent().remove(0);
+    (sent.bytes, sent.segment)
+}
+
+/// A frame to a pod as wire packets.
+fn wire_frames(frame: &MemoryFrame) -> Vec<Vec<u8>> {
+    let Ok(mut splitter) = Splitter::new(&frame.bytes, &frame.offload) else { return vec![frame.bytes.clone()] };
+    let mut headers = [0; weft_encap::split::MAX_HEADER_LEN];
+    let mut out = Vec::new();
+    while let Some(payload) = splitter.next_segment(&mut headers) {
+        out.push([&headers[..splitter.header_len()], &frame.bytes[payload]].concat());
+    }
+    out
+}
+
+#[test]
+fn a_frame_damaged_on_the_way_is_dropped_by_name_and_its_neighbours_are_not() {
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    let before = nodes[1].switch.totals().sent;
+    let (mut bytes, segment) = segments_of_a_superframe(&mut nodes, 1);
+    let intact: Vec<_> = bytes.chunks(segment).map(|packet| packet[8..].to_vec()).collect();
+    bytes[7 * segment + 500] ^= 0x10;
+    nodes[1].switch.underlay().arrives(nodes[0].address, Encapsulation::Vxlan, segment, 0, bytes);
+    nodes[1].switch.run(NOW);
+    let received = nodes[1].pods[0].pod_received();
+    assert_eq!(received.len(), 2, "what came before it and what came after it");
+    let arrived: Vec<_> = received.iter().flat_map(wire_frames).collect();
+    assert_eq!(arrived, [&intact[..7], &intact[8..]].concat());
+    let totals = nodes[1].switch.totals();
+    totals.check().unwrap();
+    assert_eq!((totals.dropped(DropReason::BadInnerChecksum), totals.sent - before), (1, 19));
+}
+
+#[test]
+fn random_corruption_on_the_way_is_never_repaired() {
+    const ROUNDS: u32 = 300;
+    let mut nodes = lab(2, Encapsulation::Vxlan);
+    introduce(&mut nodes, Encapsulation::Vxlan);
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as usize % below
+    };
+    for round in 0..ROUNDS {
+        let (mut bytes, segment) = segments_of_a_superframe(&mut nodes, round);
+        let intact: Vec<_> = bytes.chunks(segment).map(|packet| packet[8..].to_vec()).collect();
+        for _ in 0..=random(4) {
+            // Anywhere behind the tunnel header; often where the headers are.
+            let within = if random(2) == 0 { 8 + random(60) } else { 8 + random(segment - 8) };
+            bytes[random(intact.len()) * segment + within] ^= 1 << random(8);
+        }
+        let came: Vec<_> = bytes.chunks(segment).map(|packet| packet[8..].to_vec()).collect();
+        nodes[1].switch.underlay().arrives(nodes[0].address, Encapsulation::Vxlan, segment, 0, bytes);
+        nodes[1].switch.run(NOW);
+        for frame in nodes[1].pods.iter().flat_map(MemoryPort::pod_received) {
+            let allowed = if frame.offload == Offload::NONE { &came } else { &intact };
+            assert!(wire_frames(&frame).iter().all(|frame| allowed.contains(frame)), "round {round}");
+        }
+    }
+    let totals = nodes[1].switch.totals();
+    totals.check().unwrap();
+    assert!(totals.dropped(DropReason::BadInnerChecksum) > u64::from(ROUNDS) / 2, "{:?}", totals.drops);
 }
 
 #[test]

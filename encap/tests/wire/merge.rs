@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use weft_encap::{Checksum, Merger, MergerFull, Offload, checksum};
@@ -39,7 +40,7 @@ fn run(merger: &mut Merger, frames: &[(Vec<u8>, u32, Offload)]) -> Vec<Merged> {
             let mut bytes = headers[..len].to_vec();
             pieces.into_iter().for_each(|piece| bytes.extend_from_slice(&arena[piece]));
             assert_eq!(bytes.len(), group.len());
-            Merged { bytes, offload, egress: group.egress(), members }
+            Merged { bytes, offload, egress: group.egress(), members, damaged: group.is_damaged() }
         })
         .collect()
 }
@@ -134,6 +135,114 @@ proptest! {
             }
         }
     }
+}
+
+/// Whether the checksums of a TCP or UDP frame are right, as etherparse sees it.
+fn is_right(frame: &[u8]) -> Option<bool> {
+    let sliced = SlicedPacket::from_ethernet(frame).ok()?;
+    let (header_is_right, v4, v6) = match &sliced.net? {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header().to_header();
+            (header.header_checksum == header.calc_header_checksum(), Some(header), None)
+        }
+        NetSlice::Ipv6(ip) => (true, None, Some(ip.header().to_header())),
+        NetSlice::Arp(_) => return None,
+    };
+    let (seen, wanted) = match &sliced.transport? {
+        TransportSlice::Tcp(tcp) => {
+            let wanted = match (&v4, &v6) {
+                (Some(ip), _) => tcp.calc_checksum_ipv4(ip.source, ip.destination).ok()?,
+                (_, Some(ip)) => tcp.calc_checksum_ipv6(ip.source, ip.destination).ok()?,
+                _ => return None,
+            };
+            (tcp.checksum(), wanted)
+        }
+        TransportSlice::Udp(udp) => {
+            let header = udp.to_header();
+            let wanted = match (&v4, &v6) {
+                (Some(ip), _) => header.calc_checksum_ipv4(ip, udp.payload()).ok()?,
+                (_, Some(ip)) => header.calc_checksum_ipv6(ip, udp.payload()).ok()?,
+                _ => return None,
+            };
+            (udp.checksum(), wanted)
+        }
+        TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_) => return None,
+    };
+    // Zero has two forms in one's complement.
+    Some(header_is_right && seen % 0xffff == wanted % 0xffff)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn random_corruption_never_comes_out_valid(
+        sources in vec(source(), 1..3),
+        script in vec((0..2usize, vec((any::<prop::sample::Index>(), 1..=255u8), 0..3), prop::bool::weighted(0.25)), 2..80),
+    ) {
+        let mut sources = sources;
+        let count = sources.len();
+        let frames: Vec<_> = script.into_iter().map(|(which, flips, corrupt)| {
+            let mut bytes = sources[which % count].next(Event::Full).bytes();
+            for (at, flip) in flips.into_iter().filter(|_| corrupt) {
+                let at = at.index(bytes.len());
+                bytes[at] ^= flip;
+            }
+            (bytes, 1, Offload::NONE)
+        }).collect();
+        for group in run(&mut Merger::with_capacity(80), &frames) {
+            let (first, ..) = &frames[group.members[0]];
+            if group.damaged {
+                prop_assert_eq!((group.members.len(), is_right(first)), (1, Some(false)));
+            }
+            if group.members.len() == 1 {
+                prop_assert_eq!((&group.bytes, group.offload), (first, Offload::NONE));
+                continue;
+            }
+            for member in &group.members {
+                prop_assert_eq!(is_right(&frames[*member].0), Some(true));
+            }
+            let joined: Vec<u8> = group.members.iter().flat_map(|member| payload(&frames[*member].0)).collect();
+            prop_assert_eq!(payload(&group.bytes), joined);
+        }
+    }
+}
+
+fn payload(frame: &[u8]) -> Vec<u8> {
+    let l4 = weft_encap::L4::of(&weft_encap::Inner::parse(frame).unwrap()).unwrap();
+    frame[l4.payload..l4.end].to_vec()
+}
+
+/// Which frames are in each group, and which of the groups are damaged.
+fn outcome(offered: &[Offered]) -> Vec<(Vec<usize>, bool)> {
+    let frames: Vec<_> = offered.iter().map(|frame| (frame.bytes(), frame.egress, frame.offload)).collect();
+    let merged = run(&mut Merger::with_capacity(200), &frames);
+    merged.into_iter().map(|group| (group.members, group.damaged)).collect()
+}
+
+#[test]
+fn a_frame_with_a_wrong_checksum_is_marked_wherever_it_stands() {
+    let tcp = || L4::Tcp { ports: (1, 2), seq: 9, ack: 1, flags: ACK, window: 1, urgent: 0, options: vec![] };
+    for l4 in [tcp(), L4::Udp { ports: (1, 2) }] {
+        for (spoilt, sum) in [(false, Sum::Wrong), (true, Sum::Right)] {
+            let damaged = |at: usize| {
+                let mut offered = stream(l4.clone(), 8, 500);
+                (offered[at].sum, offered[at].spoilt) = (sum, spoilt);
+                outcome(&offered)
+            };
+            assert_eq!(damaged(0), [(vec![0], true), ((1..8).collect(), false)]);
+            assert_eq!(damaged(1), [(vec![0], false), (vec![1], true), ((2..8).collect(), false)]);
+            assert_eq!(damaged(5), [((0..5).collect(), false), (vec![5], true), (vec![6, 7], false)]);
+            assert_eq!(damaged(7), [((0..7).collect(), false), (vec![7], true)]);
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_nobody_had_to_verify_is_not_marked() {
+    let mut alone = stream(L4::Udp { ports: (1, 2) }, 1, 500);
+    alone[0].sum = Sum::Wrong;
+    assert_eq!(outcome(&alone), [(vec![0], false)]);
 }
 
 #[test]

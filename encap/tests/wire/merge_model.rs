@@ -1,5 +1,7 @@
 //! The merger's rules over packets as structures, one after the other.
 
+use std::collections::HashSet;
+
 use weft_encap::{Checksum, Gso, GsoKind, Offload};
 
 use crate::packet::{ACK, Ip, L4, PSH, Packet, Sum};
@@ -24,6 +26,8 @@ pub(crate) struct Merged {
     pub(crate) offload: Offload,
     pub(crate) egress: u32,
     pub(crate) members: Vec<usize>,
+    /// A frame by itself whose checksum was looked at and is wrong.
+    pub(crate) damaged: bool,
 }
 
 impl Offered {
@@ -96,6 +100,7 @@ impl Offered {
 
 pub(crate) fn reference(offered: &[Offered]) -> Vec<Merged> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut damaged = HashSet::new(); // groups
     let mut open: Vec<(usize, usize)> = Vec::new(); // a frame of the flow, its group
     for (index, frame) in offered.iter().enumerate() {
         if frame.is_fragment() {
@@ -114,22 +119,30 @@ pub(crate) fn reference(offered: &[Offered]) -> Vec<Merged> {
         let group = found.map(|found| open.remove(found).1).filter(|group| fits(offered, &groups[*group], frame));
         let size = group.map(|group| offered[groups[group][0]].packet.payload.len());
         let verified = group.is_some_and(|group| groups[group].len() > 1 || offered[groups[group][0]].is_right());
+        if let Some(first) = group.filter(|_| !verified) {
+            damaged.insert(first);
+        }
         let (group, stays_open) = match group {
             Some(group) if frame.is_right() && verified => {
                 groups[group].push(index);
                 (group, Some(frame.packet.payload.len()) == size && !frame.pushes())
             }
+            Some(_) if verified => {
+                groups.push(vec![index]);
+                damaged.insert(groups.len() - 1);
+                (groups.len() - 1, false)
+            }
             _ => {
                 groups.push(vec![index]);
-                let damaged = group.is_some() && !frame.is_right();
-                (groups.len() - 1, !frame.pushes() && !damaged)
+                (groups.len() - 1, !frame.pushes())
             }
         };
         if stays_open {
             open.push((index, group));
         }
     }
-    groups.into_iter().map(|members| build(offered, members)).collect()
+    let groups = groups.into_iter().enumerate();
+    groups.map(|(group, members)| Merged { damaged: damaged.contains(&group), ..build(offered, members) }).collect()
 }
 
 fn fits(offered: &[Offered], members: &[usize], next: &Offered) -> bool {
@@ -170,7 +183,7 @@ fn build(offered: &[Offered], members: Vec<usize>) -> Merged {
     let first = &offered[members[0]];
     let egress = first.egress;
     if members.len() == 1 {
-        return Merged { bytes: first.bytes(), offload: first.offload, egress, members };
+        return Merged { bytes: first.bytes(), offload: first.offload, egress, members, damaged: false };
     }
     let size = first.packet.payload.len() as u16;
     let mut packet = first.packet.clone();
@@ -188,5 +201,5 @@ fn build(offered: &[Offered], members: Vec<usize>) -> Merged {
     };
     let checksum = Checksum::Needed { start: packet.l4_offset() as u16, offset: if packet.is_tcp() { 16 } else { 6 } };
     let gso = Some(Gso { kind, size, header_len: packet.header_len() as u16, ecn: false });
-    Merged { bytes: packet.bytes(Sum::Partial), offload: Offload { checksum, gso }, egress, members }
+    Merged { bytes: packet.bytes(Sum::Partial), offload: Offload { checksum, gso }, egress, members, damaged: false }
 }

@@ -125,6 +125,8 @@ drop_reasons! {
     BelowIpv6Minimum Egress "below_ipv6_minimum" "raise the underlay's MTU to 1350 at least for IPv6 pods",
     /// A UDP superframe arrived without its segment size, so its datagrams cannot be told apart.
     SegmentSizeUnknown Egress "segment_size_unknown" "switch tx-udp-segmentation off on the sending kernel's device",
+    /// An IPv4, TCP or UDP checksum inside the tunnel was verified, before frames are joined, and is wrong.
+    BadInnerChecksum Egress "bad_inner_checksum" "capture at the sending pod and on the underlay: something damages frames, or fills checksums wrongly",
     /// The superframe's headers contradict each other.
     BadSuperframe Egress "bad_superframe" "capture at the pod: it sends broken superframes",
     /// The port's device is down or gone.
