@@ -7,10 +7,11 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use crate::bytes::{array, put};
 use crate::l4::L4;
-use crate::{Inner, L4Error};
+use crate::{Inner, InnerError, L4Error, Network};
 
 /// Where UDP's checksum stands in its header, in bytes.
 pub const UDP_OFFSET: u16 = 6;
@@ -22,18 +23,27 @@ const VECTOR_MIN_LEN: usize = 128;
 /// Bytes that the vector loop takes at a time, unrolled as it is: it leaves no remainder of its own.
 const BLOCK: usize = 128;
 
-/// A checksum request that points outside the frame.
+/// A checksum request that points where no checksum of TCP, UDP or the like can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChecksumError {
-    /// The field, or where summing starts, lies beyond the end of the frame.
+    /// The field, or where summing starts, lies beyond the end of the IP packet, or of a frame that is not IP.
     OutOfFrame {
         /// Where summing starts, in bytes from the start of the frame.
         start: u16,
         /// Where the field is, in bytes from `start`.
         offset: u16,
-        /// Bytes of the frame.
+        /// Bytes up to that end.
         have: usize,
     },
+    /// Summing starts in the Ethernet or IP header, so that filling the field could change addresses.
+    InHeaders {
+        /// Where summing starts, in bytes from the start of the frame.
+        start: u16,
+        /// Where those headers end, in bytes from the start of the frame.
+        min: usize,
+    },
+    /// Not an Ethernet frame.
+    Frame(InnerError),
 }
 
 /// What a frame's TCP or UDP checksum is worth.
@@ -108,23 +118,44 @@ pub fn pseudo_header_v6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, l4_len: u16)
     sum(&src.octets()) + sum(&dst.octets()) + u32::from(protocol) + u32::from(l4_len)
 }
 
-/// Fills the checksum of a frame that asks for it (`VIRTIO_NET_HDR_F_NEEDS_CSUM`), in place.
-///
-/// The field must hold the folded pseudo-header sum, as a pod's TAP delivers it; everything from `start` to the
-/// end of the frame is summed. An `offset` of 6 is taken for UDP, where a result of zero becomes 0xffff.
+/// The bytes that an unfilled checksum covers (`VIRTIO_NET_HDR_F_NEEDS_CSUM`): from `start`, in bytes from the start of
+/// the frame, to the end of the IP packet, so that Ethernet padding does not count. `offset` is where the field is, in
+/// bytes from `start`. Summing may start deeper than at the packet's own TCP or UDP header: a tunnel of the pod's own
+/// leaves the checksum unfilled in the packet that it carries.
 ///
 /// # Errors
-/// [`ChecksumError::OutOfFrame`]; the frame is unchanged.
-pub fn complete(frame: &mut [u8], start: u16, offset: u16) -> Result<(), ChecksumError> {
-    let error = ChecksumError::OutOfFrame { start, offset, have: frame.len() };
-    let covered = frame.get_mut(usize::from(start)..).ok_or(error)?;
-    let at = usize::from(offset);
-    if at + 2 > covered.len() {
-        return Err(error);
+/// [`ChecksumError::InHeaders`], [`ChecksumError::OutOfFrame`].
+#[inline]
+pub fn covered(inner: &Inner<'_>, start: u16, offset: u16) -> Result<Range<usize>, ChecksumError> {
+    let (min, end) = match &inner.network {
+        Network::Ipv4(ip) => (ip.l4, ip.end),
+        Network::Ipv6(ip) => (ip.l4, ip.end),
+        Network::Arp(_) | Network::Other => (inner.l3, inner.bytes.len()),
+    };
+    let first = usize::from(start);
+    if first < min {
+        return Err(ChecksumError::InHeaders { start, min });
     }
+    if first + usize::from(offset) + 2 > end {
+        return Err(ChecksumError::OutOfFrame { start, offset, have: end });
+    }
+    Ok(first..end)
+}
+
+/// Fills the checksum of a frame that asks for it, in place.
+///
+/// The field must hold the folded pseudo-header sum, as a pod's TAP delivers it; what is summed is [`covered`]. An
+/// `offset` of 6 is taken for UDP, where a result of zero becomes 0xffff.
+///
+/// # Errors
+/// [`ChecksumError`]; the frame is unchanged.
+pub fn complete(frame: &mut [u8], start: u16, offset: u16) -> Result<(), ChecksumError> {
+    let inner = Inner::parse(frame).map_err(ChecksumError::Frame)?;
+    let covered = covered(&inner, start, offset)?;
+    let covered = frame.get_mut(covered).unwrap_or_default();
     let partial = sum(covered);
     let value = if offset == UDP_OFFSET { finish_udp(partial) } else { finish(partial) };
-    put(covered, at, value.to_be_bytes());
+    put(covered, offset.into(), value.to_be_bytes());
     Ok(())
 }
 
@@ -215,8 +246,13 @@ const fn fold_wide(total: u64) -> u32 {
 
 impl fmt::Display for ChecksumError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::OutOfFrame { start, offset, have } = self;
-        write!(f, "checksum field at {start}+{offset} in a frame of {have} bytes")
+        match self {
+            Self::OutOfFrame { start, offset, have } => {
+                write!(f, "checksum field at {start}+{offset} in a frame of {have} bytes")
+            }
+            Self::InHeaders { start, min } => write!(f, "checksum from {start} on, and headers up to {min}"),
+            Self::Frame(error) => error.fmt(f),
+        }
     }
 }
 
@@ -297,24 +333,33 @@ mod tests {
         }
     }
 
+    /// A frame that is not IP: everything behind 14 bytes may be summed.
+    fn opaque(bytes: &[u8]) -> Vec<u8> {
+        [&[2; 12][..], &[0x88, 0xb5], bytes].concat()
+    }
+
     #[test]
     fn complete_fills_the_field_or_refuses() {
-        let mut frame = [0xaa, 0xaa, 0, 1, 0xf2, 3, 0xf4, 0xf5, 0, 0];
-        assert_eq!(complete(&mut frame, 2, 6), Ok(()));
-        assert_eq!(frame[8..], finish(sum(&[0, 1, 0xf2, 3, 0xf4, 0xf5])).to_be_bytes());
-        for (start, offset) in [(2, 7), (10, 0), (11, 0), (9, 0), (0xffff, 0xffff)] {
-            let before = frame;
-            assert_eq!(complete(&mut frame, start, offset), Err(ChecksumError::OutOfFrame { start, offset, have: 10 }));
-            assert_eq!(frame, before);
+        let mut frame = opaque(&[0, 1, 0xf2, 3, 0xf4, 0xf5, 0, 0]);
+        assert_eq!(complete(&mut frame, 14, 6), Ok(()));
+        assert_eq!(frame[20..], finish(sum(&[0, 1, 0xf2, 3, 0xf4, 0xf5])).to_be_bytes());
+        let before = frame.clone();
+        for (start, offset) in [(14, 7), (22, 0), (23, 0), (21, 0), (0xffff, 0xffff)] {
+            assert_eq!(complete(&mut frame, start, offset), Err(ChecksumError::OutOfFrame { start, offset, have: 22 }));
         }
+        for start in 0..14 {
+            assert_eq!(complete(&mut frame, start, 6), Err(ChecksumError::InHeaders { start, min: 14 }));
+        }
+        assert!(matches!(complete(&mut frame[..13], 14, 6), Err(ChecksumError::Frame(_))));
+        assert_eq!(frame, before);
     }
 
     #[test]
     fn udp_is_never_sent_with_a_zero_checksum() {
-        let mut frame = [0xff, 0xff, 0, 0, 0, 0, 0, 0];
-        complete(&mut frame, 0, UDP_OFFSET).unwrap();
-        assert_eq!(frame[6..], [0xff, 0xff]);
-        complete(&mut frame[..6], 0, 4).unwrap();
-        assert_eq!(frame[4..6], [0, 0]);
+        let mut frame = opaque(&[0xff, 0xff, 0, 0, 0, 0, 0, 0]);
+        complete(&mut frame, 14, UDP_OFFSET).unwrap();
+        assert_eq!(frame[20..], [0xff, 0xff]);
+        complete(&mut frame[..20], 14, 4).unwrap();
+        assert_eq!(frame[18..20], [0, 0]);
     }
 }

@@ -82,7 +82,7 @@ fn agree(frame: &[u8]) -> Result<(), TestCaseError> {
 }
 
 /// What etherparse computes for a frame's TCP or UDP checksum, and what stands in it.
-fn their_checksum(frame: &[u8]) -> Option<(u16, u16)> {
+pub(crate) fn their_checksum(frame: &[u8]) -> Option<(u16, u16)> {
     let theirs = SlicedPacket::from_ethernet(frame).ok()?;
     let (v4, v6) = match theirs.net? {
         NetSlice::Ipv4(ip) => (Some((ip.header().source(), ip.header().destination())), None),
@@ -154,6 +154,42 @@ proptest! {
         prop_assert_eq!(&frame, &packet.bytes(Sum::Right));
         let (sum, field) = their_checksum(&frame).unwrap();
         prop_assert_eq!(sum, field);
+    }
+
+    #[test]
+    fn padding_behind_the_ip_packet_is_not_summed(packet in packet(100), padding in vec(1..=255u8, 1..40)) {
+        let mut frame = [packet.bytes(Sum::Partial), padding.clone()].concat();
+        let offset = if packet.is_tcp() { 16 } else { 6 };
+        checksum::complete(&mut frame, packet.l4_offset() as u16, offset).unwrap();
+        prop_assert_eq!(frame, [packet.bytes(Sum::Right), padding].concat());
+    }
+
+    #[test]
+    fn a_checksum_deeper_in_the_packet_is_filled(carried in packet(200), carrier in packet(0), padding in vec(1..=255u8, 0..40)) {
+        // What a tunnel of the pod's own leaves: the checksum of the packet inside is unfilled.
+        let around = |sum| {
+            let mut carrier = carrier.clone();
+            carrier.payload = carried.bytes(sum);
+            carrier.bytes(Sum::Zero)
+        };
+        let mut frame = [around(Sum::Partial), padding.clone()].concat();
+        let start = (carrier.header_len() + carried.l4_offset()) as u16;
+        checksum::complete(&mut frame, start, if carried.is_tcp() { 16 } else { 6 }).unwrap();
+        prop_assert_eq!(frame, [around(Sum::Right), padding].concat());
+    }
+
+    #[test]
+    fn a_checksum_request_never_changes_addresses(packet in packet(60), start in 0..200u16, offset in 0..40u16) {
+        let before = packet.bytes(Sum::Partial);
+        let mut frame = before.clone();
+        let headers = packet.l4_offset();
+        let outcome = checksum::complete(&mut frame, start, offset);
+        prop_assert_eq!(&frame[..headers], &before[..headers]);
+        let fits = usize::from(start) >= headers && usize::from(start + offset) + 2 <= before.len();
+        prop_assert_eq!(outcome.is_ok(), fits);
+        if outcome.is_err() {
+            prop_assert_eq!(frame, before);
+        }
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{NetSlice, SlicedPacket};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use weft_encap::{Checksum, Merger, MergerFull, Offload, checksum};
 
+use crate::dissect::their_checksum;
 use crate::merge_model::{Merged, Offered, reference};
 use crate::packet::{ACK, Ip, L4, PSH, Sum};
 use crate::split::cut;
@@ -139,34 +140,10 @@ proptest! {
 
 /// Whether the checksums of a TCP or UDP frame are right, as etherparse sees it.
 fn is_right(frame: &[u8]) -> Option<bool> {
-    let sliced = SlicedPacket::from_ethernet(frame).ok()?;
-    let (header_is_right, v4, v6) = match &sliced.net? {
-        NetSlice::Ipv4(ip) => {
-            let header = ip.header().to_header();
-            (header.header_checksum == header.calc_header_checksum(), Some(header), None)
-        }
-        NetSlice::Ipv6(ip) => (true, None, Some(ip.header().to_header())),
-        NetSlice::Arp(_) => return None,
-    };
-    let (seen, wanted) = match &sliced.transport? {
-        TransportSlice::Tcp(tcp) => {
-            let wanted = match (&v4, &v6) {
-                (Some(ip), _) => tcp.calc_checksum_ipv4(ip.source, ip.destination).ok()?,
-                (_, Some(ip)) => tcp.calc_checksum_ipv6(ip.source, ip.destination).ok()?,
-                _ => return None,
-            };
-            (tcp.checksum(), wanted)
-        }
-        TransportSlice::Udp(udp) => {
-            let header = udp.to_header();
-            let wanted = match (&v4, &v6) {
-                (Some(ip), _) => header.calc_checksum_ipv4(ip, udp.payload()).ok()?,
-                (_, Some(ip)) => header.calc_checksum_ipv6(ip, udp.payload()).ok()?,
-                _ => return None,
-            };
-            (udp.checksum(), wanted)
-        }
-        TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_) => return None,
+    let (wanted, seen) = their_checksum(frame)?;
+    let header_is_right = match SlicedPacket::from_ethernet(frame).ok()?.net? {
+        NetSlice::Ipv4(ip) => ip.header().header_checksum() == ip.header().to_header().calc_header_checksum(),
+        NetSlice::Ipv6(_) | NetSlice::Arp(_) => true,
     };
     // Zero has two forms in one's complement.
     Some(header_is_right && seen % 0xffff == wanted % 0xffff)

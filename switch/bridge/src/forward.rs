@@ -13,7 +13,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use weft_encap::inner::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP};
-use weft_encap::{Checksum, Inner, InnerError, MacAddr, Network, Offload, OffloadError};
+use weft_encap::{Checksum, Inner, InnerError, MacAddr, Network, Offload, OffloadError, checksum};
 
 use crate::drop_reason::DropReason;
 use crate::fdb::{Fdb, Learn, Seconds};
@@ -135,9 +135,10 @@ fn decide<'t>(
     Ok(Decision { verdict, learn })
 }
 
+/// Whether filling the checksum changes nothing but a field behind the addresses, which are checked here.
 fn checksum_lies_inside(offload: &Offload, inner: &Inner<'_>) -> bool {
     match offload.checksum {
-        Checksum::Needed { start, offset } => usize::from(start) + usize::from(offset) + 2 <= inner.bytes.len(),
+        Checksum::Needed { start, offset } => checksum::covered(inner, start, offset).is_ok(),
         Checksum::Unknown | Checksum::Valid => true,
     }
 }

@@ -258,12 +258,15 @@ fn refused_by_forward(node: &mut Node) -> Vec<(DropReason, Fate)> {
     node.tables.remove_port(gone);
     let long = udp_to(A, B, (POD, OTHER_POD), 9, usize::from(MTU));
     let outside = Offload { checksum: Checksum::Needed { start: 60, offset: 16 }, gso: None };
+    // It would be filled in over the source address.
+    let over_addresses = Offload { checksum: Checksum::Needed { start: 10, offset: 16 }, gso: None };
     let with_offload = |frame: &[u8], offload| node.decide(Attachment::Port(a), frame, offload).0;
     vec![
         (DropReason::IngressGone, node.fate(gone, &udp(A, B))),
         (DropReason::Runt, node.fate(a, &[0; 13])),
         (DropReason::BadOffload, with_offload(&udp(A, B), Err(OffloadError::ZeroSegment))),
         (DropReason::BadOffload, with_offload(&udp(A, B), Ok(outside))),
+        (DropReason::BadOffload, with_offload(&udp(A, B), Ok(over_addresses))),
         (DropReason::BadSourceMac, node.fate(learning, &udp(MacAddr::ZERO, A))),
         (DropReason::BadSourceMac, node.fate(foreign, &udp(MacAddr::BROADCAST, A))),
         (DropReason::SpoofedMac, node.fate(a, &udp(STRANGER, B))),
