@@ -24,6 +24,7 @@ pub(crate) fn desired(config: &Config, underlay_mtu: u16) -> Result<Desired, Tab
     udp_ports.dedup();
     let mut tables = Tables::new(config.addresses.clone(), udp_ports);
     tables.set_outer_dscp(config.dscp);
+    tables.set_outer_ttl(config.ttl);
     for (vni, options) in &config.vnis {
         tables.add_domain(*vni, *options)?;
     }

@@ -4,8 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use weft_bridge::tables::DomainOptions;
+use weft_control::config::file::File;
 use weft_control::config::{Config, ConfigError};
 use weft_encap::ecn::Dscp;
+use weft_encap::outer::Ttl;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 use weft_switch::polling::Polling;
 use weft_switch::underlay::SocketOptions;
@@ -76,6 +78,11 @@ const UNDERLAY: &[Case] = &[
     (UNDER, "vxlan_ports = [8472, 8472]\n", 3, &["`vxlan_ports` has 8472", "once"]),
     (UNDER, "vxlan_ports = [6081]\n", 3, &["`geneve_ports` has 6081 by default", "once in both"]),
     (UNDER, "vxlan_ports = []\ngeneve_ports = []\n", 3, &["both empty"]),
+    (UNDER, "ttl = 0\n", 3, &["`ttl` is 0", "1 to 255", "\"inherit\""]),
+    (UNDER, "ttl = 256\n", 3, &["`ttl` is 256", "1 to 255", "\"inherit\""]),
+    (UNDER, "ttl = \"copy\"\n", 3, &["`ttl` is \"copy\"", "1 to 255", "\"inherit\""]),
+    (UNDER, "dscp = 64\n", 3, &["`dscp` is 64", "0 to 63", "\"inherit\""]),
+    (UNDER, "dscp = true\n", 3, &["`dscp` is true", "0 to 63", "\"inherit\""]),
     (UNDER, "offload = \"on\"\n", 3, &["`offload` is \"on\"", "\"auto\" and \"off\""]),
 ];
 
@@ -211,8 +218,8 @@ fn a_minimal_file_gets_every_default() {
     assert_eq!(config.polling, Polling::Auto);
     let vni = Vni::new(7).unwrap();
     assert_eq!(config.vnis, [(vni, DomainOptions::default())]);
-    let SocketOptions { offload, ttl, zero_checksums_over_ipv6 } = config.socket;
-    assert_eq!((offload, ttl, zero_checksums_over_ipv6), (true, 64, false));
+    let SocketOptions { offload, zero_checksums_over_ipv6 } = config.socket;
+    assert_eq!((offload, config.ttl, zero_checksums_over_ipv6), (true, Ttl::Fixed(64), false));
     let [vtep] = &config.vteps[..] else { panic!("{:?}", config.vteps) };
     let destination = "192.0.2.2:4789".parse().unwrap();
     assert_eq!((vtep.at, vtep.encapsulation, &vtep.vnis[..]), (destination, Encapsulation::Vxlan, &[vni][..]));
@@ -222,6 +229,22 @@ fn a_minimal_file_gets_every_default() {
     let MacAddr([first, ..]) = port.mac;
     assert_eq!(first, 2, "{} is locally administered", port.mac);
     assert_eq!(port.mac, parse(&text).unwrap().ports[0].mac, "and always the same");
+}
+
+#[test]
+fn what_outer_headers_inherit_is_read_and_written() {
+    for (text, ttl, dscp) in [
+        ("ttl = 1\ndscp = 63\n", Ttl::Fixed(1), Dscp::Fixed(63)),
+        ("ttl = 255\ndscp = 0\n", Ttl::Fixed(255), Dscp::Fixed(0)),
+        ("ttl = \"inherit\"\ndscp = \"inherit\"\n", Ttl::Inherit, Dscp::Inherit),
+    ] {
+        let text = format!("node = \"n1\"\n{UNDER}{text}");
+        let config = parse(&text).unwrap();
+        assert_eq!((config.ttl, config.dscp), (ttl, dscp));
+        let file: File = toml::from_str(&text).unwrap();
+        let again = parse(&toml::to_string(&file).unwrap()).unwrap();
+        assert_eq!((again.ttl, again.dscp), (ttl, dscp));
+    }
 }
 
 #[test]

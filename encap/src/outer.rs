@@ -18,6 +18,15 @@ pub const MAX_LEN: usize = ETHERNET_LEN + IPV6_LEN + UDP_LEN;
 /// The hop limit that Linux tunnels start with (`net.ipv4.ip_default_ttl`).
 pub const DEFAULT_TTL: u8 = 64;
 
+/// Where the TTL, or hop limit, of outer headers comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// From the inner header; [`DEFAULT_TTL`] for what is not IP.
+    Inherit,
+    /// Always this, 1 to 255 hops.
+    Fixed(u8),
+}
+
 const DONT_FRAGMENT: [u8; 2] = [0x40, 0];
 
 /// The addresses of the outer Ethernet header.
@@ -290,6 +299,25 @@ impl Received<'_> {
     #[must_use]
     pub fn verify(&self) -> Verified {
         self.l4.verify(self.frame)
+    }
+}
+
+/// The TTL, or hop limit, of the outer header, 1 to 255 hops: sockets send no packet with 0, so that an inner 0 counts as 1.
+#[inline]
+#[must_use]
+pub fn outer_ttl(inner: &Inner<'_>, ttl: Ttl) -> u8 {
+    let hops = match (ttl, &inner.network) {
+        (Ttl::Fixed(hops), _) => hops,
+        (Ttl::Inherit, Network::Ipv4(ip)) => ip.ttl,
+        (Ttl::Inherit, Network::Ipv6(ip)) => ip.hop_limit,
+        (Ttl::Inherit, Network::Arp(_) | Network::Other) => DEFAULT_TTL,
+    };
+    hops.max(1)
+}
+
+impl Default for Ttl {
+    fn default() -> Self {
+        Self::Fixed(DEFAULT_TTL)
     }
 }
 

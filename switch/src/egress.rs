@@ -13,6 +13,7 @@ use weft_bridge::{Attachment, BridgeDomain, DropReason, Port as PortRow, PortId,
 use weft_encap::fragment::{self, Fragment, Fragmenter};
 use weft_encap::mss::{clamp_mss, mss_for};
 use weft_encap::mtu::{MIN_IPV6, overhead};
+use weft_encap::outer::{DEFAULT_TTL, Ttl};
 use weft_encap::probe::{self, Probe};
 use weft_encap::too_big::NoReply;
 use weft_encap::{
@@ -45,6 +46,8 @@ pub(crate) struct Copy {
     pub(crate) udp: bool,
     /// DSCP and ECN for the outer headers.
     pub(crate) tos: u8,
+    /// TTL, or hop limit, for the outer headers.
+    pub(crate) ttl: u8,
     pub(crate) ingress: Attachment,
     pub(crate) now: Seconds,
 }
@@ -128,7 +131,11 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         if !self.lanes[index].has_room(1, tunnel.as_bytes().len() + len) {
             self.flush_lane(index, arena);
         }
-        let outer = Outer { vtep: id, to: vtep.destination(), tos: 0 };
+        let ttl = match tables.outer_ttl() {
+            Ttl::Fixed(hops) => hops,
+            Ttl::Inherit => DEFAULT_TTL,
+        };
+        let outer = Outer { vtep: id, to: vtep.destination(), tos: 0, ttl };
         self.lanes[index].push_alone(outer, tunnel.as_bytes(), len, |frame| {
             // The room is what `frame_len` asked for.
             let _ = probe.write(overhead, frame);
@@ -213,7 +220,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     ) -> Result<(), DropReason> {
         let mtu = vtep.pod_mtu.saturating_sub(copy.tag_len as u16);
         let index = copy.flow.index(LANES);
-        let outer = Outer { vtep: id, to: vtep.destination(), tos: copy.tos };
+        let outer = Outer { vtep: id, to: vtep.destination(), tos: copy.tos, ttl: copy.ttl };
         let tunnel = vtep.encapsulation.header(domain.vni());
         let tunnel = tunnel.as_bytes();
         let too_long = copy.wire_len > usize::from(mtu);

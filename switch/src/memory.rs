@@ -16,7 +16,7 @@ use weft_encap::{Encapsulation, Offload, OffloadError};
 use crate::counters::{Totals, WorkerCounters};
 use crate::gather::{Buffers, Piece};
 use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame};
-use crate::underlay::{Datagram, Lane, Outcome, ReceiveCounts, Underlay};
+use crate::underlay::{Datagram, Group, Lane, Outcome, ReceiveCounts, Underlay};
 use crate::worker::{ECHOES, ProbeEcho, Shared, Worker};
 
 /// A frame with what travels besides its bytes.
@@ -105,6 +105,8 @@ pub struct MemoryDatagram {
     pub segment: usize,
     /// DSCP and ECN of the outer headers.
     pub tos: u8,
+    /// TTL, or hop limit, of the outer headers.
+    pub ttl: u8,
     /// UDP payloads.
     pub bytes: Vec<u8>,
 }
@@ -174,7 +176,8 @@ impl Underlay for MemoryUnderlay {
                 continue;
             }
             let bytes = joined(queued.pieces(group), &buffers);
-            queues.sent.push(MemoryDatagram { peer: group.to, lane, segment: group.segment, tos: group.tos, bytes });
+            let Group { to, segment, tos, ttl, .. } = *group;
+            queues.sent.push(MemoryDatagram { peer: to, lane, segment, tos, ttl, bytes });
             report(place, Outcome::Sent);
         }
         1

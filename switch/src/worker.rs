@@ -20,6 +20,7 @@ use weft_bridge::{
 };
 use weft_encap::ecn::{apply_ecn, outer_tos};
 use weft_encap::inner::{ETHERNET_LEN, PROTOCOL_UDP};
+use weft_encap::outer::outer_ttl;
 use weft_encap::probe::Probe;
 use weft_encap::{FlowHash, Inner, Offload};
 
@@ -232,9 +233,10 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         };
         let wire_len = wire_len(&inner, &offload);
         let tag_len = inner.l3 - ETHERNET_LEN;
-        let (flow, tos) = (FlowHash::of(&inner), outer_tos(&inner, tables.outer_dscp()));
+        let flow = FlowHash::of(&inner);
+        let (tos, ttl) = (outer_tos(&inner, tables.outer_dscp()), outer_ttl(&inner, tables.outer_ttl()));
         let udp = inner.network.protocol() == Some(PROTOCOL_UDP);
-        let mut copy = Copy { range, offload, wire_len, tag_len, flow, udp, tos, ingress: attachment, now };
+        let mut copy = Copy { range, offload, wire_len, tag_len, flow, udp, tos, ttl, ingress: attachment, now };
         match verdict {
             Verdict::Drop(reason) => {
                 if let (DropReason::ExceedsIngressMtu, Attachment::Port(id)) = (reason, attachment)

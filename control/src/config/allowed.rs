@@ -8,6 +8,8 @@ use weft_bridge::fdb::MAX_AGE_SECONDS;
 use weft_encap::Vni;
 use weft_switch::polling::MAX_POLLING;
 
+use super::file::{DSCP, INHERIT, TTL};
+
 /// Characters in a name at most.
 pub(super) const NAME_CHARS: usize = 63;
 /// Characters in a device's name at most (IFNAMSIZ without its zero).
@@ -20,7 +22,6 @@ pub(super) const PORT_MTU_IPV6: RangeInclusive<u16> = 1280..=*PORT_MTU.end();
 pub(super) const FDB_CAPACITY: RangeInclusive<u32> = 64..=1_048_576;
 pub(super) const FDB_AGEING_SECONDS: RangeInclusive<u32> = 1..=86_400;
 pub(super) const LEARN_LIMIT: RangeInclusive<u32> = 1..=65_536;
-pub(super) const TTL: RangeInclusive<u8> = 1..=u8::MAX;
 pub(super) const UDP_PORT: RangeInclusive<u16> = 1..=u16::MAX;
 
 const NOT_OF_VTEPS: &str = "no link-local IPv6 address, and IPv4 in its own form";
@@ -46,8 +47,8 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
             format!("allowed is a list of ports, {} to {}, each once in both lists", UDP_PORT.start(), UDP_PORT.end())
         }
         ("underlay", "offload" | "path_probes") => "allowed are \"auto\" and \"off\"".to_owned(),
-        ("underlay", "ttl") => numbers(&TTL),
-        ("underlay", "dscp") => "allowed are 0 to 63 and \"inherit\"".to_owned(),
+        ("underlay", "ttl") => numbers_or_inherit(&TTL),
+        ("underlay", "dscp") => numbers_or_inherit(&DSCP),
         ("underlay", "zero_checksums_over_ipv6") => "allowed are true and false".to_owned(),
         ("workers", "polling") => {
             format!("allowed are \"auto\", \"off\" and 1 to {} (microseconds)", MAX_POLLING.as_micros())
@@ -79,6 +80,10 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
 
 pub(super) fn numbers<T: Display>(range: &RangeInclusive<T>) -> String {
     format!("allowed are {} to {}", range.start(), range.end())
+}
+
+fn numbers_or_inherit(range: &RangeInclusive<u8>) -> String {
+    format!("{} and \"{INHERIT}\"", numbers(range))
 }
 
 pub(super) fn is_name(name: &str) -> bool {

@@ -13,8 +13,8 @@ use weft_encap::{Encapsulation, MacAddr, Vni};
 use weft_switch::underlay::{Listen, SocketOptions};
 
 use super::allowed::{
-    FDB_AGEING_SECONDS, FDB_CAPACITY, LEARN_LIMIT, PORT_MTU, PORT_MTU_IPV6, TTL, UDP_PORT, UNDERLAY_MTU, allowed,
-    is_host, is_interface, is_name, is_netns, not_of_vtep, numbers,
+    FDB_AGEING_SECONDS, FDB_CAPACITY, LEARN_LIMIT, PORT_MTU, PORT_MTU_IPV6, UDP_PORT, UNDERLAY_MTU, allowed, is_host,
+    is_interface, is_name, is_netns, not_of_vtep, numbers,
 };
 use super::file::{File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry};
 use super::{Config, PortConfig, VtepConfig};
@@ -60,7 +60,6 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
     let fdb_ageing_seconds = within(("fdb", "ageing_seconds"), &file.fdb.ageing_seconds, FDB_AGEING_SECONDS)?;
     let socket = SocketOptions {
         offload: file.underlay.offload == Switch::Auto,
-        ttl: within(("underlay", "ttl"), &file.underlay.ttl, TTL)?,
         zero_checksums_over_ipv6: file.underlay.zero_checksums_over_ipv6,
     };
     let mut vnis = Vec::new();
@@ -90,6 +89,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         listen,
         socket,
         dscp: file.underlay.dscp.0,
+        ttl: file.underlay.ttl.0,
         path_probes: file.underlay.path_probes == Switch::Auto,
         polling: file.workers.polling.0,
         fdb_capacity,

@@ -3,6 +3,7 @@
 //! Types are checked while reading; ranges, and what values must be to each other, in [`super::Config`].
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,15 +12,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Spanned;
 pub use weft_encap::Encapsulation;
 use weft_encap::ecn::Dscp;
+use weft_encap::outer::Ttl;
 use weft_encap::{MacAddr, Vni};
 use weft_switch::polling::{MAX_POLLING, Polling};
 
 use super::word_or_number::{WordOrNumber, Written};
 
-const INHERIT: &str = "inherit";
-const DSCP_MAX: u8 = 63;
+pub(super) const INHERIT: &str = "inherit";
 const AUTO: &str = "auto";
 const OFF: &str = "off";
+pub(super) const DSCP: RangeInclusive<u8> = 0..=63;
+/// Hops.
+pub(super) const TTL: RangeInclusive<u8> = 1..=u8::MAX;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -68,9 +72,10 @@ pub struct Underlay {
     /// UDP ports on which Geneve is received. Default: `[6081]`.
     #[serde(default = "default_geneve_ports")]
     pub geneve_ports: Spanned<Vec<u16>>,
-    /// TTL, or hop limit, of tunnel packets, 1 to 255. Default: 64.
-    #[serde(default = "default_ttl")]
-    pub ttl: Spanned<u8>,
+    /// TTL, or hop limit, of tunnel packets, 1 to 255, or `inherit` for that of the inner packet; of frames that are
+    /// not IP it is 64 then. Default: 64.
+    #[serde(default)]
+    pub ttl: TtlEntry,
     /// DSCP of tunnel packets, 0 to 63, or `inherit` for that of the inner packet. ECN is always carried
     /// (RFC 6040). Default: 0.
     #[serde(default)]
@@ -98,6 +103,10 @@ impl Default for DscpEntry {
     }
 }
 
+/// Where the TTL, or hop limit, of tunnel packets comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TtlEntry(pub Ttl);
+
 impl Serialize for DscpEntry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
@@ -109,12 +118,36 @@ impl Serialize for DscpEntry {
 
 impl<'de> Deserialize<'de> for DscpEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let written = WordOrNumber { words: &[INHERIT], numbers: 0..=DSCP_MAX.into() }.read(deserializer)?;
-        Ok(Self(match written {
-            Written::Word(_) => Dscp::Inherit,
-            Written::Number(value) => Dscp::Fixed(value as u8),
-        }))
+        Ok(Self(number_or_inherit(deserializer, DSCP)?.map_or(Dscp::Inherit, Dscp::Fixed)))
     }
+}
+
+impl Serialize for TtlEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Ttl::Inherit => serializer.serialize_str(INHERIT),
+            Ttl::Fixed(hops) => serializer.serialize_u8(hops),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TtlEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(number_or_inherit(deserializer, TTL)?.map_or(Ttl::Inherit, Ttl::Fixed)))
+    }
+}
+
+/// A number of this range, or none for [`INHERIT`].
+fn number_or_inherit<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    range: RangeInclusive<u8>,
+) -> Result<Option<u8>, D::Error> {
+    let numbers = (*range.start()).into()..=(*range.end()).into();
+    Ok(match (WordOrNumber { words: &[INHERIT], numbers }).read(deserializer)? {
+        Written::Word(_) => None,
+        // The range fits a byte.
+        Written::Number(number) => Some(number as u8),
+    })
 }
 
 /// Whether something is used.
@@ -196,7 +229,7 @@ impl Underlay {
             mtu: None,
             vxlan_ports: default_vxlan_ports(),
             geneve_ports: default_geneve_ports(),
-            ttl: default_ttl(),
+            ttl: TtlEntry::default(),
             dscp: DscpEntry::default(),
             zero_checksums_over_ipv6: false,
             path_probes: Switch::default(),
@@ -303,10 +336,6 @@ fn default_geneve_ports() -> Spanned<Vec<u16>> {
 
 fn default_addresses() -> Spanned<Vec<IpNet>> {
     unspanned(Vec::new())
-}
-
-fn default_ttl() -> Spanned<u8> {
-    unspanned(64)
 }
 
 fn default_interface() -> Spanned<String> {

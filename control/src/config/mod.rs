@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use weft_bridge::tables::DomainOptions;
 use weft_encap::ecn::Dscp;
+use weft_encap::outer::Ttl;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 use weft_switch::polling::Polling;
 use weft_switch::underlay::{Listen, SocketOptions};
@@ -42,6 +43,8 @@ pub struct Config {
     pub dscp: Dscp,
     /// What workers do that have nothing to do.
     pub polling: Polling,
+    /// Where the TTL, or hop limit, of tunnel packets comes from.
+    pub ttl: Ttl,
     /// Learned MACs at most.
     pub fdb_capacity: u32,
     /// Seconds after which a silent MAC is forgotten.

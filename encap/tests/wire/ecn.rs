@@ -3,6 +3,7 @@
 use etherparse::{NetSlice, SlicedPacket};
 use proptest::prelude::*;
 use weft_encap::ecn::{apply_ecn, decap_frame, outer_tos};
+use weft_encap::outer::{Ttl, outer_ttl};
 use weft_encap::{Decapsulated, Dscp, Ecn, Inner};
 
 use crate::packet::{Ip, Packet, Sum};
@@ -95,6 +96,31 @@ proptest! {
         if !apply_ecn(&mut bytes, ecn) {
             prop_assert_eq!(&bytes, &before);
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_outer_ttl_is_the_inner_one_or_fixed(packet in packet(50), hops in 1..=255u8) {
+        let frame = packet.bytes(Sum::Right);
+        let inner = Inner::parse(&frame).unwrap();
+        let own = match packet.ip {
+            Ip::V4 { ttl, .. } => ttl,
+            Ip::V6 { hops, .. } => hops,
+        };
+        prop_assert_eq!(outer_ttl(&inner, Ttl::Fixed(hops)), hops);
+        prop_assert_eq!(outer_ttl(&inner, Ttl::Inherit), own.max(1));
+    }
+}
+
+#[test]
+fn what_has_no_ttl_leaves_with_the_default() {
+    for ethertype in [[0x08, 0x06], [0x88, 0xb5], [0x08, 0x00]] {
+        let mut frame = [0; 60];
+        frame[12..14].copy_from_slice(&ethertype);
+        let inner = Inner::parse(&frame).unwrap();
+        assert_eq!(outer_ttl(&inner, Ttl::Inherit), 64);
+        assert_eq!(outer_ttl(&inner, Ttl::Fixed(9)), 9);
     }
 }
 

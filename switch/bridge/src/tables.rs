@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use weft_encap::ecn::Dscp;
+use weft_encap::outer::Ttl;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 
 use crate::id::{Attachment, PortId, Slab, VtepId};
@@ -215,6 +216,7 @@ pub struct Tables {
     local_addresses: Vec<IpAddr>,
     local_udp_ports: Vec<u16>,
     outer_dscp: Dscp,
+    outer_ttl: Ttl,
 }
 
 impl Tables {
@@ -230,6 +232,7 @@ impl Tables {
             local_addresses,
             local_udp_ports,
             outer_dscp: Dscp::Fixed(0),
+            outer_ttl: Ttl::default(),
         }
     }
 
@@ -421,6 +424,17 @@ impl Tables {
     /// Sets where the DSCP of outer headers comes from; zero until then.
     pub fn set_outer_dscp(&mut self, dscp: Dscp) {
         self.outer_dscp = dscp;
+    }
+
+    /// Where the TTL, or hop limit, of outer headers comes from.
+    #[must_use]
+    pub fn outer_ttl(&self) -> Ttl {
+        self.outer_ttl
+    }
+
+    /// Sets where the TTL of outer headers comes from; [`Ttl::default`] until then.
+    pub fn set_outer_ttl(&mut self, ttl: Ttl) {
+        self.outer_ttl = ttl;
     }
 
     fn domain_mut(&mut self, vni: Vni) -> Option<&mut BridgeDomain> {

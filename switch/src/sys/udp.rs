@@ -4,6 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
+use weft_encap::outer::DEFAULT_TTL;
+
 use super::check;
 use super::iovec::IoVecs;
 use crate::gather::{Buffers, Piece};
@@ -24,6 +26,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) segment: Option<u16>,
     /// DSCP and ECN of the outer header.
     pub(crate) tos: u8,
+    /// TTL, or hop limit, of the outer header, 1 to 255.
+    pub(crate) ttl: u8,
 }
 
 /// One datagram as it came in, or a group of equal ones in one.
@@ -181,7 +185,7 @@ pub(crate) fn enable_tos(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     }
 }
 
-/// Sets the time to live, or hop limit, of what is sent.
+/// Sets the time to live, or hop limit, of what is sent without one of its own, [`DEFAULT_TTL`] for [`Messages::send`].
 pub(crate) fn set_ttl(socket: impl AsFd, ipv6: bool, ttl: u8) -> io::Result<()> {
     if ipv6 {
         set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, ttl.into())
@@ -254,15 +258,22 @@ fn write_control(message: &Outgoing<'_>, control: &mut Control) -> usize {
         };
         len += push_control(control, len, level, kind, libc::c_int::from(message.tos));
     }
+    if message.ttl != DEFAULT_TTL {
+        let (level, kind) = match message.to {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TTL),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT),
+        };
+        len += push_control(control, len, level, kind, libc::c_int::from(message.ttl));
+    }
     len
 }
 
 /// Writes one control message at `at`, a sum of earlier returns; returns the bytes it takes.
 fn push_control<T>(control: &mut Control, at: usize, level: libc::c_int, kind: libc::c_int, value: T) -> usize {
-    const { assert!(2 * size_of::<libc::cmsghdr>() + 2 * size_of::<u64>() <= size_of::<Control>()) };
+    const { assert!(3 * size_of::<libc::cmsghdr>() + 3 * size_of::<u64>() <= size_of::<Control>()) };
     const { assert!(size_of::<T>() <= size_of::<u64>()) };
     let len = size_of::<T>() as u32;
-    // SAFETY: at most two messages of at most eight bytes each are written, for which the buffer has room, and
+    // SAFETY: at most three messages of at most eight bytes each are written, for which the buffer has room, and
     // each begins where the alignment of CMSG_SPACE puts it.
     unsafe {
         let header = control.as_mut_ptr().byte_add(at).cast::<libc::cmsghdr>();

@@ -28,6 +28,8 @@ pub struct Group {
     pub to: SocketAddr,
     /// DSCP and ECN of its outer headers.
     pub tos: u8,
+    /// TTL, or hop limit, of its outer headers.
+    pub ttl: u8,
     /// Bytes in each tunnel packet; the last may be shorter.
     pub segment: usize,
     /// Tunnel packets in it.
@@ -105,6 +107,8 @@ pub(crate) struct Outer {
     pub(crate) to: SocketAddr,
     /// DSCP and ECN.
     pub(crate) tos: u8,
+    /// TTL, or hop limit, 1 to 255.
+    pub(crate) ttl: u8,
 }
 
 impl Lane {
@@ -250,7 +254,7 @@ impl Lane {
     fn push_packet(&mut self, outer: Outer, len: usize, begins_frame: bool, ends_frame: Option<usize>) {
         let joins = |group: &Group| {
             group.open
-                && (group.vtep, group.tos) == (outer.vtep, outer.tos)
+                && (group.vtep, group.tos, group.ttl) == (outer.vtep, outer.tos, outer.ttl)
                 && len <= group.segment
                 && group.segments < MAX_GROUP_SEGMENTS
                 && group.bytes + len <= MAX_GROUP_BYTES
@@ -261,6 +265,7 @@ impl Lane {
                 vtep: outer.vtep,
                 to: outer.to,
                 tos: outer.tos,
+                ttl: outer.ttl,
                 segment: len,
                 segments: 0,
                 bytes: 0,
@@ -303,7 +308,7 @@ mod tests {
         let vtep = Vtep { address, udp_port: 4789, encapsulation, kind, pod_mtu: 1450 };
         let vtep: Result<VtepId, _> = tables.add_vtep(vtep, &[vni]);
         assert!(domain.is_ok());
-        Outer { vtep: vtep.unwrap(), to: SocketAddr::new(address, 4789), tos: 0 }
+        Outer { vtep: vtep.unwrap(), to: SocketAddr::new(address, 4789), tos: 0, ttl: 64 }
     }
 
     /// A lane with frames of so many packets each.
@@ -346,6 +351,16 @@ mod tests {
         assert_eq!(first_lost, [tally(0, 1, None), tally(0, 0, Some(REASON))]);
         let tail_lost = [lane.tally(0, lost(1 << 63)), lane.tally(1, lost(1))];
         assert_eq!(tail_lost, [tally(1, 0, None), tally(0, 0, Some(REASON))]);
+    }
+
+    #[test]
+    fn only_packets_with_the_same_outer_headers_share_a_group() {
+        let mut lane = Lane::new();
+        for (tos, ttl) in [(0, 64), (0, 64), (0, 63), (4, 63), (4, 63)] {
+            lane.push_frame(Outer { tos, ttl, ..outer() }, &[0; 8], 0..50, &[0; 50]);
+        }
+        let groups: Vec<_> = lane.groups().iter().map(|group| (group.tos, group.ttl, group.segments)).collect();
+        assert_eq!(groups, [(0, 64, 2), (0, 63, 1), (4, 63, 2)]);
     }
 
     #[test]

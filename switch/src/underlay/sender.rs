@@ -99,6 +99,7 @@ impl Sender {
             pieces: queued.pieces(group),
             segment: (group.segments > 1).then_some(group.segment as u16),
             tos: group.tos,
+            ttl: group.ttl,
         });
         self.calls += 1;
         match self.messages.send(socket, messages, buffers) {
@@ -145,7 +146,8 @@ impl Sender {
         let mut next = 0;
         while next < self.segments.len() {
             let packets = self.segments.from(next);
-            let messages = packets.map(|pieces| Outgoing { to: group.to, pieces, segment: None, tos: group.tos });
+            let Group { to, tos, ttl, .. } = *group;
+            let messages = packets.map(|pieces| Outgoing { to, pieces, segment: None, tos, ttl });
             self.calls += 1;
             match self.messages.send(socket, messages, buffers) {
                 Ok(sent) => next += sent,

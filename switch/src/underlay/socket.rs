@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use weft_encap::Encapsulation;
+use weft_encap::outer::DEFAULT_TTL;
 
 use super::lane::{Lane, Outcome};
 use super::sender::{Sender, Sockets};
@@ -45,8 +46,6 @@ pub struct Listen {
 pub struct SocketOptions {
     /// Use UDP_SEGMENT and UDP_GRO.
     pub offload: bool,
-    /// TTL, or hop limit, of tunnel packets; 1 to 255.
-    pub ttl: u8,
     /// Take tunnel packets without a UDP checksum over IPv6 (RFC 6935); over IPv4 they are always taken.
     pub zero_checksums_over_ipv6: bool,
 }
@@ -143,7 +142,7 @@ impl SocketUnderlay {
         let receivers = listen.iter().map(|listen| receiver(listen, options, &state)).collect::<Result<_, _>>()?;
         let lanes = |ipv6: bool| {
             let local = listen.iter().map(|listen| listen.at.ip()).find(|address| address.is_ipv6() == ipv6);
-            local.map_or(Ok(Vec::new()), |address| (0..LANES).map(|lane| sender(address, lane, options.ttl)).collect())
+            local.map_or(Ok(Vec::new()), |address| (0..LANES).map(|lane| sender(address, lane)).collect())
         };
         Ok(Self {
             receivers,
@@ -227,7 +226,7 @@ fn receiver(listen: &Listen, options: &SocketOptions, state: &UnderlayState) -> 
     Ok(Receiver { socket, encapsulation: listen.encapsulation, overflow: 0 })
 }
 
-fn sender(address: IpAddr, lane: usize, ttl: u8) -> Result<Socket, SocketError> {
+fn sender(address: IpAddr, lane: usize) -> Result<Socket, SocketError> {
     let spacing = (u16::MAX - FIRST_SOURCE_PORT) / LANES as u16;
     let first = FIRST_SOURCE_PORT + lane as u16 * spacing;
     let at = SocketAddr::new(address, first);
@@ -239,7 +238,7 @@ fn sender(address: IpAddr, lane: usize, ttl: u8) -> Result<Socket, SocketError> 
         let socket = bound.find(|result| !taken(result)).unwrap_or_else(|| Err(io::ErrorKind::AddrInUse.into()))?;
         udp::refuse_all(&socket)?;
         udp::never_fragment(&socket, address.is_ipv6())?;
-        udp::set_ttl(&socket, address.is_ipv6(), ttl)?;
+        udp::set_ttl(&socket, address.is_ipv6(), DEFAULT_TTL)?;
         udp::send_buffer(&socket, SEND_BUFFER_BYTES)?;
         Ok(socket)
     };
