@@ -200,6 +200,18 @@ mod tests {
     }
 
     #[test]
+    fn at_most_63_options_are_walked_whatever_follows() {
+        let empty = [0, 1, 2, 0];
+        assert_eq!(Options::new(&empty.repeat(100)).filter(Result::is_ok).count(), 63);
+        let bytes = packet(63, 0, &empty.repeat(63));
+        assert_eq!(parse(&bytes).unwrap().options.count(), 63);
+        assert_eq!(decap(&bytes), Ok((Vni::new(7).unwrap(), &b"frame"[..])));
+        // Of bytes that look like options only those in the header's length are.
+        let bytes = packet(1, 0, &[empty, [0, 1, 0x82, 0]].concat());
+        assert_eq!(decap(&bytes).unwrap().1[..4], [0, 1, 0x82, 0]);
+    }
+
+    #[test]
     fn an_option_longer_than_the_options_is_refused() {
         assert_eq!(decap(&packet(1, 0, &[0, 1, 2, 1])), Err(DecapError::GeneveOptionOverrun { have: 4, need: 8 }));
         let mut options = Options::new(&[0, 1]);

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use weft_encap::{FlowHash, Inner};
 
 use crate::packet::{ACK, Ip, L4, Packet, Sum};
-use crate::strategies::packet;
+use crate::split::cut;
+use crate::strategies::{packet, superframe};
 
 const BUCKETS: usize = 64;
 const FLOWS: u32 = 10_000;
@@ -81,6 +82,26 @@ fn flows_spread_evenly() {
 }
 
 #[test]
+fn frames_that_are_not_ip_spread_by_their_macs() {
+    let mut seen = vec![0u32; BUCKETS];
+    for index in 0..FLOWS {
+        let [_, _, a, b] = index.to_be_bytes();
+        let frame = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, a, b, 0x88, 0xb5];
+        seen[FlowHash::of(&Inner::parse(&frame).unwrap()).index(BUCKETS)] += 1;
+    }
+    let expected = f64::from(FLOWS) / BUCKETS as f64;
+    let found: f64 = seen.iter().map(|count| (f64::from(*count) - expected).powi(2) / expected).sum();
+    assert!(found < CHI_SQUARE_LIMIT, "{found}");
+}
+
+#[test]
+fn pods_with_the_same_addresses_in_two_networks_have_flows_of_their_own() {
+    let mut other = v4(1, 2, (3, 4));
+    other.macs[5] ^= 1;
+    assert_ne!(hash(&v4(1, 2, (3, 4))), hash(&other));
+}
+
+#[test]
 fn the_hash_is_the_same_in_every_release() {
     assert_eq!(hash(&v4(0x0a00_0001, 0x0a00_0002, (40_000, 80))).get(), 3_723_340_893);
     assert_eq!(hash(&v6(1, 2, (40_000, 80))).get(), 374_815_919);
@@ -130,10 +151,25 @@ proptest! {
             (L4::Tcp { .. } | L4::Udp { .. }, _) => {}
         }
         match &mut later.ip {
-            Ip::V4 { tos, ttl, id, .. } => (*tos, *ttl, *id) = (!*tos, !*ttl, !*id),
-            Ip::V6 { class, hops, label, .. } => (*class, *hops, *label) = (!*class, !*hops, *label ^ 1),
+            Ip::V4 { tos, ttl, id, df, options, .. } => {
+                (*tos, *ttl, *id, *df) = (!*tos, !*ttl, !*id, !*df);
+                *options = if options.is_empty() { vec![1, 1, 1, 0] } else { vec![] };
+            }
+            Ip::V6 { class, hops, label, destination_options, .. } => {
+                (*class, *hops, *label) = (!*class, !*hops, *label ^ 1);
+                *destination_options ^= true;
+            }
         }
+        later.tags = other.tags;
         prop_assert_eq!(hash(&packet), hash(&later));
+    }
+
+    #[test]
+    fn a_superframe_and_its_segments_are_alike(packet in packet(5000), size in 100..1500u16) {
+        let segments = cut(&packet.bytes(Sum::Partial), &superframe(&packet, size)).unwrap();
+        for segment in segments {
+            prop_assert_eq!(FlowHash::of(&Inner::parse(&segment).unwrap()), hash(&packet));
+        }
     }
 
     #[test]
