@@ -1,20 +1,23 @@
 //! An IPv4 packet into fragments (RFC 791 section 3.2), before it is put into a tunnel.
 //!
-//! For the packet whose sender allows it: DF clear. The tunnel's own packets are never fragmented (RFC 7348 section
-//! 4.3), and IPv6 is so by its sender only (RFC 8200 section 4.5). Scatter style: each fragment gets its own
-//! finished headers, and its payload stays where it is.
+//! For the packet whose sender allows it: DF clear. A superframe is many such packets: it is split first, and each
+//! segment that is still too long is fragmented. The tunnel's own packets are never fragmented (RFC 7348 section 4.3),
+//! and IPv6 is so by its sender only (RFC 8200 section 4.5). Scatter style: each fragment gets its own finished
+//! headers, and its payload stays where it is.
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::bytes::{be16, len16, put};
 use crate::checksum;
-use crate::inner::{ETHERNET_LEN, IPV4_LEN, MAX_TAGS, TAG_LEN};
+use crate::inner::IPV4_LEN;
+use crate::split::{self, SplitError, Splitter};
 use crate::{Checksum, Inner, InnerError, Network, Offload};
 
-/// Bytes that [`Fragmenter::next_fragment`] writes at most: Ethernet, two tags, and IPv4 with all options.
-pub const MAX_HEADER_LEN: usize = ETHERNET_LEN + MAX_TAGS * TAG_LEN + MAX_IPV4_LEN;
-/// The most fragments that one packet becomes: enough for 64 KiB at 576 bytes each.
+/// Bytes that [`Fragmenter::next_fragment`] writes at most. The first fragment of a segment has its TCP or UDP header
+/// among them.
+pub const MAX_HEADER_LEN: usize = split::MAX_HEADER_LEN;
+/// The most fragments that one packet, or one segment of a superframe, becomes: enough for 64 KiB at 576 bytes each.
 pub const MAX_FRAGMENTS: usize = 128;
 
 const MAX_IPV4_LEN: usize = 60;
@@ -26,33 +29,45 @@ const OPTION_END: u8 = 0;
 const OPTION_NOTHING: u8 = 1;
 const OPTION_COPIED: u8 = 0x80;
 
-/// Cuts one packet.
+/// Cuts one packet, or all the packets that a superframe stands for. Places and lengths are bytes.
 #[derive(Clone, Debug)]
 pub struct Fragmenter<'a> {
-    frame: &'a [u8],
-    /// Where the IP header starts, in bytes from the start of the frame, as all places here.
+    /// Of a superframe: the packets to come.
+    segments: Option<Splitter<'a>>,
+    fragments: usize,
+    room: Room,
+    /// Where the IP header starts.
     l3: usize,
-    /// Where the next payload starts.
-    at: usize,
-    /// Where the packet's payload starts.
-    start: usize,
-    /// Where the packet ends.
-    end: usize,
-    /// Payload bytes of the first fragment.
-    first: usize,
-    /// Payload bytes of each that follows but the last.
-    later: usize,
-    /// Flags and offset as the packet has them.
-    flags: u16,
+    /// Headers of the packet under way: link and IP, and of a segment TCP or UDP.
+    head: [u8; MAX_HEADER_LEN],
     /// The IP header of each fragment but the first: options that are not copied are gone.
-    header: [u8; MAX_IPV4_LEN],
-    header_len: usize,
+    later_header: [u8; MAX_IPV4_LEN],
+    /// What of the packet's payload is still to come.
+    payload: Range<usize>,
+    /// How much IP payload of the packet has been handed out, in [`UNIT`]s.
+    done: usize,
 }
 
-/// One fragment.
+/// How much goes into one fragment, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    mtu: u16,
+    /// The packet's IP header.
+    ip_len: usize,
+    /// What of the IP payload is written with the headers: the TCP or UDP header of a segment, else nothing.
+    lead: usize,
+    /// IP payload of the first fragment.
+    first: usize,
+    /// IP header of the others.
+    later_ip_len: usize,
+    /// IP payload of the others but the last.
+    later: usize,
+}
+
+/// One fragment, or a segment of a superframe that fits as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fragment {
-    /// Bytes of its headers, Ethernet to IPv4.
+    /// Bytes of its headers, from Ethernet on.
     pub header_len: usize,
     /// Where its payload lies in the frame.
     pub payload: Range<usize>,
@@ -68,11 +83,11 @@ pub enum FragmentError {
         /// The frame's type after its tags.
         ethertype: u16,
     },
-    /// A superframe: [`crate::Splitter`] is for those.
-    Superframe,
-    /// The packet is no longer than the MTU.
+    /// A superframe that cannot be split.
+    Split(SplitError),
+    /// The packet, or every packet of a superframe, is no longer than the MTU.
     Fits {
-        /// Bytes of the IP packet.
+        /// Bytes of the IP packet; of a superframe, of the longest one.
         have: usize,
         /// The MTU, in bytes.
         mtu: u16,
@@ -88,14 +103,14 @@ pub enum FragmentError {
     Options,
     /// A fragment that ends beyond the 65,535 bytes that a whole packet can have.
     OffsetOverflow,
-    /// No eight bytes of payload fit.
+    /// No eight bytes of payload fit, or of a segment not even its TCP or UDP header.
     MtuTooSmall {
         /// The MTU asked for, in bytes.
         mtu: u16,
         /// The smallest that will do for this packet, in bytes.
         min: usize,
     },
-    /// More fragments than [`MAX_FRAGMENTS`].
+    /// More fragments of one packet than [`MAX_FRAGMENTS`].
     TooManyFragments {
         /// How many there would be.
         seen: usize,
@@ -115,47 +130,43 @@ impl<'a> Fragmenter<'a> {
         let inner = Inner::parse(frame).map_err(FragmentError::Frame)?;
         let not_ipv4 = FragmentError::NotIpv4 { ethertype: inner.ethertype };
         let Network::Ipv4(ip) = &inner.network else { return Err(not_ipv4) };
-        if offload.gso.is_some() {
-            return Err(FragmentError::Superframe);
-        }
         let (l3, start, end) = (inner.l3, ip.l4, ip.end);
-        let have = end.saturating_sub(l3);
+        let whole = frame.get(l3..start).ok_or(not_ipv4)?;
+        let segments = match offload.gso {
+            Some(_) if ip.dont_fragment => return Err(FragmentError::DontFragment),
+            Some(_) => Some(Splitter::new(frame, offload).map_err(FragmentError::Split)?),
+            None => None,
+        };
+        let payload = end.saturating_sub(start);
+        let lead = segments.as_ref().map_or(0, |segments| segments.header_len().saturating_sub(start));
+        let longest = segments.as_ref().map_or(payload, Splitter::longest_payload);
+        let have = whole.len() + lead + longest;
         if have <= usize::from(mtu) {
             return Err(FragmentError::Fits { have, mtu });
         }
-        if ip.dont_fragment {
-            return Err(FragmentError::DontFragment);
+        if segments.is_none() {
+            check_packet(ip.dont_fragment, offload, whole, payload)?;
         }
-        if matches!(offload.checksum, Checksum::Needed { .. }) {
-            return Err(FragmentError::PartialChecksum);
-        }
-        let whole = frame.get(l3..start).ok_or(not_ipv4)?;
-        if !checksum::ipv4_header_is_right(whole) {
-            return Err(FragmentError::HeaderChecksum);
-        }
-        let (header, header_len) = later_header(whole)?;
-        let flags = be16(whole, 6).unwrap_or_default();
-        let payload = end.saturating_sub(start);
-        if usize::from(flags & OFFSET) * UNIT + payload > usize::from(u16::MAX) {
-            return Err(FragmentError::OffsetOverflow);
-        }
-        let units = |header_len: usize| usize::from(mtu).saturating_sub(header_len) / UNIT * UNIT;
-        let (first, later) = (units(whole.len()), units(header_len));
-        if first == 0 {
-            return Err(FragmentError::MtuTooSmall { mtu, min: whole.len() + UNIT });
-        }
-        let fragmenter = Self { frame, l3, at: start, start, end, first, later, flags, header, header_len };
-        let seen = fragmenter.fragments();
+        let (later_header, later_ip_len) = later_header(whole)?;
+        let room = Room::new(mtu, whole.len(), lead, later_ip_len)?;
+        let seen = room.fragments(longest);
         if seen > MAX_FRAGMENTS {
             return Err(FragmentError::TooManyFragments { seen, max: MAX_FRAGMENTS });
         }
-        Ok(fragmenter)
+        let fragments = segments
+            .as_ref()
+            .map_or(seen, |segments| (segments.segments() - 1) * seen + room.fragments(segments.last_payload()));
+        // Of a superframe the first packet is yet to be made.
+        let payload = if segments.is_some() { start..start } else { start..end };
+        let mut head = [0; MAX_HEADER_LEN];
+        put_slice(&mut head, 0, frame.get(..start).ok_or(not_ipv4)?);
+        Ok(Self { segments, fragments, room, l3, head, later_header, payload, done: 0 })
     }
 
-    /// How many fragments there are in all: at least two.
+    /// How many fragments there are in all, with those segments of a superframe that fit as they are: at least two.
     #[must_use]
-    pub fn fragments(&self) -> usize {
-        1 + self.end.saturating_sub(self.start + self.first).div_ceil(self.later)
+    pub const fn fragments(&self) -> usize {
+        self.fragments
     }
 
     /// Writes the next fragment's headers to the start of `headers`.
@@ -163,27 +174,81 @@ impl<'a> Fragmenter<'a> {
     /// # Panics
     /// If `headers` is shorter than they are; [`MAX_HEADER_LEN`] bytes always do.
     pub fn next_fragment(&mut self, headers: &mut [u8]) -> Option<Fragment> {
-        if self.at >= self.end {
-            return None;
+        if self.payload.is_empty() {
+            self.payload = self.segments.as_mut()?.next_segment(&mut self.head)?;
+            self.done = 0;
         }
-        let is_first = self.at == self.start;
-        let (ip_len, size) = if is_first { (self.start - self.l3, self.first) } else { (self.header_len, self.later) };
-        let payload = self.at..(self.at + size).min(self.end);
-        self.at = payload.end;
-        let header_len = self.l3 + ip_len;
-        let headers = &mut headers[..header_len];
-        let (link, ip) = headers.split_at_mut(self.l3);
-        link.copy_from_slice(&self.frame[..self.l3]);
-        ip.copy_from_slice(if is_first { &self.frame[self.l3..self.start] } else { &self.header[..ip_len] });
-        let offset = (self.flags & OFFSET) + len16((payload.start - self.start) / UNIT);
-        let more = if payload.end == self.end { self.flags & MORE } else { MORE };
-        put(ip, 2, len16(ip_len + payload.len()).to_be_bytes());
-        put(ip, 6, (self.flags & !(MORE | OFFSET) | more | offset).to_be_bytes());
+        let Room { ip_len, lead, later_ip_len, later, .. } = self.room;
+        let head = &self.head[self.l3..];
+        let is_first = self.done == 0;
+        let (ip_header, lead, size) = if is_first {
+            (&head[..ip_len], &head[ip_len..ip_len + lead], self.room.first_of(self.payload.len()))
+        } else {
+            (&self.later_header[..later_ip_len], &head[..0], later)
+        };
+        let start = self.payload.start;
+        let payload = start..(start + size - lead.len()).min(self.payload.end);
+        self.payload.start = payload.end;
+        let header_len = self.l3 + ip_header.len() + lead.len();
+        let (link, rest) = headers[..header_len].split_at_mut(self.l3);
+        let (ip, l4) = rest.split_at_mut(ip_header.len());
+        link.copy_from_slice(&self.head[..self.l3]);
+        ip.copy_from_slice(ip_header);
+        l4.copy_from_slice(lead);
+        let [identification, flags] = [4, 6].map(|at| be16(head, at).unwrap_or_default());
+        let offset = (flags & OFFSET) + len16(self.done);
+        let more = if self.payload.is_empty() { flags & MORE } else { MORE };
+        put(ip, 2, len16(ip.len() + lead.len() + payload.len()).to_be_bytes());
+        put(ip, 4, identification.to_be_bytes());
+        put(ip, 6, (flags & !(MORE | OFFSET) | more | offset).to_be_bytes());
         put(ip, 10, [0, 0]);
         let value = checksum::finish(checksum::sum(ip));
         put(ip, 10, value.to_be_bytes());
+        self.done += size / UNIT;
         Some(Fragment { header_len, payload })
     }
+}
+
+impl Room {
+    fn new(mtu: u16, ip_len: usize, lead: usize, later_ip_len: usize) -> Result<Self, FragmentError> {
+        let units = |ip_len: usize| usize::from(mtu).saturating_sub(ip_len) / UNIT * UNIT;
+        let (first, later) = (units(ip_len), units(later_ip_len));
+        let need = lead.max(UNIT).next_multiple_of(UNIT);
+        if first < need {
+            return Err(FragmentError::MtuTooSmall { mtu, min: ip_len + need });
+        }
+        Ok(Self { mtu, ip_len, lead, first, later_ip_len, later })
+    }
+
+    /// IP payload of the first fragment of a packet with so many bytes behind its head.
+    fn first_of(&self, payload: usize) -> usize {
+        let whole = self.lead + payload;
+        if self.ip_len + whole <= usize::from(self.mtu) { whole } else { self.first }
+    }
+
+    /// How many fragments such a packet becomes; one if it fits.
+    fn fragments(&self, payload: usize) -> usize {
+        let first = self.first_of(payload);
+        1 + (self.lead + payload - first).div_ceil(self.later)
+    }
+}
+
+/// What is asked of a packet that is no superframe.
+fn check_packet(dont_fragment: bool, offload: &Offload, header: &[u8], payload: usize) -> Result<(), FragmentError> {
+    if dont_fragment {
+        return Err(FragmentError::DontFragment);
+    }
+    if matches!(offload.checksum, Checksum::Needed { .. }) {
+        return Err(FragmentError::PartialChecksum);
+    }
+    if !checksum::ipv4_header_is_right(header) {
+        return Err(FragmentError::HeaderChecksum);
+    }
+    let flags = be16(header, 6).unwrap_or_default();
+    if usize::from(flags & OFFSET) * UNIT + payload > usize::from(u16::MAX) {
+        return Err(FragmentError::OffsetOverflow);
+    }
+    Ok(())
 }
 
 /// The header of fragments after the first: with those options only whose copied flag is set (RFC 791 section
@@ -226,7 +291,7 @@ impl fmt::Display for FragmentError {
         match self {
             Self::Frame(error) => error.fmt(f),
             Self::NotIpv4 { ethertype } => write!(f, "no IPv4 packet (type {ethertype:#06x})"),
-            Self::Superframe => f.write_str("a superframe, which is split and not fragmented"),
+            Self::Split(error) => error.fmt(f),
             Self::Fits { have, mtu } => write!(f, "packet of {have} bytes fits the MTU {mtu}"),
             Self::DontFragment => f.write_str("IPv4 packet with DF"),
             Self::PartialChecksum => f.write_str("IPv4 packet whose L4 checksum is not filled"),

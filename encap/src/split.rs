@@ -151,6 +151,16 @@ impl<'a> Splitter<'a> {
         self.segments
     }
 
+    /// Payload bytes of the longest segment: of every one but the last.
+    pub(crate) fn longest_payload(&self) -> usize {
+        self.size.min(self.l4.payload_len())
+    }
+
+    /// Payload bytes of the last segment.
+    pub(crate) fn last_payload(&self) -> usize {
+        self.l4.payload_len() - (self.segments - 1) * self.size
+    }
+
     /// Writes the next segment's headers to the first [`Self::header_len`] bytes of `headers` and returns where
     /// its payload lies in the frame.
     ///

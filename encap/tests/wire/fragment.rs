@@ -4,16 +4,20 @@ use etherparse::defrag::IpDefragPool;
 use etherparse::{NetSlice, SlicedPacket};
 use proptest::prelude::*;
 use weft_encap::fragment::{MAX_FRAGMENTS, MAX_HEADER_LEN};
-use weft_encap::{Checksum, FragmentError, Fragmenter, Gso, GsoKind, InnerError, Offload};
+use weft_encap::{Checksum, FragmentError, Fragmenter, Gso, GsoKind, InnerError, Offload, SplitError};
 
 use crate::packet::{Ip, L4, Packet, Sum};
-use crate::strategies::{ipv4, payload, tags, tcp, udp};
+use crate::strategies::{ipv4, payload, superframe, tags, tcp, udp};
 
 const MORE: u16 = 0x2000;
 
 /// All fragments as frames of their own.
 pub(crate) fn cut(frame: &[u8], mtu: u16) -> Result<Vec<Vec<u8>>, FragmentError> {
-    let mut fragmenter = Fragmenter::new(frame, &Offload::NONE, mtu)?;
+    cut_as(frame, &Offload::NONE, mtu)
+}
+
+fn cut_as(frame: &[u8], offload: &Offload, mtu: u16) -> Result<Vec<Vec<u8>>, FragmentError> {
+    let mut fragmenter = Fragmenter::new(frame, offload, mtu)?;
     let count = fragmenter.fragments();
     let mut headers = [0xee; MAX_HEADER_LEN];
     let mut out = Vec::new();
@@ -138,6 +142,55 @@ proptest! {
         prop_assert_eq!(reassemble(&frames), &whole[packet.l4_offset()..]);
     }
 
+    /// What a superframe becomes is what its segments would, each cut by itself; and reassembled they are the bytes of
+    /// the split.
+    #[test]
+    fn fragments_of_segments_become_the_segments_again(
+        packet in packet(20_000), size in 500..3000u16, mtu in 200..1600u16,
+    ) {
+        let segments = packet.split(size.into());
+        prop_assume!(packet.is_tcp() || segments.len() <= 128);
+        let ip_len = |segment: &[u8]| segment.len() - packet.l3_offset();
+        let whole: Vec<_> = segments.iter().map(|segment| segment.bytes(Sum::Right)).collect();
+        let longest = whole.iter().map(|segment| ip_len(segment)).max().unwrap();
+        let cut = cut_as(&packet.bytes(Sum::Partial), &superframe(&packet, size), mtu);
+        if longest <= usize::from(mtu) {
+            prop_assert_eq!(cut, Err(FragmentError::Fits { have: longest, mtu }));
+            return Ok(());
+        }
+        let mut rest = &cut.unwrap()[..];
+        for (segment, whole) in segments.iter().zip(&whole) {
+            let wanted = if ip_len(whole) <= usize::from(mtu) {
+                vec![whole.clone()]
+            } else {
+                let alone = cut_as(whole, &Offload::NONE, mtu).unwrap();
+                check(segment, &alone, mtu);
+                prop_assert_eq!(&reassemble(&alone), &whole[packet.l4_offset()..]);
+                alone
+            };
+            let (own, others) = rest.split_at(wanted.len().min(rest.len()));
+            prop_assert_eq!(own, wanted);
+            rest = others;
+        }
+        prop_assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn no_superframe_makes_it_panic(packet in packet(2000), damage in prop::collection::vec((12..90usize, any::<u8>()), 0..4),
+                                    size in any::<u16>(), small in 1..200u16, mtu in 0..600u16) {
+        let mut frame = packet.bytes(Sum::Partial);
+        for (at, value) in damage {
+            if let Some(byte) = frame.get_mut(at) {
+                *byte = value;
+            }
+        }
+        for size in [size, small] {
+            if let Ok(frames) = cut_as(&frame, &superframe(&packet, size), mtu) {
+                prop_assert!(frames.len() > 1 && frames.iter().all(|cut| cut.len() <= packet.l3_offset() + 8 + usize::from(mtu)));
+            }
+        }
+    }
+
     #[test]
     fn no_bytes_make_it_panic(packet in packet(400), damage in prop::collection::vec((12..60usize, any::<u8>()), 0..6),
                               right in any::<bool>(), mtu in 0..600u16) {
@@ -161,6 +214,19 @@ fn fix_header(frame: &mut [u8], l3: usize) {
         let value = !crate::packet::ones_sum(header);
         header[10..12].copy_from_slice(&value.to_be_bytes());
     }
+}
+
+/// A TCP header is not cut: with 40 bytes of options it needs 20 + 64 bytes.
+#[test]
+fn the_first_fragment_holds_the_tcp_header() {
+    let tcp = L4::Tcp { ports: (1, 2), seq: 1, ack: 2, flags: 16, window: 9, urgent: 0, options: vec![1; 40] };
+    let packet = Packet { l4: tcp, ..sample(0, vec![], 1000) };
+    let cut = |mtu| cut_as(&packet.bytes(Sum::Partial), &superframe(&packet, 200), mtu);
+    assert_eq!(cut(83), Err(FragmentError::MtuTooSmall { mtu: 83, min: 84 }));
+    let frames = cut(84).unwrap();
+    // 60 + 200 bytes five times, 64 in each.
+    assert_eq!(frames.len(), 5 * 5);
+    assert!(frames.iter().all(|frame| frame.len() <= 14 + 84));
 }
 
 fn sample(fragment: u16, options: Vec<u8>, len: usize) -> Packet {
@@ -191,8 +257,11 @@ fn refuses_by_name() {
     assert_eq!(plain(&[0; 60], 500), FragmentError::NotIpv4 { ethertype: 0 });
     let checksum = Checksum::Needed { start: 34, offset: 6 };
     assert_eq!(refused(&frame, Offload { checksum, gso: None }, 500), FragmentError::PartialChecksum);
-    let gso = Some(Gso { kind: GsoKind::Udp, size: 100, header_len: 42, ecn: false });
-    assert_eq!(refused(&frame, Offload { checksum, gso }, 500), FragmentError::Superframe);
+    let gso = |kind| Offload { checksum, gso: Some(Gso { kind, size: 100, header_len: 42, ecn: false }) };
+    let error = SplitError::KindMismatch { claimed: GsoKind::Tcp4, seen: GsoKind::Udp };
+    assert_eq!(refused(&frame, gso(GsoKind::Tcp4), 100), FragmentError::Split(error));
+    assert_eq!(refused(&frame, gso(GsoKind::Udp), 128), FragmentError::Fits { have: 128, mtu: 128 });
+    assert_eq!(refused(&frame, gso(GsoKind::Udp), 27), FragmentError::MtuTooSmall { mtu: 27, min: 28 });
     assert_eq!(plain(&frame, 1028), FragmentError::Fits { have: 1028, mtu: 1028 });
     assert_eq!(plain(&frame, 27), FragmentError::MtuTooSmall { mtu: 27, min: 28 });
     assert_eq!(
@@ -207,6 +276,7 @@ fn refuses_by_name() {
         *df = true;
     }
     assert_eq!(plain(&whole.bytes(Sum::Right), 500), FragmentError::DontFragment);
+    assert_eq!(refused(&whole.bytes(Sum::Right), gso(GsoKind::Udp), 100), FragmentError::DontFragment);
     for options in [vec![0x94, 1, 0, 0], vec![0x94, 5, 0, 0], vec![1, 1, 1, 0x94]] {
         assert_eq!(plain(&sample(0, options, 1000).bytes(Sum::Right), 500), FragmentError::Options);
     }
