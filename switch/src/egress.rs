@@ -2,14 +2,16 @@
 //!
 //! Copies between ports of this node are written at once, with their Offload as it came. Copies to VTEPs are
 //! cut to tunnel packets, given their headers and queued in the flow's lane. Copies from VTEPs to ports pass
-//! the merger, which joins neighbours of one flow to superframes again, and drops what it finds damaged. The bytes themselves stay where they
-//! were read; see docs/adr/0001-gather-instead-of-headroom.md.
+//! the merger, which joins neighbours of one flow to superframes again, and drops what it finds damaged. What is too
+//! long for its port or path is fragmented where its sender allows that, and else answered. The bytes themselves stay
+//! where they were read; see docs/adr/0001-gather-instead-of-headroom.md.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 use weft_bridge::{Attachment, BridgeDomain, DropReason, Port as PortRow, PortId, Seconds, Tables, Vtep, VtepId};
+use weft_encap::checksum::Verified;
 use weft_encap::fragment::{self, Fragment, Fragmenter};
 use weft_encap::mss::{clamp_mss, mss_for};
 use weft_encap::mtu::{MIN_IPV6, overhead};
@@ -17,7 +19,8 @@ use weft_encap::outer::{DEFAULT_TTL, Ttl};
 use weft_encap::probe::{self, Probe};
 use weft_encap::too_big::NoReply;
 use weft_encap::{
-    Checksum, FlowHash, Inner, Merger, MergerFull, Network, Offload, RecoverError, Splitter, checksum, recover,
+    Checksum, FlowHash, FragmentError, Inner, Merger, MergerFull, Network, Offload, RecoverError, Splitter, checksum,
+    recover,
 };
 
 use crate::answers::{Answer, Answered};
@@ -29,8 +32,9 @@ use crate::underlay::{LANES, Lane, MAX_GROUPS, Outcome, Outer, Underlay};
 
 /// Frames that the merger holds before it is flushed.
 const MERGE_FRAMES: usize = 1024;
-/// Bytes of rewritten headers in one merged frame at most.
-const MERGE_HEADER_BYTES: usize = weft_encap::split::MAX_HEADER_LEN;
+/// Bytes of rewritten headers in one frame to a port at most, merged or cut.
+const PORT_HEADER_BYTES: usize = fragment::MAX_HEADER_LEN;
+const _: () = assert!(PORT_HEADER_BYTES >= weft_encap::merge::MAX_HEADER_LEN);
 
 /// One frame on its way out.
 pub(crate) struct Copy {
@@ -59,7 +63,7 @@ pub(crate) struct Egress<P, U> {
     counters: Arc<CachePadded<WorkerCounters>>,
     lanes: Vec<Lane>,
     merger: Merger,
-    merge_headers: Vec<u8>,
+    port_headers: Vec<u8>,
     merge_pieces: Vec<Piece>,
     answer: Answer,
     outcomes: Vec<(usize, Outcome)>,
@@ -73,7 +77,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             counters,
             lanes: (0..LANES).map(|_| Lane::new()).collect(),
             merger: Merger::with_capacity(MERGE_FRAMES),
-            merge_headers: vec![0; MERGE_HEADER_BYTES],
+            port_headers: vec![0; PORT_HEADER_BYTES],
             merge_pieces: Vec::with_capacity(MERGE_FRAMES),
             answer: Answer::new(),
             outcomes: Vec::with_capacity(MAX_GROUPS),
@@ -158,13 +162,14 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         tables: &Tables,
         id: PortId,
         port: &PortRow,
-        copy: &Copy,
+        copy: &mut Copy,
         arena: &mut [u8],
     ) -> Result<(), DropReason> {
         match copy.ingress {
             Attachment::Port(_) => {
                 if copy.wire_len > usize::from(port.mtu) {
-                    return Err(self.too_long(DropReason::ExceedsPortMtu, port.mtu, copy, arena));
+                    complete_checksum(copy, arena)?;
+                    return self.write_fragments(id, port.mtu, copy, arena);
                 }
                 let piece = Piece::new(Buffer::Arena, copy.range.clone());
                 let buffers = Buffers { arena, headers: &[] };
@@ -178,12 +183,19 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             Attachment::Vtep(vtep) => {
                 let frame = &mut arena[copy.range.clone()];
                 let offload = if copy.offload.gso.is_none() {
-                    recover::recover(frame, port.mtu).map_err(recover_drop)?
+                    match recover::recover(frame, port.mtu) {
+                        Err(RecoverError::TooLong { .. }) if checksum_is_complete(frame) => {
+                            self.flush_ports(arena);
+                            return self.write_fragments(id, port.mtu, copy, arena);
+                        }
+                        recovered => recovered.map_err(recover_drop)?,
+                    }
                 } else if copy.wire_len <= usize::from(port.mtu) {
                     recover::complete_partial_checksum(frame);
                     copy.offload
                 } else {
-                    return Err(DropReason::ExceedsPortMtu);
+                    self.flush_ports(arena);
+                    return self.write_fragments(id, port.mtu, copy, arena);
                 };
                 if let (Some(vtep), Some(domain)) = (tables.vtep(vtep), tables.domain(port.vni))
                     && domain.clamp_mss()
@@ -230,16 +242,9 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         if domain.clamp_mss() {
             clamp(&mut arena[copy.range.clone()], mtu, &copy.offload);
         }
-        if copy.offload.gso.is_none()
-            && let Checksum::Needed { start, offset } = copy.offload.checksum
-        {
-            let frame = &mut arena[copy.range.clone()];
-            checksum::complete(frame, start, offset).map_err(|_| DropReason::BadSuperframe)?;
-            copy.offload = Offload::NONE;
-        }
+        complete_checksum(copy, arena)?;
         if too_long {
-            let cut = self.queue_fragments(index, outer, tunnel, copy, mtu, arena);
-            return cut.ok_or_else(|| self.too_long(DropReason::ExceedsPathMtu, mtu, copy, arena));
+            return self.queue_fragments(index, outer, tunnel, copy, mtu, arena);
         }
         if !self.lanes[index].has_room(1, tunnel.len()) {
             self.flush_lane(index, arena);
@@ -273,7 +278,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         Ok(())
     }
 
-    /// Cuts an IPv4 packet whose sender allows it into fragments that fit. None where that may not be.
+    /// Cuts what is too long for its path into fragments, where its sender allows that.
     fn queue_fragments(
         &mut self,
         index: usize,
@@ -282,10 +287,11 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         copy: &Copy,
         mtu: u16,
         arena: &[u8],
-    ) -> Option<()> {
+    ) -> Result<(), DropReason> {
         let base = copy.range.start;
         let frame = &arena[copy.range.clone()];
-        let mut fragmenter = Fragmenter::new(frame, &copy.offload, mtu).ok()?;
+        let mut fragmenter = Fragmenter::new(frame, &copy.offload, mtu)
+            .map_err(|error| self.not_cut(error, DropReason::ExceedsPathMtu, mtu, copy, arena))?;
         let fragments = fragmenter.fragments();
         for number in 1..=fragments {
             if !self.lanes[index].has_room(1, tunnel.len() + fragment::MAX_HEADER_LEN) {
@@ -297,11 +303,35 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 Some((header_len, base + payload.start..base + payload.end))
             });
         }
-        Some(())
+        Ok(())
+    }
+
+    /// The same for a port. What waits in the merger for it must have been written before.
+    fn write_fragments(&mut self, id: PortId, mtu: u16, copy: &Copy, arena: &[u8]) -> Result<(), DropReason> {
+        let base = copy.range.start;
+        let mut fragmenter = Fragmenter::new(&arena[copy.range.clone()], &copy.offload, mtu)
+            .map_err(|error| self.not_cut(error, DropReason::ExceedsPortMtu, mtu, copy, arena))?;
+        let Self { ports, counters, port_headers, .. } = self;
+        let device = ports.get_mut(id).ok_or(DropReason::PortDown)?;
+        while let Some(Fragment { header_len, payload }) = fragmenter.next_fragment(port_headers) {
+            let payload = base + payload.start..base + payload.end;
+            let pieces = [Piece::new(Buffer::Headers, 0..header_len), Piece::new(Buffer::Arena, payload)];
+            counters.port_writes.add(1);
+            device.send(Offload::NONE, &pieces, &Buffers { arena, headers: port_headers })?;
+        }
+        self.sent_to_port(id, 1, copy.range.len());
+        Ok(())
+    }
+
+    fn not_cut(&mut self, why: FragmentError, reason: DropReason, mtu: u16, copy: &Copy, arena: &[u8]) -> DropReason {
+        match why {
+            FragmentError::Split(_) => DropReason::BadSuperframe,
+            _ => self.too_long(reason, mtu, copy, arena),
+        }
     }
 
     fn flush_ports(&mut self, arena: &[u8]) {
-        let Self { ports, counters, merger, merge_headers, merge_pieces, .. } = self;
+        let Self { ports, counters, merger, port_headers, merge_pieces, .. } = self;
         for group in merger.groups() {
             let frames = group.frames() as u64;
             let Some((id, device)) = ports.by_key(group.egress()) else {
@@ -314,7 +344,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 link.drops.add(frames);
                 continue;
             }
-            let (header_len, offload) = group.finish(arena, merge_headers);
+            let (header_len, offload) = group.finish(arena, port_headers);
             merge_pieces.clear();
             if header_len > 0 {
                 merge_pieces.push(Piece::new(Buffer::Headers, 0..header_len));
@@ -322,7 +352,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             merge_pieces.extend(group.pieces().map(|range| Piece::new(Buffer::Arena, range)));
             let bytes = merge_pieces.iter().map(|piece| piece.len as usize).sum::<usize>();
             counters.port_writes.add(1);
-            match device.send(offload, merge_pieces, &Buffers { arena, headers: merge_headers }) {
+            match device.send(offload, merge_pieces, &Buffers { arena, headers: port_headers }) {
                 Ok(()) => {
                     counters.sent.add(frames);
                     link.tx_frames.add(frames);
@@ -387,6 +417,23 @@ fn domain_of(tables: &Tables, ingress: Attachment) -> Option<&BridgeDomain> {
         Attachment::Port(id) => tables.domain(tables.port(id)?.vni),
         Attachment::Vtep(_) => None,
     }
+}
+
+/// Fills the checksum of a frame that is no superframe, if its sender left that to us.
+fn complete_checksum(copy: &mut Copy, arena: &mut [u8]) -> Result<(), DropReason> {
+    if copy.offload.gso.is_none()
+        && let Checksum::Needed { start, offset } = copy.offload.checksum
+    {
+        let frame = &mut arena[copy.range.clone()];
+        checksum::complete(frame, start, offset).map_err(|_| DropReason::BadSuperframe)?;
+        copy.offload = Offload::NONE;
+    }
+    Ok(())
+}
+
+/// Whether the checksum is not known to be unfilled or wrong. That of a fragment cannot be known.
+fn checksum_is_complete(frame: &[u8]) -> bool {
+    Inner::parse(frame).is_ok_and(|inner| checksum::verify(&inner) != Ok(Verified::Wrong))
 }
 
 fn clamp(frame: &mut [u8], mtu: u16, offload: &Offload) {

@@ -121,8 +121,8 @@ drop_reasons! {
     ExceedsPortMtu Egress "exceeds_port_mtu" "give all ports of the VNI the same MTU",
     /// The packets with their tunnel headers are longer than the path to the VTEP carries.
     ExceedsPathMtu Egress "exceeds_path_mtu" "lower the pods' MTU, or raise the underlay's",
-    /// The path carries less than the 1280 bytes that IPv6 needs, so its sender cannot be told to send less.
-    BelowIpv6Minimum Egress "below_ipv6_minimum" "raise the underlay's MTU to 1350 at least for IPv6 pods",
+    /// The path or the receiving port carries less than the 1280 bytes that IPv6 needs, so its sender cannot be told to send less.
+    BelowIpv6Minimum Egress "below_ipv6_minimum" "for IPv6 pods raise the underlay's MTU to 1350 at least, or the port's to 1280",
     /// A UDP superframe arrived without its segment size, so its datagrams cannot be told apart.
     SegmentSizeUnknown Egress "segment_size_unknown" "switch tx-udp-segmentation off on the sending kernel's device",
     /// An IPv4, TCP or UDP checksum inside the tunnel was verified, before frames are joined, and is wrong.
