@@ -16,6 +16,7 @@ mod mac;
 pub mod merge;
 pub mod mss;
 pub mod mtu;
+pub mod neighbour;
 mod offload;
 pub mod outer;
 pub mod probe;

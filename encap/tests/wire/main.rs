@@ -8,6 +8,7 @@ mod fragment;
 mod merge;
 mod merge_model;
 mod mss;
+mod neighbour;
 mod never_panics;
 mod outer;
 mod packet;
