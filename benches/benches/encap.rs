@@ -66,8 +66,8 @@ fn segments() -> (Vec<u8>, Vec<Range<usize>>) {
 
 fn headers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("headers");
-    group.throughput(Throughput::Elements(1));
     for (name, frame) in [("tcp4", tcp4(64)), ("udp6", udp6())] {
+        group.throughput(Throughput::Bytes(frame.len() as u64));
         group.bench_function(format!("parse {name}"), |bench| bench.iter(|| Inner::parse(black_box(&frame))));
         group.bench_function(format!("parse and hash {name}"), |bench| {
             bench.iter(|| Inner::parse(black_box(&frame)).map(|inner| FlowHash::of(&inner).index(16)));
@@ -84,6 +84,7 @@ fn headers(criterion: &mut Criterion) {
     for encapsulation in [Encapsulation::Vxlan, Encapsulation::Geneve] {
         let packet = [encapsulation.header(Vni::MAX).as_bytes(), &tcp4(64)].concat();
         let mut room = vec![0; 128];
+        group.throughput(Throughput::Bytes(packet.len() as u64));
         group.bench_function(format!("push {encapsulation}"), |bench| {
             bench.iter(|| {
                 let header = encapsulation.header(black_box(Vni::MAX));
@@ -103,6 +104,7 @@ fn headers(criterion: &mut Criterion) {
         identification: 0,
     };
     let mut room = [0; MAX_LEN];
+    group.throughput(Throughput::Bytes(outer.header_len() as u64));
     group.bench_function("write outer v4", |bench| {
         bench.iter(|| outer.write(black_box(&mut room), black_box(1458), UdpChecksum::Partial));
     });
@@ -115,6 +117,18 @@ fn checksums(criterion: &mut Criterion) {
         let bytes: Vec<u8> = (0..len).map(|byte: usize| byte.to_le_bytes()[0]).collect();
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(len.to_string(), |bench| bench.iter(|| checksum::sum(black_box(&bytes))));
+    }
+    for payload in [64, usize::from(SEGMENT)] {
+        let frame = tcp4(payload);
+        let mut room = frame.clone();
+        group.throughput(Throughput::Bytes(frame.len() as u64));
+        group.bench_function(format!("complete tcp4 {payload}"), |bench| {
+            bench.iter(|| {
+                // The field as it was: what is filled once must not be filled again.
+                room[50..52].copy_from_slice(&frame[50..52]);
+                checksum::complete(black_box(&mut room), 34, 16)
+            });
+        });
     }
     group.finish();
 }
