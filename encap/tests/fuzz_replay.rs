@@ -1,7 +1,8 @@
 //! The fuzz targets, run on their seeds and on some variations of each: bounded, and without a fuzzer.
 //!
 //! `WEFT_WRITE_SEEDS=1 cargo test -p weft-encap --test fuzz_replay` writes the seeds anew, from the captures in
-//! `tests/vectors`. What a fuzzer has found is a test by its own name, below.
+//! `tests/vectors`, some of which are of what Weft, the kernel and Open vSwitch sent. What a fuzzer has found is a test
+//! by its own name, below.
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test says so by failing")]
 
 #[path = "../../fuzz/src/lib.rs"]
@@ -97,9 +98,14 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
                 add(Knobs::bytes(0, 3, 0, 0, 7), frame);
                 add(Knobs::bytes(0, 3, 0, 0, 7), &tagged(frame));
             }
+            for packet in captured("kernel-vxlan-ipv4") {
+                add(Knobs::bytes(0, 3, 0, 0, 7), &Outer::read(&packet).unwrap().payload[8..]);
+            }
         }
         "vxlan" | "geneve" => {
-            let packets = ["ipv4", "ipv6"].map(|family| captured(&format!("{target}-{family}"))).concat();
+            let peer = if target == "vxlan" { "kernel" } else { "ovs" };
+            let names = [format!("{target}-ipv4"), format!("{target}-ipv6"), format!("{peer}-{target}-ipv4")];
+            let packets = names.map(|name| captured(&name)).concat();
             out = packets.iter().map(|packet| Outer::read(packet).unwrap().payload.to_vec()).collect();
             out.sort();
             out.dedup();
@@ -107,6 +113,7 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         "outer" => {
             for name in ["vxlan-ipv4", "vxlan-ipv6", "geneve-ipv4", "geneve-ipv6"] {
                 captured(name).iter().take(3).for_each(|packet| add([0; 8], packet));
+                captured(&format!("weft-{name}")).iter().take(6).for_each(|packet| add([0; 8], packet));
             }
         }
         "split" | "merge" => {

@@ -9,6 +9,8 @@ use std::thread::JoinHandle;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::write;
+use weft_encap::inner::PROTOCOL_TCP;
+use weft_encap::{Encapsulation, Inner, Network, Outer};
 
 use crate::host::Host;
 use crate::packet::PacketSocket;
@@ -17,9 +19,13 @@ use crate::wait::BOUND;
 
 /// Longest frame there is: a superframe of 64 KiB and its headers.
 const FRAME_MAX: usize = 1 << 17;
-/// A capture file of Ethernet frames, microseconds, in this machine's byte order.
+/// A capture file of Ethernet frames, microseconds, little-endian.
 const MAGIC: u32 = 0xa1b2_c3d4;
 const LINK_ETHERNET: u32 = 1;
+/// Bytes of a frame that is kept as a vector, at most.
+const VECTOR_MAX: usize = 300;
+/// Frames of one capture that are kept, at most.
+const VECTORS: usize = 16;
 
 /// One frame, tags included.
 pub type Frame = Vec<u8>;
@@ -79,23 +85,14 @@ impl Capture {
         kept
     }
 
-    /// Ends the capture and writes what came to a file. Returns the number of frames.
+    /// Ends the capture, writes what came to a file, and returns it.
     ///
     /// # Panics
     /// If the file cannot be written.
-    pub fn save(self, path: &Path) -> usize {
+    pub fn save(self, path: &Path) -> Vec<Frame> {
         let frames = self.stop();
-        let mut file = Vec::new();
-        file.extend(MAGIC.to_ne_bytes());
-        file.extend([2_u16, 4].iter().flat_map(|part| part.to_ne_bytes()));
-        file.extend([0, 0, FRAME_MAX as u32, LINK_ETHERNET].iter().flat_map(|part| part.to_ne_bytes()));
-        for (number, frame) in frames.iter().enumerate() {
-            let len = frame.len() as u32;
-            file.extend([number as u32, 0, len, len].iter().flat_map(|part| part.to_ne_bytes()));
-            file.extend_from_slice(frame);
-        }
-        fs::write(path, file).unwrap();
-        frames.len()
+        write_frames(path, &frames);
+        frames
     }
 
     fn end(&mut self) {
@@ -111,6 +108,52 @@ impl Drop for Capture {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Keeps some tunnel packets of a capture beside encap's tests, as vectors and as seeds for the fuzz targets, where
+/// WEFT_WRITE_CAPTURES is set: the first short one of each kind.
+///
+/// # Panics
+/// If the file cannot be written.
+pub fn keep_as_vectors(name: &str, encapsulation: Encapsulation, frames: &[Frame]) {
+    if std::env::var_os("WEFT_WRITE_CAPTURES").is_none() {
+        return;
+    }
+    let kinds = frames.iter().filter(|frame| frame.len() <= VECTOR_MAX).filter_map(|frame| {
+        let payload = Outer::read(frame).ok()?.payload;
+        let (vni, inner) = encapsulation.decap(payload).ok()?;
+        let inner = Inner::parse(inner).ok()?;
+        let l4 = match &inner.network {
+            Network::Ipv4(ip) => ip.l4,
+            Network::Ipv6(ip) => ip.l4,
+            Network::Arp(_) | Network::Other => inner.l3,
+        };
+        // TCP's flags, or the type of ICMP.
+        let at = if inner.network.protocol() == Some(PROTOCOL_TCP) { l4 + 13 } else { l4 };
+        Some(((vni, inner.ethertype, inner.network.protocol(), inner.bytes.get(at).copied()), frame.clone()))
+    });
+    let mut kept: Vec<(_, Frame)> = Vec::new();
+    for (kind, frame) in kinds {
+        if kept.len() < VECTORS && kept.iter().all(|(other, _)| *other != kind) {
+            kept.push((kind, frame));
+        }
+    }
+    let frames: Vec<_> = kept.into_iter().map(|(_, frame)| frame).collect();
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../encap/tests/vectors");
+    write_frames(&vectors.join(format!("{name}.pcap")), &frames);
+}
+
+fn write_frames(path: &Path, frames: &[Frame]) {
+    let mut file = Vec::new();
+    file.extend(MAGIC.to_le_bytes());
+    file.extend([2_u16, 4].iter().flat_map(|part| part.to_le_bytes()));
+    file.extend([0, 0, FRAME_MAX as u32, LINK_ETHERNET].iter().flat_map(|part| part.to_le_bytes()));
+    for (number, frame) in frames.iter().enumerate() {
+        let len = frame.len() as u32;
+        file.extend([number as u32, 0, len, len].iter().flat_map(|part| part.to_le_bytes()));
+        file.extend_from_slice(frame);
+    }
+    fs::write(path, file).unwrap();
 }
 
 fn keep(socket: &PacketSocket, until: &OwnedFd, sender: &mpsc::Sender<Frame>) {

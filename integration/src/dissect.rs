@@ -43,17 +43,33 @@ impl Packet {
     }
 }
 
-/// Has tshark dissect a capture file, all checksums verified.
+/// Has tshark dissect a capture file, all checksums verified, and what is at [`PAYLOAD_PORTS`] taken for mere payload.
 ///
 /// # Panics
 /// If tshark fails.
 #[must_use]
 #[track_caller]
 pub fn dissect(file: &Path, fields: &[&str]) -> Vec<Packet> {
+    dissect_by(file, fields, &AS_PAYLOAD)
+}
+
+/// Has tshark dissect a capture file that stays the same, all checksums verified. Whatever is in it looks like what it
+/// is, and the source ports of others' tunnel packets may be any.
+///
+/// # Panics
+/// If tshark fails.
+#[must_use]
+#[track_caller]
+pub fn dissect_vectors(file: &Path, fields: &[&str]) -> Vec<Packet> {
+    dissect_by(file, fields, &[])
+}
+
+#[track_caller]
+fn dissect_by(file: &Path, fields: &[&str], rules: &[&str]) -> Vec<Packet> {
     let mut command = Command::new("tshark");
     command.arg("-n").arg("-r").arg(file).args(["-T", "fields", "-E", "separator=/t", "-E", "aggregator=;"]);
-    AS_PAYLOAD.iter().for_each(|payload| {
-        command.args(["-d", payload]);
+    rules.iter().for_each(|rule| {
+        command.args(["-d", rule]);
     });
     // Each packet by itself: no field of one may be taken from another.
     for preference in ["ip.defragment:FALSE", "tcp.desegment_tcp_streams:FALSE", "tcp.analyze_sequence_numbers:FALSE"] {

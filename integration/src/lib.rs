@@ -29,11 +29,11 @@ pub use agent::{AgentNode, Refused};
 pub use bytes::{
     ETHERNET_LEN, End, Geneve, arp_request, ethernet, mac_of, random_bytes, tagged, udp_over_ipv4, udp_over_ipv6, vxlan,
 };
-pub use capture::{Capture, Frame};
+pub use capture::{Capture, Frame, keep_as_vectors};
 pub use child::{Child, Output};
 pub use config::AgentConfig;
 pub use datagrams::{exchange, exchange_superframes, send_superframe};
-pub use dissect::{PAYLOAD_PORTS, Packet, dissect};
+pub use dissect::{PAYLOAD_PORTS, Packet, dissect, dissect_vectors};
 pub use host::Host;
 pub use kernel::{KernelNode, KernelTunnel};
 pub use overlay::Overlay;

@@ -6,9 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use weft_bridge::DropReason;
+use weft_encap::checksum::{self, Verified};
+use weft_encap::inner::PROTOCOL_TCP;
+use weft_encap::{Inner, L4Error, Outer};
 use weft_integration::{
     AgentConfig, AgentNode, Capture, Encapsulation, Family, GIB, Host, KernelNode, KernelTunnel, MIB, Node, Overlay,
-    Site, ethernet, eventually, exchange, exchange_superframes, mac_of, ping_all, send_superframe, site, stream, vxlan,
+    Site, ethernet, eventually, exchange, exchange_superframes, keep_as_vectors, mac_of, ping_all, send_superframe,
+    site, stream, vxlan,
 };
 
 /// A pod behind Weft and one behind the kernel.
@@ -109,6 +113,38 @@ fn across_something_like_a_wire() {
         exchange_superframes(&meeting.kernel, &meeting.weft, Overlay::IPV4[0], 1300, 40, 2000);
         meeting.finish();
     }
+}
+
+#[test]
+fn what_the_kernel_sends_is_read_packet_by_packet() {
+    let site = site!("ip", "bridge", "ethtool"; KernelVxlan);
+    let nodes = site.pair();
+    nodes.iter().for_each(Node::like_a_wire);
+    // What arrives is looked at before it is merged again.
+    nodes[0].ethtool("-K eth0 gro off");
+    let capture = Capture::start(&nodes[0], "eth0");
+    let meeting = Meeting::new(&site, nodes, Family::Ipv4, "udpcsum");
+    meeting.pings();
+    meeting.streams(Overlay::IPV4, MIB);
+    meeting.streams(Overlay::IPV6, MIB);
+    meeting.datagrams();
+    meeting.finish();
+    let frames = capture.stop();
+    keep_as_vectors("kernel-vxlan-ipv4", Encapsulation::Vxlan, &frames);
+    let tunnel = frames.iter().filter_map(|frame| Outer::read(frame).ok()).filter(|read| read.outer.dst_port == 4789);
+    let mut segments = 0;
+    for received in tunnel {
+        assert_eq!(received.verify(), Verified::Right);
+        let (vni, frame) = Encapsulation::Vxlan.decap(received.payload).expect("plain VXLAN");
+        assert_eq!(vni.get(), Overlay::VNI);
+        let inner = Inner::parse(frame).expect("a frame");
+        match checksum::verify(&inner) {
+            Ok(seen) => assert_eq!(seen, Verified::Right),
+            Err(error) => assert!(matches!(error, L4Error::NotIp { .. } | L4Error::Protocol { .. }), "{error}"),
+        }
+        segments += u32::from(inner.network.protocol() == Some(PROTOCOL_TCP));
+    }
+    assert!(segments > 1000, "{segments} TCP segments");
 }
 
 #[test]

@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
+use weft_encap::Outer;
 use weft_integration::{
-    Capture, Encapsulation, Family, MIB, Node, Overlay, PAYLOAD_PORTS, Packet, Site, dissect, exchange,
-    exchange_superframes, ping_all, site, stream,
+    Capture, Encapsulation, Family, MIB, Node, Overlay, PAYLOAD_PORTS, Packet, Site, dissect, dissect_vectors,
+    exchange, exchange_superframes, keep_as_vectors, ping_all, site, stream,
 };
 
 const FIELDS: &[&str] = &[
@@ -72,7 +75,12 @@ fn sent(site: &Site, encapsulation: Encapsulation, family: Family) -> Vec<Packet
     let frames = capture.save(&file);
     overlay.finish();
     let packets = dissect(&file, FIELDS);
-    assert_eq!(packets.len(), frames);
+    assert_eq!(packets.len(), frames.len());
+    keep_as_vectors(
+        &format!("weft-{encapsulation}-{}", if family == Family::Ipv4 { "ipv4" } else { "ipv6" }),
+        encapsulation,
+        &frames,
+    );
     packets
 }
 
@@ -156,6 +164,44 @@ fn check_tunnel_header(packet: &Packet, encapsulation: Encapsulation, vni: u32) 
 fn over(site: &Site, encapsulation: Encapsulation, family: Family) {
     let packets = sent(site, encapsulation, family);
     check(&packets, encapsulation, family);
+}
+
+/// Everything that encap's tests take for a tunnel packet without a fault is one to tshark too.
+#[test]
+fn the_vectors_of_encap_have_no_malformed_mark() {
+    let _site = site!("tshark");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../encap/tests/vectors");
+    let mut checked = 0;
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let geneve = path.to_str().unwrap().contains("geneve");
+        let encapsulation = if geneve { Encapsulation::Geneve } else { Encapsulation::Vxlan };
+        let packets = dissect_vectors(&path, FIELDS);
+        let frames = frames_of(&fs::read(&path).unwrap());
+        assert_eq!(packets.len(), frames.len(), "{}", path.display());
+        for (packet, frame) in packets.iter().zip(frames) {
+            let payload = Outer::read(&frame).unwrap().payload;
+            // What is refused may well look malformed: some of it ends in the middle of its header.
+            if encapsulation.decap(payload).is_ok() {
+                assert!(packet.all("_ws.malformed").is_empty(), "{}: {packet:?}", path.display());
+                let protocols = packet.outer("frame.protocols");
+                assert!(protocols.contains(&format!(":udp:{encapsulation}:eth:")), "{}: {protocols}", path.display());
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 50, "{checked} packets");
+}
+
+fn frames_of(pcap: &[u8]) -> Vec<Vec<u8>> {
+    let mut rest = &pcap[24..];
+    let mut frames = Vec::new();
+    while let Some((header, behind)) = rest.split_first_chunk::<16>() {
+        let len = u32::from_le_bytes(header[8..12].try_into().unwrap()) as usize;
+        frames.push(behind[..len].to_vec());
+        rest = &behind[len..];
+    }
+    frames
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use weft_bridge::DropReason;
 use weft_integration::{
     AgentConfig, AgentNode, Capture, Encapsulation, Family, Frame, Host, MIB, Node, Overlay, OvsNode, Packet,
-    PacketSocket, Site, dissect, eventually, exchange, exchange_superframes, ping_all, site, stream,
+    PacketSocket, Site, dissect, eventually, exchange, exchange_superframes, keep_as_vectors, ping_all, site, stream,
 };
 
 /// Where Geneve begins in a frame of the underlay.
@@ -84,7 +84,7 @@ fn an_unknown_option_is_ignored_unless_it_is_critical() {
     let has_option = |frame: &Frame| frame.get(GENEVE_AT).is_some_and(|first| first & 0x3f == 2);
     assert!(underlay.wait_for(60, has_option).iter().all(|frame| frame[GENEVE_AT + 12..].starts_with(&[0xde, 0xad])));
     let file = site.directory().join("options.pcap");
-    underlay.save(&file);
+    keep_as_vectors("ovs-geneve-ipv4", Encapsulation::Geneve, &underlay.save(&file));
     let option = ["class", "type", "type.critical"].map(|field| format!("geneve.option.{field}"));
     let option = option.each_ref().map(String::as_str);
     let packets = dissect(&file, &option);

@@ -1,6 +1,8 @@
-//! Captures of tunnel packets: built by etherparse and by hand, kept in `tests/vectors`, read and rebuilt by us.
+//! Captures of tunnel packets: built by etherparse and by hand, kept in `tests/vectors`, read and rebuilt by us; and
+//! some that Weft, the kernel and Open vSwitch sent.
 //!
-//! `WEFT_WRITE_VECTORS=1 cargo test -p weft-encap vectors` writes them anew.
+//! `WEFT_WRITE_VECTORS=1 cargo test -p weft-encap vectors` writes the former anew. The latter are written by the tests in
+//! namespaces: `WEFT_WRITE_CAPTURES=1 cargo test -p weft-integration`, with root.
 
 use std::path::PathBuf;
 
@@ -48,7 +50,7 @@ fn udp6() -> Vec<u8> {
     PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
         .ipv6([0xfd; 16], [0xfc; 16], 64)
         .udp(5353, 53)
-        .write(&mut bytes, b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+        .write(&mut bytes, b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04weft\x04test\x00\x00\x1c\x00\x01")
         .unwrap();
     bytes
 }
@@ -229,6 +231,40 @@ fn captures_are_understood_and_reproduced() {
             assert_eq!(encapsulation.decap(received.payload), wanted, "{name} {index}");
         }
     }
+}
+
+#[test]
+fn what_real_peers_sent_is_read() {
+    let (vxlan, geneve) = (Encapsulation::Vxlan, Encapsulation::Geneve);
+    let captures = [
+        ("weft-vxlan-ipv4", vxlan),
+        ("weft-vxlan-ipv6", vxlan),
+        ("weft-geneve-ipv4", geneve),
+        ("weft-geneve-ipv6", geneve),
+        ("kernel-vxlan-ipv4", vxlan),
+        ("ovs-geneve-ipv4", geneve),
+    ];
+    let mut with_options = 0;
+    for (name, encapsulation) in captures {
+        let packets = packets_of(&std::fs::read(path(name)).unwrap());
+        assert!(packets.len() >= 3, "{name}");
+        for packet in packets {
+            let received = Outer::read(&packet).unwrap();
+            assert_ne!(received.verify(), Verified::Wrong, "{name}");
+            assert_eq!(received.outer.dst_port, encapsulation.default_port());
+            let (vni, frame) = encapsulation.decap(received.payload).unwrap();
+            let inner = Inner::parse(frame).unwrap();
+            if let Ok(seen) = checksum::verify(&inner) {
+                assert_eq!(seen, Verified::Right, "{name}");
+            }
+            let plain = encapsulation.header(vni).len() + frame.len() == received.payload.len();
+            with_options += usize::from(!plain);
+            if name.starts_with("weft") {
+                assert_eq!(received.payload, [encapsulation.header(vni).as_bytes(), frame].concat(), "{name}");
+            }
+        }
+    }
+    assert!(with_options > 0, "Open vSwitch was told to send options");
 }
 
 #[test]
