@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
+use etherparse::PacketBuilder;
 use weft_bridge::DropReason;
 use weft_integration::{
     AgentConfig, AgentNode, BOUND, Capture, Encapsulation, Family, Frame, Geneve, Host, MacAddr, Node, PacketSocket,
@@ -194,6 +195,41 @@ fn frames_from_a_tunnel_that_are_wrong() {
     carry("longer than the pod's MTU", DropReason::ExceedsPortMtu, &long);
     let long = udp_over_ipv4((stranger, peer, 1), (pod, "10.0.0.1".parse().unwrap(), 2), &[7; 1451 - 28]);
     carry("longer than the pod's MTU", DropReason::ExceedsPortMtu, &long);
+    target.agent.finish();
+}
+
+#[test]
+fn a_segment_damaged_on_the_way_is_neither_handed_on_nor_mended() {
+    const SIZE: usize = 1000;
+    let site = site!();
+    let target = Target::new(&site);
+    let segment = |number: usize| {
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2(mac_of(2).0, target.pod.mac("eth0").0);
+        let tcp = builder.ipv4([10, 0, 0, 2], [10, 0, 0, 1], 64).tcp(4000, 5000, (number * SIZE) as u32, 1000).ack(1);
+        tcp.write(&mut frame, &[number as u8; SIZE]).unwrap();
+        frame
+    };
+    let mut damaged = segment(3);
+    damaged[600] ^= 0x20;
+    let mut capture = Capture::start(&target.pod, "eth0");
+    let frames = target.agent.forwarded("frames_in");
+    target.agent.frozen(|| {
+        for number in 0..6 {
+            let frame = if number == 3 { damaged.clone() } else { segment(number) };
+            target.send(VXLAN_PORT, &vxlan(VNI, &frame));
+        }
+        target.send(VXLAN_PORT, &vxlan(VNI, &target.good(b"behind")));
+    });
+    target.agent.wait_for_frames(frames + 7);
+    capture.wait_for(1, |frame| *frame == target.good(b"behind"));
+    target.agent.assert_laws();
+    assert_eq!(target.agent.dropped(), plus_one(Vec::new(), DropReason::BadInnerChecksum));
+    // Joined or not, each payload but that one is there, in order and as it was.
+    let payloads = capture.stop().into_iter().filter(|frame| frame[12..14] == [8, 0]);
+    let payloads: Vec<u8> = payloads.flat_map(|frame| frame[14 + 40..].to_vec()).collect();
+    let wanted: Vec<u8> = [0, 1, 2, 4, 5].into_iter().flat_map(|number| [number; SIZE]).collect();
+    assert!(payloads == wanted, "{} bytes of {}", payloads.len(), wanted.len());
     target.agent.finish();
 }
 
