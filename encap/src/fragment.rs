@@ -169,7 +169,7 @@ impl<'a> Fragmenter<'a> {
         self.fragments
     }
 
-    /// Writes the next fragment's headers to the start of `headers`.
+    /// Writes the next fragment's headers to the start of `headers`; none after the last.
     ///
     /// # Panics
     /// If `headers` is shorter than they are; [`MAX_HEADER_LEN`] bytes always do.

@@ -4,19 +4,19 @@
 
 use crate::Encapsulation;
 
-/// Inner Ethernet header, which travels inside the tunnel.
+/// Bytes of the inner Ethernet header, which travels inside the tunnel (RFC 7348 section 5, RFC 8926 section 3).
 pub const INNER_ETHERNET: u16 = 14;
-/// One VLAN tag of an inner frame: an MTU that must leave room for it is smaller by this.
+/// Bytes of one VLAN tag of an inner frame (IEEE 802.1Q section 9): an MTU that must leave room for it is smaller by this.
 pub const INNER_TAG: u16 = 4;
-/// Outer UDP header.
+/// Bytes of the outer UDP header (RFC 768).
 pub const OUTER_UDP: u16 = 8;
-/// Outer IPv4 header, without options.
+/// Bytes of the outer IPv4 header, without options (RFC 791 section 3.1).
 pub const OUTER_IPV4: u16 = 20;
-/// Outer IPv6 header, without extension headers.
+/// Bytes of the outer IPv6 header, without extension headers (RFC 8200 section 3).
 pub const OUTER_IPV6: u16 = 40;
-/// The smallest MTU an IPv4 link may have (RFC 791 section 3.2).
+/// The smallest MTU, in bytes, an IPv4 link may have (RFC 791 section 3.2).
 pub const MIN_IPV4: u16 = 68;
-/// The smallest MTU an IPv6 link may have (RFC 8200 section 5).
+/// The smallest MTU, in bytes, an IPv6 link may have (RFC 8200 section 5).
 pub const MIN_IPV6: u16 = 1280;
 
 /// Bytes between the underlay's MTU and the pod's: 50 for VXLAN over IPv4, 70 over IPv6. `options_len`, 0 to
@@ -30,7 +30,7 @@ pub const fn overhead(encapsulation: Encapsulation, outer_is_ipv6: bool, options
     (INNER_ETHERNET + tunnel + OUTER_UDP + outer_ip).saturating_add(options_len)
 }
 
-/// The pod's MTU over an underlay; none if less than [`MIN_IPV4`] is left.
+/// The pod's MTU, in bytes, over an underlay; none if less than [`MIN_IPV4`] is left.
 #[must_use]
 pub const fn pod_mtu(underlay_mtu: u16, overhead: u16) -> Option<u16> {
     match underlay_mtu.checked_sub(overhead) {
@@ -39,13 +39,13 @@ pub const fn pod_mtu(underlay_mtu: u16, overhead: u16) -> Option<u16> {
     }
 }
 
-/// The underlay's MTU that a pod's MTU needs; none beyond 65,535.
+/// The underlay's MTU, in bytes, that a pod's MTU needs; none beyond 65,535.
 #[must_use]
 pub const fn underlay_mtu(pod_mtu: u16, overhead: u16) -> Option<u16> {
     pod_mtu.checked_add(overhead)
 }
 
-/// Whether IPv6 can run on a link of this MTU.
+/// Whether IPv6 can run on a link of this MTU in bytes (RFC 8200 section 5).
 #[must_use]
 pub const fn carries_ipv6(mtu: u16) -> bool {
     mtu >= MIN_IPV6

@@ -23,7 +23,7 @@ pub const DEFAULT_TTL: u8 = 64;
 pub enum Ttl {
     /// From the inner header; [`DEFAULT_TTL`] for what is not IP.
     Inherit,
-    /// Always this, 1 to 255 hops.
+    /// Always this, 1 to 255 hops; 0 counts as 1.
     Fixed(u8),
 }
 

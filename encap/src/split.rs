@@ -139,13 +139,13 @@ impl<'a> Splitter<'a> {
         })
     }
 
-    /// Bytes of each segment's headers, Ethernet to TCP or UDP.
+    /// Bytes of each segment's headers, Ethernet to TCP or UDP: 42 to [`MAX_HEADER_LEN`].
     #[must_use]
     pub const fn header_len(&self) -> usize {
         self.l4.payload
     }
 
-    /// How many segments there are in all; at least one.
+    /// How many segments there are in all: 1 to [`MAX_UDP_SEGMENTS`] of UDP, to some 8,200 of TCP ([`MIN_TCP_SEGMENT`]).
     #[must_use]
     pub const fn segments(&self) -> usize {
         self.segments
@@ -162,7 +162,7 @@ impl<'a> Splitter<'a> {
     }
 
     /// Writes the next segment's headers to the first [`Self::header_len`] bytes of `headers` and returns where
-    /// its payload lies in the frame.
+    /// its payload lies in the frame, in bytes from its start; none after the last.
     ///
     /// # Panics
     /// If `headers` is shorter than that; [`MAX_HEADER_LEN`] bytes always do.

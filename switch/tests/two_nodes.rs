@@ -171,6 +171,23 @@ fn a_superframe_longer_than_a_group_is_sent_in_two() {
 }
 
 #[test]
+fn the_longest_superframe_fits_no_packet_with_its_headers_and_is_split_first() {
+    for encapsulation in [Encapsulation::Vxlan, Encapsulation::Geneve] {
+        let mut nodes = lab(2, encapsulation);
+        introduce(&mut nodes, encapsulation);
+        // An IP packet of 65,535 bytes.
+        let payload: Vec<u8> = (0..65_535 - 40).map(|at| (at * 11 % 253) as u8).collect();
+        let frame = unfilled(tcp(mac(1, 1), mac(2, 1), 1, &payload));
+        nodes[0].pods[0].pod_sends(frame, Ok(superframe_offload()));
+        // That no group is longer than an IP packet may be is checked there.
+        settle(&mut nodes, encapsulation);
+        let received = nodes[1].pods[0].pod_received();
+        assert_eq!(received.iter().flat_map(|frame| frame.bytes[54..].to_vec()).collect::<Vec<_>>(), payload);
+        assert_eq!(nodes[0].switch.totals().dropped_at(weft_bridge::Stage::Egress), 0);
+    }
+}
+
+#[test]
 fn checksums_are_filled_before_they_leave_the_node_and_not_within_it() {
     let mut nodes = lab(2, Encapsulation::Vxlan);
     introduce(&mut nodes, Encapsulation::Vxlan);

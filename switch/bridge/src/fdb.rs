@@ -202,7 +202,7 @@ impl Drop for Writing<'_> {
 }
 
 impl Fdb {
-    /// A table for `capacity` entries, with a quarter more slots at least, so that two full buckets of a
+    /// A table for `capacity` entries, which the configuration holds to 64 to 1,048,576, with a quarter more slots at least, so that two full buckets of a
     /// key stay rare. Memory: 192 bytes for each eight slots.
     #[must_use]
     pub fn new(capacity: u32) -> Self {

@@ -288,7 +288,8 @@ impl Tables {
         Ok(id)
     }
 
-    /// Removes a port and what is bound to it. Learned MACs behind it resolve to nothing from then on.
+    /// Removes a port and what is bound to it. Learned MACs behind it resolve to nothing from then on. None
+    /// if it was removed before.
     pub fn remove_port(&mut self, id: PortId) -> Option<Arc<Port>> {
         let port = self.ports.remove(id)?;
         if let Some(domain) = self.domain_mut(port.vni) {
@@ -323,7 +324,8 @@ impl Tables {
         Ok(id)
     }
 
-    /// Removes a VTEP from everywhere. Learned MACs behind it resolve to nothing from then on.
+    /// Removes a VTEP from everywhere. Learned MACs behind it resolve to nothing from then on. None if it
+    /// was removed before.
     pub fn remove_vtep(&mut self, id: VtepId) -> Option<Arc<Vtep>> {
         let vtep = self.vteps.remove(id)?;
         self.by_address.remove(&vtep.address);
@@ -336,7 +338,8 @@ impl Tables {
         Some(vtep)
     }
 
-    /// Sets the longest inner IP packet, in bytes, that fits through the tunnel to a VTEP.
+    /// Sets the longest inner IP packet, in bytes, that fits through the tunnel to a VTEP; nothing happens if that was
+    /// removed.
     pub fn set_pod_mtu(&mut self, id: VtepId, pod_mtu: u16) {
         if let Some(vtep) = self.vteps.get_mut(id) {
             Arc::make_mut(vtep).pod_mtu = pod_mtu;
@@ -415,7 +418,7 @@ impl Tables {
         &self.local_udp_ports
     }
 
-    /// Where the DSCP of outer headers comes from.
+    /// Where the DSCP of outer headers comes from (RFC 2983 section 3).
     #[must_use]
     pub fn outer_dscp(&self) -> Dscp {
         self.outer_dscp
