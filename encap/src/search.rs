@@ -44,6 +44,9 @@ pub const SEARCH_LIMIT: Duration = Duration::from_secs(1);
 pub const DOWN_AFTER: Duration = Duration::from_secs(3);
 /// A probe counts as lost after twice the round trip, but not before this.
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(150);
+/// It counts as lost too when another of its round was answered so long ago, or half the round trip if that is longer:
+/// they left together, and so much later than the first none comes (as in RFC 8985, by time and not by count).
+pub const REORDERING: Duration = Duration::from_millis(40);
 /// And no later than after this.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the MTU in use may be more than what the path carries.
@@ -64,7 +67,7 @@ const MAX_ROUNDS: u8 = 40;
 /// What is known of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nobody has asked: a peer that does not echo, or one that was never polled.
+    /// The peer has never echoed a probe, for [`DOWN_AFTER`] and since: it takes no part. Or nobody has asked it.
     Unprobed,
     /// The first hunt is on.
     Searching,
@@ -75,7 +78,7 @@ pub enum State {
     },
     /// Packets of the length in use are lost, and shorter ones arrive.
     BlackHole,
-    /// Nothing arrives, not even the smallest probe.
+    /// Nothing arrives any more, not even the smallest probe.
     Down,
 }
 
@@ -100,6 +103,8 @@ pub struct Search {
     round: u32,
     /// Whether the round has an outcome to come.
     open: bool,
+    /// When the first echo of the round came.
+    echoed: Option<Duration>,
     probes: [Sent; HISTORY],
     rtt: Option<Duration>,
     /// When the last probe that proves the MTU in use was sent.
@@ -146,6 +151,7 @@ impl Search {
             queue: Sizes::new(),
             round: 0,
             open: false,
+            echoed: None,
             probes: [never; HISTORY],
             rtt: None,
             proven: None,
@@ -157,8 +163,9 @@ impl Search {
     #[must_use]
     pub const fn state(&self) -> State {
         match (self.phase, self.mtu) {
-            (Phase::Unprobed, _) => State::Unprobed,
-            (Phase::Down { .. }, _) => State::Down,
+            // A peer that never echoed cannot be told from one that takes no part.
+            (Phase::Unprobed, _) | (Phase::Down { .. }, None) => State::Unprobed,
+            (Phase::Down { .. }, Some(_)) => State::Down,
             (Phase::Hunt(Hunt { why: Why::Shrink, low: Some(_), rounds: 1.., .. }), _) => State::BlackHole,
             (Phase::Steady | Phase::Hunt(_), Some(mtu)) => State::Up { mtu },
             (Phase::Steady | Phase::Hunt(_), None) => State::Searching,
@@ -225,9 +232,8 @@ impl Search {
     /// When to poll next if no echo arrives before. Later does no harm beyond the delay.
     #[must_use]
     pub fn due(&self, recent_traffic: bool) -> Duration {
-        let timeout = self.timeout();
         let waiting = self.probes.iter().filter(|probe| probe.fate == Fate::Waiting);
-        let given_up = waiting.map(|probe| probe.at + timeout).min();
+        let given_up = waiting.map(|probe| self.given_up(probe)).min();
         if self.open {
             let limit = match &self.phase {
                 Phase::Hunt(hunt) if hunt.why != Why::Grow && hunt.low.is_some() => Some(hunt.since + SEARCH_LIMIT),
@@ -256,8 +262,11 @@ impl Search {
         let found = probes.find(|probe| (probe.nonce, probe.size) == (nonce, size) && probe.fate != Fate::Answered);
         let Some(probe) = found.filter(|probe| now.saturating_sub(probe.at) <= MAX_RTT) else { return false };
         probe.fate = Fate::Answered;
-        let sent = probe.at;
+        let (sent, round) = (probe.at, probe.round);
         let rtt = now.saturating_sub(sent);
+        if round == self.round && self.open {
+            self.echoed = self.echoed.or(Some(now));
+        }
         self.rtt = Some(self.rtt.map_or(rtt, |before| rtt.max(before - before / 8)));
         if self.mtu.is_some_and(|mtu| size >= mtu) {
             self.proven = self.proven.max(Some(sent));
@@ -280,11 +289,19 @@ impl Search {
         (self.rtt.unwrap_or(INITIAL_RTT) * 2).clamp(MIN_TIMEOUT, MAX_TIMEOUT)
     }
 
+    /// When a probe that is waited for counts as lost.
+    fn given_up(&self, probe: &Sent) -> Duration {
+        let late = probe.at + self.timeout();
+        let Some(echoed) = self.echoed.filter(|_| probe.round == self.round) else { return late };
+        let reordering = REORDERING.max(self.rtt.unwrap_or(INITIAL_RTT) / 2);
+        late.min(echoed.max(probe.at) + reordering)
+    }
+
     fn advance(&mut self, now: Duration) {
-        let timeout = self.timeout();
-        for probe in self.probes.iter_mut().filter(|probe| probe.fate == Fate::Waiting) {
-            if now.saturating_sub(probe.at) >= timeout {
-                probe.fate = Fate::Lost;
+        for place in 0..HISTORY {
+            let probe = self.probes[place];
+            if probe.fate == Fate::Waiting && now >= self.given_up(&probe) {
+                self.probes[place].fate = Fate::Lost;
             }
         }
         let round = self.round;
@@ -422,7 +439,7 @@ impl Search {
         if !sizes.is_empty() {
             self.queue = sizes;
             self.round = self.round.wrapping_add(1);
-            self.open = true;
+            (self.open, self.echoed) = (true, None);
         }
     }
 

@@ -104,6 +104,9 @@ impl Hunt {
         if between(&most) {
             sizes.push_new(most);
         }
+        if COMMON.contains(&low) && between(&(low + 1)) {
+            sizes.push_new(low + 1);
+        }
         let room = sizes.room();
         COMMON.into_iter().filter(between).for_each(|size| sizes.push_new(size));
         if sizes.room() < room {

@@ -27,6 +27,8 @@ struct Lab {
     changes: Vec<(u64, Option<u16>)>,
     path_changed: u64,
     busy_since: u64,
+    /// The longest probe of which an echo came.
+    echoed: u16,
     /// The longest time for which the MTU in use was more than the path's, since both the path changed and traffic began.
     exceeded: u64,
 }
@@ -46,6 +48,7 @@ impl Lab {
             changes: vec![],
             path_changed: 0,
             busy_since: 0,
+            echoed: 0,
             exceeded: 0,
         }
     }
@@ -77,6 +80,7 @@ impl Lab {
         self.echoes = rest;
         for (_, probe) in arrived {
             assert!(self.search.on_echo(probe.nonce, probe.size, now));
+            self.echoed = self.echoed.max(probe.size);
             assert!(!self.search.on_echo(probe.nonce, probe.size, now), "an echo counts once");
         }
         if self.search.due(self.busy) <= now {
@@ -95,6 +99,10 @@ impl Lab {
         }
         if self.changes.last().map(|(_, mtu)| *mtu) != Some(self.search.mtu()) {
             self.changes.push((self.now, self.search.mtu()));
+        }
+        if let State::Up { mtu } = self.search.state() {
+            assert_eq!(self.search.mtu(), Some(mtu));
+            assert!(self.echoed >= mtu, "up at {mtu} B, and the longest probe that came back had {} B", self.echoed);
         }
         if self.path > 0 && self.search.mtu() > Some(self.path) {
             let since = self.path_changed.max(self.busy_since);
@@ -304,11 +312,13 @@ fn a_short_outage_changes_nothing() {
 }
 
 #[test]
-fn a_peer_that_never_answers_is_down_and_asked_seldom() {
+fn a_peer_that_never_answers_is_unprobed_and_asked_seldom() {
     let mut lab = Lab::new(MIN_IPV6, 1500, 0, 1);
     lab.busy = false;
-    lab.run(10 * SECOND);
-    assert_eq!(lab.search.state(), State::Down);
+    lab.run(SECOND);
+    assert_eq!(lab.search.state(), State::Searching);
+    lab.run(9 * SECOND);
+    assert_eq!(lab.search.state(), State::Unprobed);
     assert_eq!(lab.search.mtu(), None);
     let before = lab.sent.len();
     lab.run(100 * SECOND);
