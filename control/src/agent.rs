@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
@@ -171,11 +171,9 @@ impl Agent {
         Ok(Self { config, underlay_mtu, switch, ports, paths, started: Instant::now(), listener, _lock: lock })
     }
 
-    /// What is due every [`crate::paths::TICK`].
-    pub(crate) fn look_at_paths(&mut self) {
-        if let Some(paths) = &mut self.paths {
-            paths.tick(&self.switch);
-        }
+    /// Sends and takes path probes. Returns how soon that is due again; none where they are switched off.
+    pub(crate) fn look_at_paths(&mut self) -> Option<Duration> {
+        self.paths.as_mut().map(|paths| paths.tick(&self.switch))
     }
 
     /// What is due once a second.

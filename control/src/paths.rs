@@ -16,7 +16,9 @@ const BUDGET_BITS_PER_SECOND: u64 = 10_000_000;
 /// How much of the budget may be saved up, as time.
 const BUDGET_BURST: Duration = Duration::from_millis(500);
 /// How often paths are looked at.
-pub(crate) const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(50);
+/// And while echoes are waited for: a hunt has a handful of rounds, and each costs this besides the round trip.
+const ECHO_TICK: Duration = Duration::from_millis(20);
 
 /// All paths of a node.
 pub(crate) struct Paths {
@@ -24,8 +26,14 @@ pub(crate) struct Paths {
     peers: Vec<Peer>,
     /// Who is asked first in the next round, so that a budget that runs out is not always missed by the same.
     first: usize,
-    budget_bits: u64,
-    budgeted: Duration,
+    budget: Budget,
+}
+
+/// What probes may take, and have taken.
+struct Budget {
+    /// Bits that may be sent now. Below zero after a round that took more than was left, which is paid back first.
+    bits: i64,
+    earned: Duration,
 }
 
 struct Peer {
@@ -61,11 +69,11 @@ impl Paths {
             }
         };
         let peers = tables.vteps().map(peer).collect();
-        Self { started: Instant::now(), peers, first: 0, budget_bits: 0, budgeted: Duration::ZERO }
+        Self { started: Instant::now(), peers, first: 0, budget: Budget::new() }
     }
 
-    /// One round: takes echoes, sends what is due, and publishes what has changed.
-    pub(crate) fn tick(&mut self, switch: &Switch) {
+    /// One round: takes echoes, sends what is due, and publishes what has changed. Returns how soon to come back.
+    pub(crate) fn tick(&mut self, switch: &Switch) -> Duration {
         let now = self.started.elapsed();
         for echo in switch.probe_echoes() {
             if let Some(peer) = self.peers.iter_mut().find(|peer| peer.vtep == echo.vtep) {
@@ -74,6 +82,7 @@ impl Paths {
         }
         self.send_due(switch, now);
         self.publish(switch);
+        if self.peers.iter().any(Peer::waits_for_echoes) { ECHO_TICK } else { TICK }
     }
 
     /// What is known of the path to a VTEP.
@@ -83,7 +92,7 @@ impl Paths {
     }
 
     fn send_due(&mut self, switch: &Switch, now: Duration) {
-        self.earn(now);
+        self.budget.earn(now);
         let count = self.peers.len();
         for place in 0..count {
             let index = (self.first + place) % count;
@@ -91,19 +100,13 @@ impl Paths {
             let busy = peer.is_busy(switch, now);
             while let Some(due) = peer.search.poll(now, busy, nonce) {
                 switch.probe(peer.vtep, Probe { kind: Kind::Request, nonce: due.nonce, size: due.size });
-                self.budget_bits = self.budget_bits.saturating_sub(u64::from(due.size) * 8);
+                self.budget.spend(due.size);
             }
-            if self.budget_bits == 0 {
+            if self.budget.is_spent() {
                 self.first = (index + 1) % count;
                 return;
             }
         }
-    }
-
-    fn earn(&mut self, now: Duration) {
-        let bits = |time: Duration| BUDGET_BITS_PER_SECOND * time.as_micros() as u64 / 1_000_000;
-        self.budget_bits = (self.budget_bits + bits(now - self.budgeted)).min(bits(BUDGET_BURST));
-        self.budgeted = now;
     }
 
     fn publish(&self, switch: &Switch) {
@@ -128,6 +131,27 @@ impl Paths {
     }
 }
 
+impl Budget {
+    const fn new() -> Self {
+        Self { bits: 0, earned: Duration::ZERO }
+    }
+
+    fn earn(&mut self, now: Duration) {
+        let bits = |time: Duration| (BUDGET_BITS_PER_SECOND * time.as_micros() as u64 / 1_000_000) as i64;
+        self.bits = (self.bits + bits(now.saturating_sub(self.earned))).min(bits(BUDGET_BURST));
+        self.earned = now;
+    }
+
+    /// Takes a probe whose outer IP packet has so many bytes.
+    fn spend(&mut self, size: u16) {
+        self.bits -= i64::from(size) * 8;
+    }
+
+    const fn is_spent(&self) -> bool {
+        self.bits <= 0
+    }
+}
+
 impl Peer {
     /// Whether frames went to it of late.
     fn is_busy(&mut self, switch: &Switch, now: Duration) -> bool {
@@ -138,6 +162,14 @@ impl Peer {
         }
         self.sent_at.is_some_and(|at| now - at <= 2 * BUSY_INTERVAL)
     }
+
+    /// Of a peer that does echo, as far as is known.
+    fn waits_for_echoes(&self) -> bool {
+        match self.search.state() {
+            State::Searching | State::Up { .. } | State::BlackHole => self.search.outstanding() > 0,
+            State::Unprobed | State::Down => false,
+        }
+    }
 }
 
 /// A number that nobody on the way can guess.
@@ -146,4 +178,28 @@ fn nonce() -> u64 {
     // A kernel that has no random numbers yet leaves zeros: probes of the first seconds could then be guessed.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK);
     u64::from_ne_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rounds of six long probes, as often as there is anything to spend: over ten seconds no more than the budget, what
+    /// may be saved up, and one round; and no less than the budget.
+    #[test]
+    fn probes_take_no_more_than_their_budget() {
+        let mut budget = Budget::new();
+        let mut bits = 0;
+        for tick in 0..=500 {
+            budget.earn(tick * ECHO_TICK);
+            while !budget.is_spent() {
+                for _ in 0..search::MAX_OUTSTANDING {
+                    budget.spend(9000);
+                    bits += 9000 * 8;
+                }
+            }
+        }
+        let round = 9000 * 8 * search::MAX_OUTSTANDING as u64;
+        assert!((100_000_000..=105_000_000 + round).contains(&bits), "{bits}");
+    }
 }

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 
 use crate::agent::{Agent, AgentError};
-use crate::paths::TICK;
 use crate::{api, show};
 
 /// How often silent MACs are looked for, and lost ports reported.
@@ -25,8 +24,7 @@ impl Agent {
             let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
             let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
-            let mut path_round = tokio::time::interval(TICK);
-            path_round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
             let conversations = api::Conversations::new(&self.listener);
             let mut conversations =
                 conversations.map_err(|source| AgentError::Process { what: "serving the local socket", source })?;
@@ -43,7 +41,9 @@ impl Agent {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     _ = housekeeping.tick() => self.keep_house(),
-                    _ = path_round.tick(), if self.paths.is_some() => self.look_at_paths(),
+                    () = tokio::time::sleep_until(next_paths.unwrap_or_else(Instant::now)), if next_paths.is_some() => {
+                        next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
+                    }
                     question = conversations.next() => {
                         let reply = show::reply(&self, question.query);
                         question.answer(reply);
