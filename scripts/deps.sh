@@ -9,6 +9,7 @@ peers=(
     iperf3:iperf3
     tshark:tshark
     ethtool:ethtool
+    nft:nftables
     setpriv:util-linux
     ovs-vswitchd:openvswitch-switch
 )

@@ -46,11 +46,20 @@ impl Capture {
     /// If the interface cannot be listened to.
     #[must_use]
     pub fn start(host: &Host, interface: &str) -> Self {
+        Self::start_where(host, interface, |_| true)
+    }
+
+    /// The same of those frames only of which `wanted` says yes; it is asked of all.
+    ///
+    /// # Panics
+    /// If the interface cannot be listened to.
+    #[must_use]
+    pub fn start_where(host: &Host, interface: &str, mut wanted: impl FnMut(&[u8]) -> bool + Send + 'static) -> Self {
         let socket = PacketSocket::open(host, interface);
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let (sender, frames) = mpsc::channel();
         let until = stop.try_clone().unwrap();
-        let thread = std::thread::spawn(move || keep(&socket, &until, &sender));
+        let thread = std::thread::spawn(move || keep(&socket, &until, &sender, &mut wanted));
         Self { stop, frames, kept: Vec::new(), thread: Some(thread) }
     }
 
@@ -156,7 +165,7 @@ fn write_frames(path: &Path, frames: &[Frame]) {
     fs::write(path, file).unwrap();
 }
 
-fn keep(socket: &PacketSocket, until: &OwnedFd, sender: &mpsc::Sender<Frame>) {
+fn keep(socket: &PacketSocket, until: &OwnedFd, sender: &mpsc::Sender<Frame>, wanted: &mut impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; FRAME_MAX];
     loop {
         let mut fds =
@@ -172,8 +181,10 @@ fn keep(socket: &PacketSocket, until: &OwnedFd, sender: &mpsc::Sender<Frame>) {
                         let [v0, v1] = value.to_be_bytes();
                         frame.splice(12..12, [k0, k1, v0, v1]);
                     }
-                    // Nobody listens any more once the capture is dropped.
-                    let _ = sender.send(frame);
+                    if wanted(&frame) {
+                        // Nobody listens any more once the capture is dropped.
+                        let _ = sender.send(frame);
+                    }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 Err(error) => panic!("capturing: {error}"),

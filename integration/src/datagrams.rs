@@ -17,7 +17,7 @@ const RECEIVE_BUFFER: i32 = 8 << 20;
 /// If they do not.
 #[track_caller]
 pub fn exchange(from: &Host, to: &Host, address: &str, size: usize, count: usize) {
-    run(from, to, address, size, 1, count);
+    run(from, to, address, size, 1, count, false);
 }
 
 /// The same, with `group` datagrams handed to the sender's kernel at once, as one superframe.
@@ -26,7 +26,47 @@ pub fn exchange(from: &Host, to: &Host, address: &str, size: usize, count: usize
 /// If they do not arrive as [`exchange`] asks.
 #[track_caller]
 pub fn exchange_superframes(from: &Host, to: &Host, address: &str, size: usize, group: usize, count: usize) {
-    run(from, to, address, size, group, count);
+    run(from, to, address, size, group, count, false);
+}
+
+/// The same, with DF clear; a `group` of one is no superframe.
+///
+/// # Panics
+/// If they do not arrive as [`exchange`] asks.
+#[track_caller]
+pub fn exchange_fragmentable(from: &Host, to: &Host, address: &str, size: usize, group: usize, count: usize) {
+    run(from, to, address, size, group, count, true);
+}
+
+/// Whether datagrams with `size` bytes of payload get from one host to the other's address without being fragmented:
+/// all of `group`, which are handed to the kernel as one superframe, or none.
+///
+/// # Panics
+/// If some do, or a short one that follows does not.
+#[track_caller]
+pub fn passes(from: &Host, to: &Host, address: IpAddr, size: usize, group: usize) -> bool {
+    let receiver = to.netns().run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
+    receiver.set_read_timeout(Some(BOUND)).unwrap();
+    let sender = from.netns().run(|| UdpSocket::bind(any(address))).unwrap().unwrap();
+    sys::may_fragment(&sender, address.is_ipv6(), false).unwrap();
+    sender.connect(receiver.local_addr().unwrap()).unwrap();
+    if group > 1 {
+        sys::segment_size(&sender, size as u16).unwrap();
+    }
+    sender.send(&vec![1; size * group]).unwrap();
+    sys::segment_size(&sender, 0).unwrap();
+    // What comes behind them on the same way says that they are lost and not late.
+    sender.send(b"last").unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    for arrived in 0.. {
+        let length = receiver.recv(&mut buffer).unwrap();
+        if buffer[..length] == *b"last" {
+            assert!([0, group].contains(&arrived), "{arrived} of {group} datagrams came");
+            return arrived == group;
+        }
+        assert_eq!(length, size);
+    }
+    unreachable!("it counts for ever")
 }
 
 /// Sends one superframe of datagrams with `size` bytes of this payload each, and waits for nothing.
@@ -40,13 +80,15 @@ pub fn send_superframe(from: &Host, (own, to): (Ipv4Addr, Ipv4Addr), size: usize
 }
 
 #[track_caller]
-fn run(from: &Host, to: &Host, address: &str, size: usize, group: usize, count: usize) {
+fn run(from: &Host, to: &Host, address: &str, size: usize, group: usize, count: usize, may_fragment: bool) {
     let address: IpAddr = address.parse().unwrap();
     let receiver = to.netns().run(|| UdpSocket::bind(SocketAddr::new(address, 0))).unwrap().unwrap();
     receiver.set_read_timeout(Some(BOUND)).unwrap();
     sys::receive_buffer(&receiver, RECEIVE_BUFFER).unwrap();
-    let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
-    let sender = from.netns().run(|| UdpSocket::bind(any)).unwrap().unwrap();
+    let sender = from.netns().run(|| UdpSocket::bind(any(address))).unwrap().unwrap();
+    if may_fragment {
+        sys::may_fragment(&sender, address.is_ipv6(), true).unwrap();
+    }
     sender.connect(receiver.local_addr().unwrap()).unwrap();
     if group > 1 {
         sys::segment_size(&sender, size as u16).unwrap();
@@ -71,4 +113,8 @@ fn run(from: &Host, to: &Host, address: &str, size: usize, group: usize, count: 
     }
     receiver.set_nonblocking(true).unwrap();
     assert!(receiver.recv(&mut buffer).is_err(), "more than {count} datagrams came");
+}
+
+fn any(like: IpAddr) -> SocketAddr {
+    if like.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap()
 }

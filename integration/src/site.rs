@@ -35,7 +35,8 @@ pub struct Site {
 #[derive(Clone, Debug)]
 pub struct Node {
     host: Host,
-    number: u8,
+    /// Its addresses on the underlay, IPv4 and IPv6.
+    networks: [IpNet; 2],
 }
 
 impl Site {
@@ -77,7 +78,7 @@ impl Site {
     /// If they cannot be made.
     #[must_use]
     pub fn pair(&self) -> [Node; 2] {
-        let nodes = [1, 2].map(|number| Node { host: self.host(&format!("n{number}")), number });
+        let nodes = [1, 2].map(|number| self.node(number, on_link(number)));
         cable(&nodes[0].host, UNDERLAY, &nodes[1].host, UNDERLAY);
         nodes.iter().for_each(Node::set_up);
         nodes
@@ -103,7 +104,7 @@ impl Site {
         switch.netns().links(|links| links.add_bridge("br0").and_then(|()| links.set_up("br0"))).unwrap();
         let nodes = std::array::from_fn(|index| {
             let number = index as u8 + 1;
-            let node = Node { host: self.host(&format!("n{number}")), number };
+            let node = self.node(number, on_link(number));
             let port = format!("port{number}");
             cable(&switch, &port, &node.host, UNDERLAY);
             switch.netns().links(|links| links.set_master(&port, "br0")).unwrap();
@@ -111,6 +112,48 @@ impl Site {
             node
         });
         (switch, nodes)
+    }
+
+    /// Two nodes in networks of their own, and the router between them, whose link to node 1 is `port1`. All links
+    /// have this MTU in bytes. The router says nothing of what it drops: no ICMP of its own leaves it but neighbour
+    /// discovery.
+    ///
+    /// # Panics
+    /// If they cannot be made.
+    #[must_use]
+    pub fn routed(&self, mtu: u16) -> (Host, [Node; 2]) {
+        let router = self.host("router");
+        let nodes = [1, 2].map(|number| {
+            let node = self.node(number, routed(number));
+            let port = format!("port{number}");
+            cable(&router, &port, &node.host, UNDERLAY);
+            node.set_up();
+            let gateways = node.networks.map(gateway);
+            router.netns().links(|links| links.set_addresses(&port, &gateways)).unwrap();
+            router.ip(&format!("link set {port} mtu {mtu}"));
+            node.ip(&format!("link set {UNDERLAY} mtu {mtu}"));
+            gateways.iter().for_each(|gateway| {
+                node.ip(&format!("route add default via {}", gateway.addr()));
+            });
+            node
+        });
+        router.set("ipv4/ip_forward", "1");
+        router.set("ipv6/conf/all/forwarding", "1");
+        let rules = [
+            "table inet silent {",
+            "chain output {",
+            "type filter hook output priority 0",
+            "ip protocol icmp drop",
+            "icmpv6 type { destination-unreachable, packet-too-big } drop",
+            "}",
+            "}",
+        ];
+        router.run(&["nft", &rules.join("\n")]);
+        (router, nodes)
+    }
+
+    fn node(&self, number: u8, networks: [IpNet; 2]) -> Node {
+        Node { host: self.host(&format!("n{number}")), networks }
     }
 }
 
@@ -132,20 +175,14 @@ impl Node {
     /// Its address on the underlay.
     #[must_use]
     pub fn address(&self, family: Family) -> IpAddr {
-        match family {
-            Family::Ipv4 => Ipv4Addr::new(192, 0, 2, self.number).into(),
-            Family::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, self.number.into()).into(),
-        }
+        self.network(family).addr()
     }
 
     /// Its address on the underlay, with the prefix length.
-    ///
-    /// # Panics
-    /// Never: the lengths are right.
     #[must_use]
     pub fn network(&self, family: Family) -> IpNet {
-        let prefix = if family == Family::Ipv4 { 24 } else { 64 };
-        IpNet::new(self.address(family), prefix).unwrap()
+        let [ipv4, ipv6] = self.networks;
+        if family == Family::Ipv4 { ipv4 } else { ipv6 }
     }
 
     /// Makes its underlay interface behave like a NIC without tunnel offloads.
@@ -154,8 +191,7 @@ impl Node {
     }
 
     fn set_up(&self) {
-        let addresses = [Family::Ipv4, Family::Ipv6].map(|family| self.network(family));
-        self.netns().links(|links| links.set_addresses(UNDERLAY, &addresses)).unwrap();
+        self.netns().links(|links| links.set_addresses(UNDERLAY, &self.networks)).unwrap();
     }
 }
 
@@ -171,6 +207,33 @@ impl AsRef<Host> for Node {
     fn as_ref(&self) -> &Host {
         &self.host
     }
+}
+
+/// Addresses of a node that all others reach on the link.
+fn on_link(number: u8) -> [IpNet; 2] {
+    networks(Ipv4Addr::new(192, 0, 2, number), 24, Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()))
+}
+
+/// Addresses of a node with a network of its own.
+fn routed(number: u8) -> [IpNet; 2] {
+    networks(
+        Ipv4Addr::new(198, 51, 100, number * 4 + 1),
+        30,
+        Ipv6Addr::new(0x2001, 0xdb8, 0, number.into(), 0, 0, 0, 1),
+    )
+}
+
+/// The router's address in such a network: the one after the node's.
+fn gateway(network: IpNet) -> IpNet {
+    let address = match network.addr() {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() + 1).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() + 1).into(),
+    };
+    IpNet::new(address, network.prefix_len()).unwrap()
+}
+
+fn networks(ipv4: Ipv4Addr, ipv4_prefix: u8, ipv6: Ipv6Addr) -> [IpNet; 2] {
+    [IpNet::new(ipv4.into(), ipv4_prefix).unwrap(), IpNet::new(ipv6.into(), 64).unwrap()]
 }
 
 /// Both ends up.

@@ -55,6 +55,23 @@ pub(crate) fn segment_size(socket: impl AsFd, size: u16) -> io::Result<()> {
     set_int(socket, libc::SOL_UDP, libc::UDP_SEGMENT, size.into())
 }
 
+/// Whether what is sent may be fragmented on its way: DF clear and the path's MTU left to others, or DF set whatever
+/// the MTU is taken to be.
+pub(crate) fn may_fragment(socket: impl AsFd, ipv6: bool, may: bool) -> io::Result<()> {
+    let (level, name, value) = match (ipv6, may) {
+        (false, true) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
+        (false, false) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
+        (true, true) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT),
+        (true, false) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
+    };
+    set_int(socket, level, name, value)
+}
+
+/// Bounds what a TCP socket sends, in bytes a second.
+pub(crate) fn max_pacing_rate(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, bytes as libc::c_int)
+}
+
 /// The next packet of a packet socket. Does not wait.
 pub(crate) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
     let mut control = [0_u64; 16];

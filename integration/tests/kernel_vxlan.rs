@@ -199,6 +199,23 @@ fn a_pods_payload_is_never_taken_for_tunnel_headers() {
 }
 
 #[test]
+fn a_peer_that_takes_no_part_in_probes_keeps_the_configured_mtu() {
+    let site = site!("ip", "bridge", "ping"; KernelVxlan);
+    let meeting = Meeting::new(&site, site.pair(), Family::Ipv4, "");
+    let row = eventually("the agent gives up asking", || {
+        let row = meeting.agent.vteps().remove(0);
+        if row.path == "unprobed" { Ok(row) } else { Err(format!("{row:?}")) }
+    });
+    assert_eq!((row.path_mtu, row.pod_mtu), (None, 1450));
+    meeting.pings();
+    let full = ["ping", "-M", "do", "-c", "1", "-W", "5", "-s", "1422", Overlay::IPV4[1]];
+    meeting.weft.run(&full);
+    meeting.streams(Overlay::IPV4, MIB);
+    assert_eq!(meeting.agent.vteps().remove(0).path, "unprobed", "traffic proves no length");
+    meeting.finish();
+}
+
+#[test]
 fn a_vtep_is_its_address_whatever_its_source_port() {
     let site = site!("ip", "bridge"; KernelVxlan);
     let meeting = Meeting::new(&site, site.pair(), Family::Ipv4, "srcport 1024 1025");

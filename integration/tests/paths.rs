@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use weft_bridge::DropReason;
 use weft_integration::{
-    AgentConfig, AgentNode, Encapsulation, Family, Host, MIB, Node, Overlay, Site, eventually, ping_all,
+    AgentConfig, AgentNode, Capture, Encapsulation, Family, Host, MIB, Node, Overlay, Site, eventually, ping_all,
     send_superframe, site, stream,
 };
 
@@ -66,6 +66,25 @@ fn path_mtu_decrease(site: &Site, family: Family, overhead: u16) {
 
     switch.ip("link set port2 mtu 1500");
     path_mtu_becomes(&agents[0], 1500, Duration::from_secs(60));
+    agents.into_iter().for_each(AgentNode::finish);
+}
+
+/// A path that echoes short probes is not up at its full length; and what it is up at has arrived there.
+#[test]
+fn up_means_that_a_probe_of_full_length_came_back() {
+    const NARROW: u16 = 1000;
+    let site = site!("ip");
+    let (switch, nodes) = site.switched();
+    switch.ip(&format!("link set port2 mtu {NARROW}"));
+    let mut capture = Capture::start(&nodes[1], "eth0");
+    let (_, agents) = pods(&site, &nodes, Family::Ipv4);
+    let up = eventually("the path is up", || {
+        let row = agents[0].vteps().remove(0);
+        if row.path == "up" { Ok(row) } else { Err(format!("{row:?}")) }
+    });
+    assert_eq!((up.path_mtu, up.pod_mtu), (Some(NARROW), NARROW - 50));
+    capture.wait_for(1, |frame| frame.len() == 14 + usize::from(NARROW));
+    assert!(capture.stop().iter().all(|frame| frame.len() <= 14 + usize::from(NARROW)));
     agents.into_iter().for_each(AgentNode::finish);
 }
 
