@@ -477,10 +477,34 @@ pub fn mss(data: &[u8]) {
     assert!(!clamp_mss(&mut frame, knobs.mtu, &offload));
 }
 
-/// Fragments: they fit, they are right, and together they are the packet.
+/// Fragments: they fit, they are right, and together they are the packet. Those of a superframe are those of its
+/// segments.
 pub fn fragment(data: &[u8]) {
     let Some((knobs, frame)) = take(data) else { return };
     check_fragments(&frame, knobs.mtu, true);
+    let offload = offload(knobs, &frame);
+    if let Ok(cut) = fragments(&frame, &offload, knobs.mtu) {
+        let segments = segments(&frame, &offload).expect("what is fragmented can be split");
+        let alone = segments.into_iter().flat_map(|segment| {
+            fragments(&segment, &Offload::NONE, knobs.mtu).unwrap_or_else(|error| {
+                assert!(matches!(error, FragmentError::Fits { .. }), "{error}");
+                vec![segment]
+            })
+        });
+        assert!(cut.into_iter().eq(alone));
+    }
+}
+
+/// As frames of their own.
+fn fragments(frame: &[u8], offload: &Offload, mtu: u16) -> Result<Vec<Vec<u8>>, FragmentError> {
+    let mut fragmenter = Fragmenter::new(frame, offload, mtu)?;
+    let mut headers = [0; fragment::MAX_HEADER_LEN];
+    let mut out = Vec::with_capacity(fragmenter.fragments());
+    while let Some(piece) = fragmenter.next_fragment(&mut headers) {
+        out.push([&headers[..piece.header_len], &frame[piece.payload]].concat());
+    }
+    assert_eq!(out.len(), fragmenter.fragments());
+    Ok(out)
 }
 
 fn check_fragments(frame: &[u8], mtu: u16, again: bool) {
