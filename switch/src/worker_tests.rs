@@ -1,4 +1,4 @@
-//! A busy worker allocates nothing: traffic both ways, learning, flooding, splitting and merging.
+//! A busy worker allocates nothing: traffic both ways, learning, flooding, splitting, fragmenting and merging.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -126,9 +126,9 @@ fn a_busy_worker_allocates_nothing() {
     let peer: IpAddr = "192.0.2.2".parse().unwrap();
     let mut tables = Tables::new(vec!["192.0.2.1".parse().unwrap()], vec![4789]);
     tables.add_domain(vni, DomainOptions::default()).unwrap();
-    let row = |name: &str, mac, mode| PortRow { name: name.to_owned(), vni, mac, mtu: 1450, mode };
-    let bound: PortId = tables.add_port(row("a", pod, PortMode::Bound { addresses: Vec::new() })).unwrap();
-    let learning = tables.add_port(row("b", other, PortMode::Learning { limit: 64 })).unwrap();
+    let row = |name: &str, mac, mtu, mode| PortRow { name: name.to_owned(), vni, mac, mtu, mode };
+    let bound: PortId = tables.add_port(row("a", pod, 1450, PortMode::Bound { addresses: Vec::new() })).unwrap();
+    let learning = tables.add_port(row("b", other, 1300, PortMode::Learning { limit: 64 })).unwrap();
     let vtep = Vtep {
         address: peer,
         udp_port: 4789,
@@ -142,8 +142,12 @@ fn a_busy_worker_allocates_nothing() {
     let gso = Gso { kind: GsoKind::Tcp4, size: 1396, header_len: 54, ecn: false };
     let mut superframe = tcp_frame(far, pod, 1, 44 * 1396);
     superframe[16..18].copy_from_slice(&u16::try_from(44 * 1396 + 40).unwrap().to_be_bytes());
+    // Too long for the other port, and DF clear.
+    let mut to_be_cut = tcp_frame(other, pod, 9, 2 * 1396);
+    to_be_cut[20] = 0;
     let frames = vec![
         (superframe, Offload { checksum: needed, gso: Some(gso) }),
+        (to_be_cut, Offload { checksum: needed, gso: Some(gso) }),
         (tcp_frame(far, pod, 9, 100), Offload { checksum: needed, gso: None }),
         (tcp_frame(other, pod, 9, 100), Offload::NONE),
         (tcp_frame(MacAddr::BROADCAST, pod, 9, 20), Offload::NONE),
@@ -175,7 +179,7 @@ fn a_busy_worker_allocates_nothing() {
 
     let totals = Totals::sum(std::iter::once(&**shared.counters));
     totals.check().unwrap();
-    assert_eq!(totals.frames_in, 199 * (4 + 44));
+    assert_eq!(totals.frames_in, 199 * (5 + 44));
     assert_eq!(totals.dropped_at(weft_bridge::Stage::Verdict), 0);
     assert_eq!(totals.dropped_at(weft_bridge::Stage::Egress), 0);
     assert_eq!(totals.learned.iter().find(|(name, _)| *name == "learned").unwrap().1, 199);
