@@ -10,8 +10,8 @@
 //!   three times. After [`SEARCH_LIMIT`] it lowers the MTU in use to what it has proven by then and goes on.
 //! * Every [`RAISE_INTERVAL`] one byte more is tried, and if that arrives, the hunt is for what is above.
 //!
-//! Each round of a hunt sends up to [`MAX_OUTSTANDING`] probes and waits for all of them: first of common sizes, then
-//! of sizes that cut what is left into equal parts. What is in use is asked for in each, so that a few losses by chance
+//! Each round of a hunt sends up to [`MAX_OUTSTANDING`] probes and waits until each is answered or lost: first of
+//! common sizes, then of sizes that cut what is left into equal parts. What is in use is asked for in each, so that a few losses by chance
 //! do not look like a black hole. A smaller MTU is taken into use only at the end or at the limit, and not step by step,
 //! because a pod remembers for ten minutes what it was told; with round trips of 100 ms and more it may be two steps.
 //!
@@ -44,11 +44,11 @@ pub const SEARCH_LIMIT: Duration = Duration::from_secs(1);
 pub const DOWN_AFTER: Duration = Duration::from_secs(3);
 /// A probe counts as lost after twice the round trip, but not before this.
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(150);
+/// And no later than after this.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(1);
 /// It counts as lost too when another of its round was answered so long ago, or half the round trip if that is longer:
 /// they left together, and so much later than the first none comes (as in RFC 8985, by time and not by count).
 pub const REORDERING: Duration = Duration::from_millis(40);
-/// And no later than after this.
-pub const MAX_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the MTU in use may be more than what the path carries.
 pub const SHRINK_BOUND: Duration = Duration::from_secs(2);
 /// Up to which round trip [`SHRINK_BOUND`] holds.

@@ -258,6 +258,22 @@ fn a_path_of_9000_then_1500_then_1380_then_1450() {
     }
 }
 
+/// A TCP stream of which everything is lost sends for the third time after 1.4 s, and then only after 3: by the former the
+/// new size has to be known.
+#[test]
+fn on_a_short_path_the_size_is_known_before_a_stream_sends_for_the_third_time() {
+    for from in [1500, 9000] {
+        for to in (MIN_IPV4..1500).step_by(7).chain([1280, 1400, 1450, 1499]) {
+            let mut lab = Lab::new(MIN_IPV4, from, from, 1);
+            lab.run(5 * SECOND + u64::from(to));
+            lab.set_path(to);
+            lab.run(3 * SECOND);
+            assert_eq!(lab.search.mtu(), Some(to));
+            assert!(lab.exceeded < 1300, "{from} to {to}: {} ms", lab.exceeded);
+        }
+    }
+}
+
 #[test]
 fn a_black_hole_is_named_while_it_lasts() {
     let mut lab = Lab::new(MIN_IPV4, 1500, 1500, 1);
