@@ -112,6 +112,14 @@ impl Links {
         self.change(Step { operation: "set down", interface: name }, |message| message.down())
     }
 
+    /// Whether an interface resolves its neighbours; one that does not sends everything to its own MAC.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn set_arp(&mut self, name: &str, resolves: bool) -> Result<(), LinkError> {
+        self.change(Step { operation: "set neighbour resolution of", interface: name }, |message| message.arp(resolves))
+    }
+
     /// Gives an interface its MAC.
     ///
     /// # Errors

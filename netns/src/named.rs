@@ -39,10 +39,7 @@ pub(crate) fn create(name: &str) -> Result<(), NetnsError> {
         }
         Err(error) => return Err(kernel("create")(error)),
     }
-    let mounted = on_own_thread(|| {
-        leave_namespace()?;
-        Ok(mount_bind("/proc/thread-self/ns/net", &path)?)
-    });
+    let mounted = in_fresh_namespace(|| Ok(mount_bind("/proc/thread-self/ns/net", &path)?));
     mounted.map_err(|error| {
         let _ = delete(name);
         kernel("create")(error)
@@ -103,9 +100,11 @@ fn share_run_dir() -> io::Result<()> {
     }
 }
 
-fn on_own_thread(f: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+/// Runs `f` on a thread of its own, in a namespace that was not there before.
+pub(crate) fn in_fresh_namespace<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
-        let thread = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, f)?;
+        let inside = || leave_namespace().and_then(|()| f());
+        let thread = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, inside)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -61,6 +61,18 @@ impl Netns {
         made
     }
 
+    /// Makes a namespace without a name, everything in it down. It goes with the last descriptor of it and of what
+    /// was opened inside.
+    ///
+    /// # Errors
+    /// [`NetnsError::Kernel`], for want of CAP_SYS_ADMIN as a rule.
+    pub fn unnamed() -> Result<Self, NetnsError> {
+        let label = "unnamed";
+        let path = PathBuf::from("/proc/thread-self/ns/net");
+        let opened = named::in_fresh_namespace(|| Ok(Self::open_file(label.to_owned(), path)));
+        opened.map_err(|source| NetnsError::Kernel { operation: "create", name: label.to_owned(), source })?
+    }
+
     /// Removes the name of a namespace; the namespace goes with its last process and descriptor.
     ///
     /// Half-made ones go too, and an absent one is fine.
