@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -12,6 +13,7 @@ use weft_bridge::PortId;
 use weft_bridge::tables::TableError;
 use weft_encap::mtu::MIN_IPV6;
 use weft_netns::{Netns, NetnsError};
+use weft_switch::port::{Port, TapOffloads};
 use weft_switch::{Options, StartError, Switch};
 
 use crate::api::{self, ApiError};
@@ -20,6 +22,7 @@ use crate::config::{Config, PortConfig};
 use crate::desired::{Desired, desired, fitting_mtu, port_mtu, too_narrow_for_ipv6};
 use crate::lock::{LockError, RunDirLock};
 use crate::paths::Paths;
+use crate::prove::prove;
 
 /// What is said of a port whose device was removed.
 const REMOVED: &str = "the device was removed in the pod; it is made again once the namespace is there";
@@ -99,7 +102,7 @@ pub(crate) struct AttachedPort {
     pub(crate) config: PortConfig,
     pub(crate) id: PortId,
     pub(crate) mtu: u16,
-    pub(crate) udp_superframes: bool,
+    pub(crate) offloads: TapOffloads,
     /// Why its device is gone, if it is.
     pub(crate) lost: Option<String>,
 }
@@ -125,16 +128,20 @@ impl Agent {
     pub fn start(config: Config) -> Result<Self, AgentError> {
         may_attach(&config.ports)?;
         let lock = RunDirLock::take(&config.run_dir)?;
-        let underlay_mtu = underlay_mtu(&config)?;
+        let (interfaces, least_mtu) = interfaces(&config.addresses)?;
+        let underlay_mtu = config.underlay_mtu.unwrap_or(least_mtu);
         let Desired { tables, ports: ids } = desired(&config, underlay_mtu)?;
         if let Some((port, mtu)) = too_narrow_for_ipv6(&config, underlay_mtu) {
             return Err(AgentError::TooNarrowForIpv6 { port: port.name.clone(), mtu });
         }
         // All pods are looked at before anything is changed.
         look_at(&config.ports)?;
+        let levels = Arc::new(prove(&config.switched_off, &config.addresses, &interfaces));
+        let offloads = TapOffloads::of(&levels);
         let options = Options {
             listen: config.listen.clone(),
             socket: config.socket,
+            levels,
             fdb_capacity: config.fdb_capacity,
             polling: config.polling,
         };
@@ -153,9 +160,8 @@ impl Agent {
                     "longer packets than fit through the tunnel will be dropped"
                 );
             }
-            let tap = attach(port, mtu).map_err(of_port(port))?;
-            let udp_superframes = tap.offloads().uso;
-            ports.push(AttachedPort { config: port.clone(), id, mtu, udp_superframes, lost: None });
+            let tap = attach(port, mtu, offloads).map_err(of_port(port))?;
+            ports.push(AttachedPort { config: port.clone(), id, mtu, offloads: tap.offloads(), lost: None });
             taps.push((id, tap));
             tracing::info!(port = port.name, vni = port.vni.get(), netns = port.netns, mac = %port.mac, mtu, "port attached");
         }
@@ -195,11 +201,11 @@ impl Agent {
 impl AttachedPort {
     /// Makes the device of a lost port again, if that is possible by now.
     fn try_again(&mut self, switch: &Switch) {
-        let again = attach(&self.config, self.mtu)
+        let again = attach(&self.config, self.mtu, TapOffloads::of(switch.levels()))
             .and_then(|tap| tap.keep().map(|()| tap).map_err(|source| AttachError::tap(&self.config, source)));
         match again {
             Ok(tap) => {
-                self.udp_superframes = tap.offloads().uso;
+                self.offloads = tap.offloads();
                 self.lost = None;
                 switch.add_port(self.id, tap);
                 tracing::info!(port = self.config.name, "port attached again");
@@ -249,14 +255,14 @@ fn look_at(ports: &[PortConfig]) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// The MTU that was asked for, or the least of the interfaces that have our addresses.
-fn underlay_mtu(config: &Config) -> Result<u16, AgentError> {
-    let links = |address: IpAddr| {
+/// The interfaces that have our addresses, by name, and the least of their MTUs in bytes.
+fn interfaces(addresses: &[IpAddr]) -> Result<(Vec<String>, u16), AgentError> {
+    let link = |address: IpAddr| {
         let netns = Netns::current().map_err(AgentError::Node)?;
         let link = netns.links(move |links| links.link_with_address(address)).map_err(AgentError::Node)?;
         link.ok_or(AgentError::NoSuchAddress { address })
     };
-    let found = config.addresses.iter().map(|address| links(*address).map(|link| link.mtu));
-    let least = found.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or_default();
-    Ok(config.underlay_mtu.unwrap_or(u16::try_from(least).unwrap_or(u16::MAX)))
+    let found = addresses.iter().map(|address| link(*address)).collect::<Result<Vec<_>, _>>()?;
+    let least = found.iter().map(|link| link.mtu).min().unwrap_or_default();
+    Ok((found.into_iter().map(|link| link.name).collect(), u16::try_from(least).unwrap_or(u16::MAX)))
 }

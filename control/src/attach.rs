@@ -3,7 +3,7 @@
 use std::io;
 
 use weft_netns::{Link, Netns, NetnsError};
-use weft_switch::port::Tap;
+use weft_switch::port::{Tap, TapOffloads};
 
 use crate::config::PortConfig;
 use crate::desired::superframe_segments;
@@ -92,10 +92,10 @@ impl Place {
 
 /// Makes or reopens the pod's device and gives it what the configuration says. One that this made goes with the
 /// [`Tap`] until that is told to keep it.
-pub(crate) fn attach(port: &PortConfig, mtu: u16) -> Result<Tap, AttachError> {
+pub(crate) fn attach(port: &PortConfig, mtu: u16, offloads: TapOffloads) -> Result<Tap, AttachError> {
     let place = Place::open(port)?;
     place.check(port)?;
-    let opened = place.0.run(|| Tap::open(&port.interface))?;
+    let opened = place.0.run(|| Tap::open(&port.interface, offloads))?;
     let tap = opened.map_err(|source| AttachError::tap(port, source))?;
     let name = &port.interface;
     // The kernel lets any number of programs open a multi-queue TAP: one that came since the look above

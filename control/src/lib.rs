@@ -7,6 +7,7 @@ pub mod config;
 mod desired;
 mod lock;
 mod paths;
+mod prove;
 mod serve;
 mod show;
 

@@ -1,11 +1,11 @@
 //! Answers: the agent's state as rows.
 
-use weft_api::{Counters, DropRow, FdbRow, Link, PortRow, Query, Reply, Status, UnderlayStatus, VtepRow};
+use weft_api::{Counters, DropRow, FdbRow, Link, OffloadRow, PortRow, Query, Reply, Status, UnderlayStatus, VtepRow};
 use weft_bridge::{Attachment, Stage, Tables, Vtep, VtepId, VtepKind};
 use weft_encap::search::State;
 use weft_netns::Netns;
 use weft_switch::counters::{LinkTotals, Totals};
-use weft_switch::underlay::Level;
+use weft_switch::levels::{Level, Levels, Off};
 
 use crate::agent::{Agent, AttachedPort};
 use crate::desired::name_of;
@@ -29,6 +29,7 @@ fn status(agent: &Agent) -> Status {
         pid: std::process::id(),
         uptime_seconds: agent.started.elapsed().as_secs(),
         underlay: underlay(agent),
+        offloads: Level::ALL.map(|level| offload_row(agent.switch.levels(), level)).to_vec(),
         workers: agent.switch.workers(),
         ports: agent.ports.len(),
         ports_lost: agent.ports.iter().filter(|port| port.lost.is_some()).count(),
@@ -41,21 +42,40 @@ fn status(agent: &Agent) -> Status {
     }
 }
 
+fn offload_row(levels: &Levels, level: Level) -> OffloadRow {
+    let off = levels.off(level);
+    let reason = match off {
+        Some(Off::Configured) => format!("switched off by `offloads.{level}`"),
+        Some(off) => off.to_string(),
+        None if levels.is_proven(level) => "passed its self-test".to_owned(),
+        None => "there was nothing to test".to_owned(),
+    };
+    let demoted_seconds_ago = match off {
+        Some(Off::Demoted { at, .. }) => Some(at.elapsed().as_secs()),
+        _ => None,
+    };
+    OffloadRow { level: level.name().to_owned(), used: off.is_none(), reason, demoted_seconds_ago }
+}
+
 /// None too where it cannot be known.
 fn law_broken(totals: &Totals) -> Option<String> {
     totals.check().err().filter(|_| totals.between_turns).map(|broken| broken.to_string())
 }
 
 fn underlay(agent: &Agent) -> UnderlayStatus {
-    let state = agent.switch.underlay();
-    let level = match state.level() {
-        Level::Offload => "socket+offload",
-        Level::Plain => "socket",
+    let levels = agent.switch.levels();
+    let level = match (levels.uses(Level::Segment), levels.uses(Level::Gro)) {
+        (true, true) => "socket+offload",
+        (true, false) => "socket+segment",
+        (false, true) => "socket+gro",
+        (false, false) => "socket",
     };
+    let off = [Level::Segment, Level::Gro].into_iter().filter_map(|level| Some((level, levels.off(level)?)));
+    let reasons: Vec<_> = off.map(|(level, off)| format!("{level}: {off}")).collect();
     let listen = agent.config.listen.iter().map(|listen| format!("{} {}", listen.at, listen.encapsulation));
     UnderlayStatus {
         level: level.to_owned(),
-        reason: state.reason().map(str::to_owned),
+        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
         addresses: agent.config.addresses.iter().map(ToString::to_string).collect(),
         listen: listen.collect(),
         mtu: agent.underlay_mtu,
@@ -74,7 +94,8 @@ fn port_row(agent: &Agent, port: &AttachedPort) -> PortRow {
         mtu: port.mtu,
         mode: if port.config.learn_limit.is_some() { "learning" } else { "bound" }.to_owned(),
         state: port.lost.as_ref().map_or_else(|| "forwarding".to_owned(), |why| format!("lost: {why}")),
-        udp_superframes: port.udp_superframes,
+        udp_superframes: port.offloads.udp,
+        offloads: port.offloads.names().map(str::to_owned).collect(),
         learned: agent.switch.fdb().len_behind(attachment),
         link: link(agent.switch.link_totals(attachment)),
         kernel_tx_dropped: kernel_tx_dropped(port),

@@ -83,7 +83,10 @@ const UNDERLAY: &[Case] = &[
     (UNDER, "ttl = \"copy\"\n", 3, &["`ttl` is \"copy\"", "1 to 255", "\"inherit\""]),
     (UNDER, "dscp = 64\n", 3, &["`dscp` is 64", "0 to 63", "\"inherit\""]),
     (UNDER, "dscp = true\n", 3, &["`dscp` is true", "0 to 63", "\"inherit\""]),
-    (UNDER, "offload = \"on\"\n", 3, &["`offload` is \"on\"", "\"auto\" and \"off\""]),
+    (UNDER, "[offloads]\nchecksum = \"on\"\n", 4, &["`checksum` is \"on\"", "\"auto\" and \"off\""]),
+    (UNDER, "[offloads]\ntcp4 = false\n", 4, &["`tcp4` is false", "\"auto\" and \"off\""]),
+    (UNDER, "[offloads]\nuso = \"off\"\n", 4, &["`uso` is no field", "`udp4`", "`gro`"]),
+    ("offloads = \"off\"\n", UNDER, 1, &["`offloads` is \"off\"", "`[offloads]`"]),
 ];
 
 #[rustfmt::skip]
@@ -218,8 +221,9 @@ fn a_minimal_file_gets_every_default() {
     assert_eq!(config.polling, Polling::Auto);
     let vni = Vni::new(7).unwrap();
     assert_eq!(config.vnis, [(vni, DomainOptions::default())]);
-    let SocketOptions { offload, zero_checksums_over_ipv6 } = config.socket;
-    assert_eq!((offload, config.ttl, zero_checksums_over_ipv6), (true, Ttl::Fixed(64), false));
+    let SocketOptions { zero_checksums_over_ipv6 } = config.socket;
+    assert_eq!((config.ttl, zero_checksums_over_ipv6), (Ttl::Fixed(64), false));
+    assert_eq!(config.switched_off, []);
     let [vtep] = &config.vteps[..] else { panic!("{:?}", config.vteps) };
     let destination = "192.0.2.2:4789".parse().unwrap();
     assert_eq!((vtep.at, vtep.encapsulation, &vtep.vnis[..]), (destination, Encapsulation::Vxlan, &[vni][..]));

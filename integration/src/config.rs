@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use weft_control::config::file::{
-    Encapsulation, Fdb, File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry, Workers, unspanned,
+    Encapsulation, Fdb, File, Offloads, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry, Workers, unspanned,
 };
 use weft_encap::{MacAddr, Vni};
 use weft_testbed::Family;
@@ -38,6 +38,7 @@ impl AgentConfig {
             run_dir: unspanned(directory.clone()),
             log: "info".to_owned(),
             underlay: Underlay::new(families.iter().map(|family| node.address(*family)).collect()),
+            offloads: Offloads::default(),
             fdb: Fdb::default(),
             workers: Workers::default(),
             vnis: Vec::new(),

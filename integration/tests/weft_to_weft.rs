@@ -1,5 +1,6 @@
 //! Weft on both nodes: streams and datagrams, every byte of them compared.
 
+use weft_control::config::file::Switch;
 use weft_integration::{
     AgentConfig, AgentNode, Capture, Encapsulation, Family, Frame, GIB, MIB, MacAddr, Node, Overlay, PacketSocket,
     Site, ethernet, exchange, exchange_superframes, mac_of, ping_all, site, stream, streams,
@@ -65,7 +66,8 @@ fn without_offload_of_the_underlay() {
             .vni(7)
             .peer(nodes[1 - own].address(Family::Ipv4), Encapsulation::Vxlan, &[7])
             .port(&pods[own], 7, &Overlay::NETWORKS[own]);
-        config.file.underlay.offload = weft_control::config::file::Switch::Off;
+        config.file.offloads.segment = Switch::Off;
+        config.file.offloads.gro = Switch::Off;
         config.start()
     });
     let status = agents[0].status().underlay;

@@ -19,8 +19,8 @@ use weft_encap::outer::{DEFAULT_TTL, Ttl};
 use weft_encap::probe::{self, Probe};
 use weft_encap::too_big::NoReply;
 use weft_encap::{
-    Checksum, FlowHash, FragmentError, Inner, Merger, MergerFull, Network, Offload, RecoverError, Splitter, checksum,
-    recover,
+    Checksum, FlowHash, FragmentError, GsoKind, Inner, Merger, MergerFull, Network, Offload, RecoverError, Splitter,
+    checksum, recover,
 };
 
 use crate::answers::{Answer, Answered};
@@ -46,8 +46,8 @@ pub(crate) struct Copy {
     /// Bytes of its VLAN tags, which the tunnel carries besides.
     pub(crate) tag_len: usize,
     pub(crate) flow: FlowHash,
-    /// Whether it carries UDP.
-    pub(crate) udp: bool,
+    /// The superframes that it could be part of, or is.
+    pub(crate) kind: Option<GsoKind>,
     /// DSCP and ECN for the outer headers.
     pub(crate) tos: u8,
     /// TTL, or hop limit, for the outer headers.
@@ -168,12 +168,15 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         match copy.ingress {
             Attachment::Port(_) => {
                 if copy.wire_len > usize::from(port.mtu) {
-                    complete_checksum(copy, arena)?;
+                    fill_checksum(copy, copy.offload, arena)?;
                     return self.write_fragments(id, port.mtu, copy, arena);
+                }
+                let device = self.ports.get_mut(id).ok_or(DropReason::PortDown)?;
+                if !device.offloads().carry(&copy.offload) {
+                    return self.send_finished(id, copy, copy.offload, arena);
                 }
                 let piece = Piece::new(Buffer::Arena, copy.range.clone());
                 let buffers = Buffers { arena, headers: &[] };
-                let device = self.ports.get_mut(id).ok_or(DropReason::PortDown)?;
                 let outcome = device.send(copy.offload, &[piece], &buffers);
                 self.counters.port_writes.add(1);
                 outcome?;
@@ -203,7 +206,13 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                     clamp(frame, vtep.pod_mtu.saturating_sub(copy.tag_len as u16), &offload);
                 }
                 let (key, device) = self.ports.key(id).ok_or(DropReason::PortDown)?;
-                let alone = copy.udp && !device.takes_udp_superframes();
+                let takes = device.offloads();
+                if !takes.carry(&offload) {
+                    // What waits of its flow came before it.
+                    self.flush_ports(arena);
+                    return self.send_finished(id, copy, offload, arena);
+                }
+                let alone = copy.kind.is_some_and(|kind| !takes.takes(kind));
                 if self.merge(arena, key, copy, offload, alone).is_err() {
                     self.flush_ports(arena);
                     // An emptied merger has room for one frame.
@@ -212,6 +221,40 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 Ok(())
             }
         }
+    }
+
+    /// Writes a frame to a port that may not be left what `offload` says: with its checksum filled, cut if it is a
+    /// superframe.
+    fn send_finished(
+        &mut self,
+        id: PortId,
+        copy: &mut Copy,
+        offload: Offload,
+        arena: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let Self { ports, counters, port_headers, .. } = self;
+        let device = ports.get_mut(id).ok_or(DropReason::PortDown)?;
+        let mut send = |headers: &[u8], pieces: &[Piece], arena: &[u8]| {
+            counters.port_writes.add(1);
+            device.send(Offload::NONE, pieces, &Buffers { arena, headers })
+        };
+        if offload.gso.is_none() {
+            fill_checksum(copy, offload, arena)?;
+            send(&[], &[Piece::new(Buffer::Arena, copy.range.clone())], arena)?;
+        } else {
+            let base = copy.range.start;
+            let frame = &arena[copy.range.clone()];
+            let mut splitter = Splitter::new(frame, &offload).map_err(|_| DropReason::BadSuperframe)?;
+            let header = Piece::new(Buffer::Headers, 0..splitter.header_len());
+            let mut outcome = Ok(());
+            while let Some(payload) = splitter.next_segment(port_headers) {
+                let payload = Piece::new(Buffer::Arena, base + payload.start..base + payload.end);
+                outcome = outcome.and(send(port_headers, &[header, payload], arena));
+            }
+            outcome?;
+        }
+        self.sent_to_port(id, 1, copy.range.len());
+        Ok(())
     }
 
     fn merge(&mut self, arena: &[u8], key: u32, copy: &Copy, offload: Offload, alone: bool) -> Result<(), MergerFull> {
@@ -242,7 +285,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         if domain.clamp_mss() {
             clamp(&mut arena[copy.range.clone()], mtu, &copy.offload);
         }
-        complete_checksum(copy, arena)?;
+        fill_checksum(copy, copy.offload, arena)?;
         if too_long {
             return self.queue_fragments(index, outer, tunnel, copy, mtu, arena);
         }
@@ -411,24 +454,24 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     }
 }
 
-/// Only ports send to VTEPs, so the domain is the port's.
-fn domain_of(tables: &Tables, ingress: Attachment) -> Option<&BridgeDomain> {
-    match ingress {
-        Attachment::Port(id) => tables.domain(tables.port(id)?.vni),
-        Attachment::Vtep(_) => None,
-    }
-}
-
-/// Fills the checksum of a frame that is no superframe, if its sender left that to us.
-fn complete_checksum(copy: &mut Copy, arena: &mut [u8]) -> Result<(), DropReason> {
-    if copy.offload.gso.is_none()
-        && let Checksum::Needed { start, offset } = copy.offload.checksum
+/// Finishes a frame that is no superframe where it lies, for this copy and those that follow.
+fn fill_checksum(copy: &mut Copy, offload: Offload, arena: &mut [u8]) -> Result<(), DropReason> {
+    if offload.gso.is_none()
+        && let Checksum::Needed { start, offset } = offload.checksum
     {
         let frame = &mut arena[copy.range.clone()];
         checksum::complete(frame, start, offset).map_err(|_| DropReason::BadSuperframe)?;
         copy.offload = Offload::NONE;
     }
     Ok(())
+}
+
+/// Only ports send to VTEPs, so the domain is the port's.
+fn domain_of(tables: &Tables, ingress: Attachment) -> Option<&BridgeDomain> {
+    match ingress {
+        Attachment::Port(id) => tables.domain(tables.port(id)?.vni),
+        Attachment::Vtep(_) => None,
+    }
 }
 
 /// Whether the checksum is not known to be unfilled or wrong. That of a fragment cannot be known.

@@ -15,7 +15,7 @@ use weft_encap::{Encapsulation, Offload, OffloadError};
 
 use crate::counters::{Totals, WorkerCounters};
 use crate::gather::{Buffers, Piece};
-use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame};
+use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame, TapOffloads};
 use crate::underlay::{Datagram, Group, Lane, Outcome, ReceiveCounts, Underlay};
 use crate::worker::{ECHOES, ProbeEcho, Shared, Worker};
 
@@ -39,13 +39,13 @@ struct PortQueues {
     from_pod: VecDeque<(Vec<u8>, Result<Offload, OffloadError>)>,
     to_pod: Vec<MemoryFrame>,
     refuse: Option<DropReason>,
-    no_udp_superframes: bool,
+    offloads: Option<TapOffloads>,
 }
 
 impl MemoryPort {
-    /// From now on it is like a TAP before Linux 6.2, which takes no UDP superframes.
-    pub fn take_no_udp_superframes(&self) {
-        self.queues.borrow_mut().no_udp_superframes = true;
+    /// From now on it takes nothing but these; before, all of them.
+    pub fn take_only(&self, offloads: TapOffloads) {
+        self.queues.borrow_mut().offloads = Some(offloads);
     }
 
     /// Lets the pod send a frame.
@@ -80,8 +80,8 @@ impl Port for MemoryPort {
         Ok(())
     }
 
-    fn takes_udp_superframes(&self) -> bool {
-        !self.queues.borrow().no_udp_superframes
+    fn offloads(&self) -> TapOffloads {
+        self.queues.borrow().offloads.unwrap_or(TapOffloads::ALL)
     }
 
     fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason> {

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use weft_bridge::DropReason;
-use weft_encap::{Offload, OffloadError, VIRTIO_NET_HDR_LEN};
+use weft_encap::{Checksum, GsoKind, Offload, OffloadError, VIRTIO_NET_HDR_LEN};
 
 use crate::gather::{Buffers, Piece};
-pub use crate::sys::tap::TapOffloads;
+use crate::levels::{Level, Levels};
 use crate::sys::tap::TapQueue;
 
 /// Longest frame a port takes, in bytes: a 64 KiB IP packet, an Ethernet header and two tags, rounded up.
@@ -25,6 +25,68 @@ pub struct PortFrame {
     pub offload: Result<Offload, OffloadError>,
 }
 
+/// What a port and its pod's stack may leave to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapOffloads {
+    /// Checksums. Nothing else is to be had without.
+    pub checksum: bool,
+    /// TCP superframes of IPv4.
+    pub tcp4: bool,
+    /// TCP superframes of IPv6.
+    pub tcp6: bool,
+    /// UDP superframes of either.
+    pub udp: bool,
+}
+
+impl TapOffloads {
+    /// Finished frames alone.
+    pub const NONE: Self = Self { checksum: false, tcp4: false, tcp6: false, udp: false };
+    /// All of it.
+    pub const ALL: Self = Self { checksum: true, tcp4: true, tcp6: true, udp: true };
+
+    /// Those of the levels in use.
+    #[must_use]
+    pub fn of(levels: &Levels) -> Self {
+        Self {
+            checksum: levels.uses(Level::Checksum),
+            tcp4: levels.uses(Level::Tcp4),
+            tcp6: levels.uses(Level::Tcp6),
+            udp: levels.uses(Level::Udp4) && levels.uses(Level::Udp6),
+        }
+    }
+
+    /// Whether superframes of this kind may be handed over.
+    #[inline]
+    #[must_use]
+    pub const fn takes(self, kind: GsoKind) -> bool {
+        match kind {
+            GsoKind::Tcp4 => self.tcp4,
+            GsoKind::Tcp6 => self.tcp6,
+            GsoKind::Udp => self.udp,
+        }
+    }
+
+    /// Whether a frame may be handed over as this says of it.
+    #[inline]
+    #[must_use]
+    pub fn carry(self, offload: &Offload) -> bool {
+        (self.checksum || offload.checksum == Checksum::Unknown) && offload.gso.is_none_or(|gso| self.takes(gso.kind))
+    }
+
+    /// The levels in it, by name.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.checksum, &[Level::Checksum][..]),
+            (self.tcp4, &[Level::Tcp4]),
+            (self.tcp6, &[Level::Tcp6]),
+            (self.udp, &[Level::Udp4, Level::Udp6]),
+        ]
+        .into_iter()
+        .filter(|(used, _)| *used)
+        .flat_map(|(_, levels)| levels.iter().map(|level| level.name()))
+    }
+}
+
 /// A device to which a pod is attached.
 pub trait Port {
     /// Reads what is there into the arena, up to a batch. `reads` counts system calls.
@@ -33,10 +95,10 @@ pub trait Port {
     /// The device is gone.
     fn recv(&mut self, arena: &mut [u8], frames: &mut Vec<PortFrame>, reads: &mut u64) -> io::Result<()>;
 
-    /// Whether UDP superframes may be written: not before Linux 6.2.
-    fn takes_udp_superframes(&self) -> bool;
+    /// What may be left to the pod's stack.
+    fn offloads(&self) -> TapOffloads;
 
-    /// Writes one frame, given as pieces.
+    /// Writes one frame, given as pieces; `offload` is one that [`Self::offloads`] carry.
     ///
     /// # Errors
     /// The reason to count for the copy that was not delivered.
@@ -52,14 +114,27 @@ pub struct Tap {
 impl Tap {
     /// Opens the device with this name in the calling thread's network namespace, and makes it,
     /// multi-queue, if there is none. One that this made goes with the `Tap`, unless it is told to [`Self::keep`].
-    /// Needs CAP_NET_ADMIN there.
+    /// Needs CAP_NET_ADMIN there. A kernel without UDP superframes gives the other offloads asked for.
     ///
     /// # Errors
     /// The kernel's: ENOENT without /dev/net/tun, EPERM, EBUSY for a device of another kind that has the name,
     /// EINVAL for a TAP that was made without multi-queue.
-    pub fn open(name: &str) -> io::Result<Self> {
-        let (queue, offloads) = TapQueue::open(name)?;
-        Ok(Self { queue, offloads })
+    pub fn open(name: &str, offloads: TapOffloads) -> io::Result<Self> {
+        let mut tap = Self { queue: TapQueue::open(name)?, offloads: TapOffloads::NONE };
+        match tap.set_offloads(offloads) {
+            Err(error) if offloads.udp && error.raw_os_error() == Some(libc::EINVAL) => {
+                tap.set_offloads(TapOffloads { udp: false, ..offloads })?;
+            }
+            result => result?,
+        }
+        Ok(tap)
+    }
+
+    /// Says from now on what the pod's stack may leave to us.
+    pub(crate) fn set_offloads(&mut self, offloads: TapOffloads) -> io::Result<()> {
+        self.queue.set_offloads(offloads)?;
+        self.offloads = offloads;
+        Ok(())
     }
 
     /// Lets the device stay when this is dropped.
@@ -68,12 +143,6 @@ impl Tap {
     /// The kernel's.
     pub fn keep(&self) -> io::Result<()> {
         self.queue.keep()
-    }
-
-    /// What the device does for the pod's stack.
-    #[must_use]
-    pub fn offloads(&self) -> TapOffloads {
-        self.offloads
     }
 }
 
@@ -98,8 +167,8 @@ impl Port for Tap {
         Ok(())
     }
 
-    fn takes_udp_superframes(&self) -> bool {
-        self.offloads.uso
+    fn offloads(&self) -> TapOffloads {
+        self.offloads
     }
 
     fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason> {

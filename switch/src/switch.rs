@@ -11,10 +11,11 @@ use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables, VtepId};
 use weft_encap::probe::Probe;
 
 use crate::counters::{LinkTotals, Totals, WorkerCounters};
+use crate::levels::Levels;
 use crate::polling::Polling;
 use crate::port::Tap;
 use crate::runtime::{Command, Mailbox, PortGone, Runtime, now};
-use crate::underlay::{Listen, SocketError, SocketOptions, SocketUnderlay, UnderlayState};
+use crate::underlay::{Listen, SocketError, SocketOptions, SocketUnderlay};
 use crate::worker::{ECHOES, ProbeEcho, Shared};
 
 /// Reports of lost ports that wait to be read at most.
@@ -27,6 +28,8 @@ pub struct Options {
     pub listen: Vec<Listen>,
     /// How its sockets are set up.
     pub socket: SocketOptions,
+    /// What the kernel may do for it; ports bring their own.
+    pub levels: Arc<Levels>,
     /// Learned MACs at most.
     pub fdb_capacity: u32,
     /// What workers do that have nothing to do.
@@ -55,7 +58,7 @@ pub struct Switch {
     tables: Arc<ArcSwap<Tables>>,
     fdb: Arc<Fdb>,
     workers: Vec<WorkerHandle>,
-    underlay: Arc<UnderlayState>,
+    levels: Arc<Levels>,
     gone: Receiver<PortGone>,
     echoes: Receiver<ProbeEcho>,
 }
@@ -69,8 +72,7 @@ impl Switch {
         let tables = Arc::new(ArcSwap::from_pointee(tables));
         let fdb = Arc::new(Fdb::new(options.fdb_capacity));
         let (sender, gone) = crossbeam_channel::bounded(GONE_REPORTS);
-        let underlay = SocketUnderlay::open(&options.listen, &options.socket)?;
-        let state = underlay.state();
+        let underlay = SocketUnderlay::open(&options.listen, &options.socket, options.levels.clone())?;
         let counters = Arc::new(WorkerCounters::new());
         let (echo_sender, echoes) = crossbeam_channel::bounded(ECHOES);
         let shared =
@@ -83,7 +85,7 @@ impl Switch {
             }
         })?;
         let workers = vec![WorkerHandle { counters, mailbox, thread: Some(thread) }];
-        Ok(Self { tables, fdb, workers, underlay: state, gone, echoes })
+        Ok(Self { tables, fdb, workers, levels: options.levels.clone(), gone, echoes })
     }
 
     /// The tables in force.
@@ -137,10 +139,10 @@ impl Switch {
         self.echoes.try_iter()
     }
 
-    /// What the underlay says of itself.
+    /// What the kernel does for it, and why not more.
     #[must_use]
-    pub fn underlay(&self) -> &UnderlayState {
-        &self.underlay
+    pub fn levels(&self) -> &Levels {
+        &self.levels
     }
 
     /// All counters, summed.

@@ -19,10 +19,10 @@ use weft_bridge::{
     Verdict, VtepId, admit, forward, group, wire_len,
 };
 use weft_encap::ecn::{apply_ecn, outer_tos};
-use weft_encap::inner::{ETHERNET_LEN, PROTOCOL_UDP};
+use weft_encap::inner::{ETHERNET_LEN, PROTOCOL_TCP, PROTOCOL_UDP};
 use weft_encap::outer::outer_ttl;
 use weft_encap::probe::Probe;
-use weft_encap::{FlowHash, Inner, Offload};
+use weft_encap::{FlowHash, GsoKind, Inner, Network, Offload};
 
 use crate::counters::WorkerCounters;
 use crate::egress::{Copy, Egress};
@@ -235,8 +235,8 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         let tag_len = inner.l3 - ETHERNET_LEN;
         let flow = FlowHash::of(&inner);
         let (tos, ttl) = (outer_tos(&inner, tables.outer_dscp()), outer_ttl(&inner, tables.outer_ttl()));
-        let udp = inner.network.protocol() == Some(PROTOCOL_UDP);
-        let mut copy = Copy { range, offload, wire_len, tag_len, flow, udp, tos, ttl, ingress: attachment, now };
+        let kind = kind_of(&inner);
+        let mut copy = Copy { range, offload, wire_len, tag_len, flow, kind, tos, ttl, ingress: attachment, now };
         match verdict {
             Verdict::Drop(reason) => {
                 if let (DropReason::ExceedsIngressMtu, Attachment::Port(id)) = (reason, attachment)
@@ -266,5 +266,15 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             Attachment::Port(id) => counters.port(id).drops.add(1),
             Attachment::Vtep(id) => counters.vtep(id).drops.add(1),
         }
+    }
+}
+
+/// The superframes that a frame could be part of.
+fn kind_of(inner: &Inner<'_>) -> Option<GsoKind> {
+    match (inner.network.protocol()?, &inner.network) {
+        (PROTOCOL_UDP, _) => Some(GsoKind::Udp),
+        (PROTOCOL_TCP, Network::Ipv4(_)) => Some(GsoKind::Tcp4),
+        (PROTOCOL_TCP, Network::Ipv6(_)) => Some(GsoKind::Tcp6),
+        _ => None,
     }
 }

@@ -13,7 +13,7 @@ use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, MacAddr, Offload, Vni};
 
 use crate::counters::{Totals, WorkerCounters};
 use crate::gather::{Buffers, Piece};
-use crate::port::{Port, PortFrame};
+use crate::port::{Port, PortFrame, TapOffloads};
 use crate::underlay::{Datagram, Lane, Outcome, ReceiveCounts, Underlay};
 use crate::worker::{Shared, Worker};
 
@@ -60,8 +60,8 @@ impl Port for Replay {
         Ok(())
     }
 
-    fn takes_udp_superframes(&self) -> bool {
-        true
+    fn offloads(&self) -> TapOffloads {
+        TapOffloads::ALL
     }
 
     fn send(&mut self, _: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason> {

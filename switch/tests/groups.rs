@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use etherparse::PacketBuilder;
 use weft_bridge::tables::{DomainOptions, Port, PortMode, Vtep, VtepKind};
 use weft_bridge::{DropReason, Seconds, Tables};
-use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, MacAddr, Vni, checksum};
+use weft_encap::checksum::Verified;
+use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, Vni, checksum};
 use weft_switch::memory::{MemoryPort, MemorySwitch};
+use weft_switch::port::TapOffloads;
 
 const NOW: Seconds = Seconds(1);
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
@@ -134,13 +136,41 @@ fn a_pods_packet_never_swallows_those_of_others() {
 fn a_port_that_takes_no_udp_superframes_gets_datagrams() {
     for (takes, writes) in [(true, 1), (false, 4)] {
         let (mut switch, [one, _]) = switch();
-        if !takes {
-            one.take_no_udp_superframes();
-        }
+        one.take_only(TapOffloads { udp: takes, ..TapOffloads::ALL });
         let packet = tunnel(1, &udp(1, &[1; 500]));
         arrives(&mut switch, packet.len(), packet.repeat(4));
         assert_eq!(one.pod_received().len(), writes);
         assert_eq!(switch.totals().sent, 4);
         assert_eq!(dropped(&switch), []);
+    }
+}
+
+/// What a port received is finished, and its payload is this.
+fn assert_finished(port: &MemoryPort, frames: usize, payload: &[u8]) {
+    let received = port.pod_received();
+    assert_eq!(received.len(), frames);
+    for frame in &received {
+        assert_eq!(frame.offload, Offload::NONE);
+        assert_eq!(checksum::verify(&Inner::parse(&frame.bytes).unwrap()), Ok(Verified::Right));
+    }
+    assert!(received.iter().flat_map(|frame| &frame.bytes[42..]).eq(payload));
+}
+
+#[test]
+fn a_port_gets_no_more_than_it_takes() {
+    let payload: Vec<u8> = (0..4 * SIZE + 5).map(|place| (place / 7) as u8).collect();
+    for (takes, small) in [(TapOffloads { udp: false, ..TapOffloads::ALL }, false), (TapOffloads::NONE, true)] {
+        let (mut switch, [one, _]) = switch();
+        one.take_only(takes);
+        arrives(&mut switch, SIZE, tunnel(1, &superframe(1, &payload)));
+        assert_finished(&one, 5, &payload);
+        let unfilled = tunnel(1, &superframe(1, &payload[..SIZE]));
+        arrives(&mut switch, unfilled.len(), unfilled);
+        if small {
+            assert_finished(&one, 1, &payload[..SIZE]);
+        } else {
+            assert_eq!(one.pod_received()[0].offload.checksum, Checksum::Needed { start: 34, offset: 6 });
+        }
+        assert_eq!((switch.totals().sent, dropped(&switch)), (2, vec![]));
     }
 }

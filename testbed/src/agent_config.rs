@@ -23,6 +23,7 @@ pub(crate) fn render(lab: &LabName, spec: &LabSpec, index: usize, run_dir: &Path
         run_dir: unspanned(run_dir.to_owned()),
         log: "info".to_owned(),
         underlay: file::Underlay::new(tunnel_address(spec, index).into_iter().collect()),
+        offloads: file::Offloads::default(),
         fdb: file::Fdb::default(),
         workers: file::Workers::default(),
         vnis: spec

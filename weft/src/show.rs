@@ -97,6 +97,11 @@ fn print_status(status: &Status) -> anyhow::Result<()> {
     line("underlay", format!("{}{reason}, MTU {}", underlay.level, underlay.mtu))?;
     line("addresses", underlay.addresses.join(", "))?;
     line("listening", underlay.listen.join(", "))?;
+    for (place, offload) in status.offloads.iter().enumerate() {
+        let used = if offload.used { "on" } else { "off" };
+        let name = if place == 0 { "offloads" } else { "" };
+        line(name, format!("{:<10}{used:<5}{}", offload.level, offload.reason))?;
+    }
     line("workers", status.workers.to_string())?;
     let lost = if status.ports_lost > 0 { format!(" ({} lost)", status.ports_lost) } else { String::new() };
     line("ports", format!("{}{lost}", status.ports))?;

@@ -17,6 +17,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// How tunnel packets travel.
     pub underlay: UnderlayStatus,
+    /// What is left to the kernel, level by level.
+    pub offloads: Vec<OffloadRow>,
     /// Threads that forward frames.
     pub workers: usize,
     /// Ports by state: all of them, and those that are lost.
@@ -41,7 +43,7 @@ pub struct Status {
 /// How tunnel packets travel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct UnderlayStatus {
-    /// The level in use: `socket+offload` or `socket`.
+    /// The level in use: `socket+offload`, `socket+segment`, `socket+gro` or `socket`.
     pub level: String,
     /// Why it is not a better one.
     pub reason: Option<String>,
@@ -51,6 +53,19 @@ pub struct UnderlayStatus {
     pub listen: Vec<String>,
     /// MTU of the underlay in bytes.
     pub mtu: u16,
+}
+
+/// One level of what is left to the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct OffloadRow {
+    /// Its name, as in the configuration.
+    pub level: String,
+    /// Whether it is used.
+    pub used: bool,
+    /// Why, or why not: it passed its self-test, it is switched off, what differed in the test, or what it failed at.
+    pub reason: String,
+    /// Seconds since it failed while in use, if it did.
+    pub demoted_seconds_ago: Option<u64>,
 }
 
 /// What went through one port or to and from one VTEP; rx and tx as the switch sees it.
@@ -91,6 +106,8 @@ pub struct PortRow {
     pub state: String,
     /// Whether the device does UDP superframes.
     pub udp_superframes: bool,
+    /// The levels of offload that the device has, by name.
+    pub offloads: Vec<String>,
     /// MACs learned behind it.
     pub learned: u32,
     /// What went through it.

@@ -35,7 +35,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("", "run_dir") => "allowed is an absolute path".to_owned(),
         ("", "log") => "allowed is a filter such as \"info\" or \"warn,weft_switch=debug\"".to_owned(),
         ("", "underlay") => "it begins with `[underlay]` and needs `addresses = [\"192.0.2.1\"]` at least".to_owned(),
-        ("", "fdb" | "workers") => format!("it is a table, and begins with `[{field}]`"),
+        ("", "fdb" | "offloads" | "workers") => format!("it is a table, and begins with `[{field}]`"),
         ("", "vni" | "vtep" | "port") => format!("there may be several, and each begins with `[[{field}]]`"),
         ("underlay", "addresses") => {
             format!(
@@ -46,7 +46,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("underlay", "vxlan_ports" | "geneve_ports") => {
             format!("allowed is a list of ports, {} to {}, each once in both lists", UDP_PORT.start(), UDP_PORT.end())
         }
-        ("underlay", "offload" | "path_probes") => "allowed are \"auto\" and \"off\"".to_owned(),
+        ("underlay", "path_probes") | ("offloads", _) => "allowed are \"auto\" and \"off\"".to_owned(),
         ("underlay", "ttl") => numbers_or_inherit(&TTL),
         ("underlay", "dscp") => numbers_or_inherit(&DSCP),
         ("underlay", "zero_checksums_over_ipv6") => "allowed are true and false".to_owned(),

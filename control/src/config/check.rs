@@ -10,6 +10,7 @@ use weft_bridge::tables::DomainOptions;
 use weft_encap::mtu::MIN_IPV6;
 use weft_encap::probe;
 use weft_encap::{Encapsulation, MacAddr, Vni};
+use weft_switch::levels::Level;
 use weft_switch::underlay::{Listen, SocketOptions};
 
 use super::allowed::{
@@ -58,10 +59,9 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         file.underlay.mtu.as_ref().map(|mtu| within(("underlay", "mtu"), mtu, UNDERLAY_MTU)).transpose()?;
     let fdb_capacity = within(("fdb", "capacity"), &file.fdb.capacity, FDB_CAPACITY)?;
     let fdb_ageing_seconds = within(("fdb", "ageing_seconds"), &file.fdb.ageing_seconds, FDB_AGEING_SECONDS)?;
-    let socket = SocketOptions {
-        offload: file.underlay.offload == Switch::Auto,
-        zero_checksums_over_ipv6: file.underlay.zero_checksums_over_ipv6,
-    };
+    let socket = SocketOptions { zero_checksums_over_ipv6: file.underlay.zero_checksums_over_ipv6 };
+    let mut offloads = file.offloads;
+    let switched_off = Level::ALL.into_iter().filter(|level| *offloads.switch(*level) == Switch::Off).collect();
     let mut vnis = Vec::new();
     let mut known = HashSet::new();
     for entry in &file.vnis {
@@ -88,6 +88,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         underlay_mtu,
         listen,
         socket,
+        switched_off,
         dscp: file.underlay.dscp.0,
         ttl: file.underlay.ttl.0,
         path_probes: file.underlay.path_probes == Switch::Auto,

@@ -14,6 +14,7 @@ pub use weft_encap::Encapsulation;
 use weft_encap::ecn::Dscp;
 use weft_encap::outer::Ttl;
 use weft_encap::{MacAddr, Vni};
+use weft_switch::levels::Level;
 use weft_switch::polling::{MAX_POLLING, Polling};
 
 use super::word_or_number::{WordOrNumber, Written};
@@ -40,6 +41,9 @@ pub struct File {
     pub log: String,
     /// Where tunnel packets leave and arrive.
     pub underlay: Underlay,
+    /// What is left to the kernel.
+    #[serde(default)]
+    pub offloads: Offloads,
     /// The learned forwarding table.
     #[serde(default)]
     pub fdb: Fdb,
@@ -88,9 +92,42 @@ pub struct Underlay {
     /// none. Default: `auto`.
     #[serde(default)]
     pub path_probes: Switch,
-    /// UDP_SEGMENT and UDP_GRO: `auto` uses them where the kernel has them, `off` never. Default: `auto`.
-    #[serde(default)]
-    pub offload: Switch,
+}
+
+/// `[offloads]`: what is left to the kernel, level by level. `auto` uses a level that passes its self-test, `off`
+/// never. Default of each: `auto`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Offloads {
+    /// Checksums, from and to pods. Superframes go with it.
+    pub checksum: Switch,
+    /// TCP superframes of IPv4, from and to pods.
+    pub tcp4: Switch,
+    /// TCP superframes of IPv6, from and to pods.
+    pub tcp6: Switch,
+    /// UDP superframes of IPv4, from and to pods. The kernel has them only together with `udp6`.
+    pub udp4: Switch,
+    /// UDP superframes of IPv6, from and to pods. The kernel has them only together with `udp4`.
+    pub udp6: Switch,
+    /// Groups of tunnel packets sent as one (UDP_SEGMENT).
+    pub segment: Switch,
+    /// Groups of tunnel packets received as one (UDP_GRO).
+    pub gro: Switch,
+}
+
+impl Offloads {
+    /// What is written for a level.
+    pub fn switch(&mut self, level: Level) -> &mut Switch {
+        match level {
+            Level::Checksum => &mut self.checksum,
+            Level::Tcp4 => &mut self.tcp4,
+            Level::Tcp6 => &mut self.tcp6,
+            Level::Udp4 => &mut self.udp4,
+            Level::Udp6 => &mut self.udp6,
+            Level::Segment => &mut self.segment,
+            Level::Gro => &mut self.gro,
+        }
+    }
 }
 
 /// Where the DSCP of tunnel packets comes from.
@@ -233,7 +270,6 @@ impl Underlay {
             dscp: DscpEntry::default(),
             zero_checksums_over_ipv6: false,
             path_probes: Switch::default(),
-            offload: Switch::default(),
         }
     }
 }

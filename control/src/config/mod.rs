@@ -15,6 +15,7 @@ use weft_bridge::tables::DomainOptions;
 use weft_encap::ecn::Dscp;
 use weft_encap::outer::Ttl;
 use weft_encap::{Encapsulation, MacAddr, Vni};
+use weft_switch::levels::Level;
 use weft_switch::polling::Polling;
 use weft_switch::underlay::{Listen, SocketOptions};
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// How its sockets are set up.
     pub socket: SocketOptions,
+    /// What is not left to the kernel, whatever it can do.
+    pub switched_off: Vec<Level>,
     /// Whether the paths to VTEPs are probed.
     pub path_probes: bool,
     /// Where the DSCP of tunnel packets comes from.

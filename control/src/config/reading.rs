@@ -8,7 +8,7 @@ use super::check::Wrong;
 /// Bytes of a refused value that are repeated at most.
 const VALUE_BYTES: usize = 40;
 /// How messages begin that are about a value and not about the form of the file.
-const ABOUT_VALUES: [&str; 4] = ["invalid type", "invalid value", "invalid IP", "unknown variant"];
+const ABOUT_VALUES: [&str; 5] = ["invalid type", "invalid value", "invalid IP", "unknown variant", "wanted "];
 /// Words of messages about values that say themselves what is allowed.
 const COMPLETE: [&str; 2] = ["is out of range: allowed", "is not a MAC address: expected"];
 

@@ -7,14 +7,16 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use weft_encap::VIRTIO_NET_HDR_LEN;
 
-use super::check;
 use super::iovec::IoVecs;
+use super::{check, interface_request};
 use crate::gather::{Buffers, Piece};
+use crate::port::TapOffloads;
 
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
+const TUNSETVNETLE: libc::c_ulong = 0x4004_54dc;
 
 const TUN_F_CSUM: libc::c_ulong = 0x01;
 const TUN_F_TSO4: libc::c_ulong = 0x02;
@@ -26,13 +28,6 @@ const TUN_F_USO6: libc::c_ulong = 0x40;
 /// Pieces in one write at most (UIO_MAXIOV, include/uapi/linux/uio.h).
 pub(crate) const MAX_PIECES: usize = 1024;
 
-/// What the device does for the pod's stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TapOffloads {
-    /// UDP superframes (Linux 6.2).
-    pub uso: bool,
-}
-
 /// One queue of a TAP device.
 pub(crate) struct TapQueue {
     file: File,
@@ -41,18 +36,11 @@ pub(crate) struct TapQueue {
 
 impl TapQueue {
     /// Opens a queue of the device with this name in the calling thread's network namespace; makes the
-    /// device if there is none.
-    pub(crate) fn open(name: &str) -> io::Result<(Self, TapOffloads)> {
+    /// device if there is none. What an earlier owner left set on a device that stayed, this sets anew.
+    pub(crate) fn open(name: &str) -> io::Result<Self> {
         let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/net/tun")?;
-        // SAFETY: all bytes zero is a valid ifreq.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        if name.is_empty() || name.len() >= request.ifr_name.len() {
-            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
-        }
-        for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *slot = byte as libc::c_char;
-        }
+        let mut request = interface_request(name)?;
         let mode = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
         request.ifr_ifru.ifru_flags = mode as libc::c_short;
         // SAFETY: TUNSETIFF reads and writes the ifreq that we own.
@@ -60,8 +48,17 @@ impl TapQueue {
         let header_len = VIRTIO_NET_HDR_LEN as libc::c_int;
         // SAFETY: TUNSETVNETHDRSZ reads the int that we own.
         check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const header_len) }.into())?;
-        let offloads = set_offloads(&file)?;
-        Ok((Self { file, iovecs: IoVecs::with_capacity(MAX_PIECES + 1) }, offloads))
+        let little_endian = libc::c_int::from(cfg!(target_endian = "little"));
+        // SAFETY: TUNSETVNETLE reads the int that we own.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETLE, &raw const little_endian) }.into())?;
+        Ok(Self { file, iovecs: IoVecs::with_capacity(MAX_PIECES + 1) })
+    }
+
+    /// Says what the pod's stack may leave to us.
+    pub(crate) fn set_offloads(&self, offloads: TapOffloads) -> io::Result<()> {
+        // SAFETY: TUNSETOFFLOAD takes its argument by value.
+        check(unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETOFFLOAD, bits(offloads)) }.into())?;
+        Ok(())
     }
 
     /// Lets the device outlive its queues.
@@ -111,17 +108,15 @@ impl AsFd for TapQueue {
     }
 }
 
-/// Asks for everything a pod's stack can leave to us, and for less where the kernel knows less.
-fn set_offloads(file: &File) -> io::Result<TapOffloads> {
-    let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
-    for uso in [true, false] {
-        let bits = if uso { tcp | TUN_F_USO4 | TUN_F_USO6 } else { tcp };
-        // SAFETY: TUNSETOFFLOAD takes its argument by value.
-        match check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOFFLOAD, bits) }.into()) {
-            Ok(_) => return Ok(TapOffloads { uso }),
-            Err(error) if uso && error.raw_os_error() == Some(libc::EINVAL) => {}
-            Err(error) => return Err(error),
-        }
+/// The argument of TUNSETOFFLOAD. Superframes without checksums, and one family of UDP superframes without the other,
+/// are not to be had.
+fn bits(offloads: TapOffloads) -> libc::c_ulong {
+    let TapOffloads { checksum, tcp4, tcp6, udp } = offloads;
+    if !checksum {
+        return 0;
     }
-    Ok(TapOffloads { uso: false })
+    [(tcp4, TUN_F_TSO4), (tcp6, TUN_F_TSO6), (tcp4 || tcp6, TUN_F_TSO_ECN), (udp, TUN_F_USO4 | TUN_F_USO6)]
+        .into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .fold(TUN_F_CSUM, |bits, (_, bit)| bits | bit)
 }

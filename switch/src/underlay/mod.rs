@@ -12,7 +12,7 @@ use weft_encap::Encapsulation;
 
 pub use lane::{Group, Lane, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS, Outcome};
 pub(crate) use lane::{MAX_GROUPS, Outer};
-pub use socket::{Level, Listen, SocketError, SocketOptions, SocketUnderlay, UnderlayState};
+pub use socket::{Listen, SocketError, SocketOptions, SocketUnderlay};
 
 /// Ways with a UDP source port of their own, among which flows are spread. One flow keeps to one.
 pub const LANES: usize = 16;

@@ -13,8 +13,8 @@ use socket2::Socket;
 use weft_bridge::DropReason;
 
 use super::lane::{Group, Lane, MAX_GROUP_SEGMENTS, Outcome};
-use super::socket::{Level, UnderlayState};
 use crate::gather::{Buffers, Piece, Segments};
+use crate::levels::{Level, Levels};
 use crate::sys::udp::{Messages, Outgoing};
 
 /// Groups sent in one system call at most.
@@ -35,7 +35,7 @@ pub(super) struct Sockets<'a> {
 pub(super) struct Sender {
     messages: Messages,
     segments: Segments,
-    state: Arc<UnderlayState>,
+    levels: Arc<Levels>,
     calls: u64,
 }
 
@@ -45,10 +45,10 @@ enum Refusal {
 }
 
 impl Sender {
-    pub(super) fn new(state: Arc<UnderlayState>) -> Self {
+    pub(super) fn new(levels: Arc<Levels>) -> Self {
         let messages = Messages::with_capacity(SEND_MESSAGES, SEND_PIECES);
         let segments = Segments::with_capacity(MAX_GROUP_SEGMENTS, SEND_PIECES);
-        Self { messages, segments, state, calls: 0 }
+        Self { messages, segments, levels, calls: 0 }
     }
 
     /// Sends a lane's groups in order. Returns the number of system calls.
@@ -79,7 +79,7 @@ impl Sender {
     }
 
     fn must_be_single(&self, group: &Group) -> bool {
-        group.segments > 1 && self.state.level() == Level::Plain
+        group.segments > 1 && !self.levels.uses(Level::Segment)
     }
 
     /// Sends the groups from `first` on that one socket can send as they are. Returns how many were dealt with.
@@ -92,7 +92,7 @@ impl Sender {
         report: &mut dyn FnMut(usize, Outcome),
     ) -> usize {
         let groups = &queued.groups()[first..];
-        let plain = self.state.level() == Level::Plain;
+        let plain = !self.levels.uses(Level::Segment);
         let alike = |group: &&Group| group.to.is_ipv6() == groups[0].to.is_ipv6() && !(plain && group.segments > 1);
         let messages = groups.iter().take_while(alike).map(|group| Outgoing {
             to: group.to,
@@ -130,9 +130,9 @@ impl Sender {
     ) -> Outcome {
         let outcome = self.send_singly(socket, group, queued.pieces(group), buffers);
         let telling = error.raw_os_error() == Some(libc::EIO) || group.segments <= PLAIN_GROUP;
-        if outcome == Outcome::Sent && telling && self.state.level() == Level::Offload {
-            let packets = group.segments;
-            self.state.demote(format!("the kernel refused {packets} packets as a group and took each alone: {error}"));
+        let packets = group.segments;
+        let why = || format!("the kernel refused {packets} packets as a group and took each alone: {error}");
+        if outcome == Outcome::Sent && telling && self.levels.demote(Level::Segment, why()) {
             tracing::warn!(%error, "segmentation offload of the underlay is off from now on");
         }
         outcome

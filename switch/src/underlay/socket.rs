@@ -7,8 +7,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use weft_encap::Encapsulation;
@@ -17,6 +16,7 @@ use weft_encap::outer::DEFAULT_TTL;
 use super::lane::{Lane, Outcome};
 use super::sender::{Sender, Sockets};
 use super::{Datagram, LANES, ReceiveCounts, Underlay};
+use crate::levels::{Level, Levels};
 use crate::sys::udp::{self, Messages};
 
 /// Bytes that one receive slot takes: the longest UDP payload, or a group merged by the kernel.
@@ -44,26 +44,8 @@ pub struct Listen {
 /// How the sockets are set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketOptions {
-    /// Use UDP_SEGMENT and UDP_GRO.
-    pub offload: bool,
     /// Take tunnel packets without a UDP checksum over IPv6 (RFC 6935); over IPv4 they are always taken.
     pub zero_checksums_over_ipv6: bool,
-}
-
-/// Which level of the `socket` underlay is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// With UDP_SEGMENT and UDP_GRO.
-    Offload,
-    /// One packet at a time for the stack, many in one system call.
-    Plain,
-}
-
-/// What the underlay says of itself, readable by anyone at any time.
-#[derive(Debug, Default)]
-pub struct UnderlayState {
-    plain: AtomicBool,
-    reason: OnceLock<String>,
 }
 
 /// Why the underlay could not be set up.
@@ -106,40 +88,15 @@ pub struct SocketUnderlay {
     ipv6: Vec<Socket>,
     incoming: Messages,
     sender: Sender,
-    state: Arc<UnderlayState>,
-}
-
-impl UnderlayState {
-    /// The level in use.
-    #[must_use]
-    pub fn level(&self) -> Level {
-        if self.plain.load(Ordering::Relaxed) { Level::Plain } else { Level::Offload }
-    }
-
-    /// Why it is not a better one.
-    #[must_use]
-    pub fn reason(&self) -> Option<&str> {
-        self.reason.get().map(String::as_str)
-    }
-
-    pub(super) fn demote(&self, reason: String) {
-        if self.reason.set(reason).is_ok() {
-            self.plain.store(true, Ordering::Relaxed);
-        }
-    }
 }
 
 impl SocketUnderlay {
-    /// Opens the sockets in the calling thread's network namespace.
+    /// Opens the sockets in the calling thread's network namespace. UDP_SEGMENT and UDP_GRO are used as `levels` say.
     ///
     /// # Errors
     /// [`SocketError`], naming the address.
-    pub fn open(listen: &[Listen], options: &SocketOptions) -> Result<Self, SocketError> {
-        let state = Arc::new(UnderlayState::default());
-        if !options.offload {
-            state.demote("switched off by `underlay.offload`".to_owned());
-        }
-        let receivers = listen.iter().map(|listen| receiver(listen, options, &state)).collect::<Result<_, _>>()?;
+    pub fn open(listen: &[Listen], options: &SocketOptions, levels: Arc<Levels>) -> Result<Self, SocketError> {
+        let receivers = listen.iter().map(|listen| receiver(listen, options, &levels)).collect::<Result<_, _>>()?;
         let lanes = |ipv6: bool| {
             let local = listen.iter().map(|listen| listen.at.ip()).find(|address| address.is_ipv6() == ipv6);
             local.map_or(Ok(Vec::new()), |address| (0..LANES).map(|lane| sender(address, lane)).collect())
@@ -149,15 +106,8 @@ impl SocketUnderlay {
             ipv4: lanes(false)?,
             ipv6: lanes(true)?,
             incoming: Messages::with_capacity(RECEIVE_SLOTS, RECEIVE_SLOTS),
-            sender: Sender::new(state.clone()),
-            state,
+            sender: Sender::new(levels),
         })
-    }
-
-    /// What it says of itself.
-    #[must_use]
-    pub fn state(&self) -> Arc<UnderlayState> {
-        self.state.clone()
     }
 
     /// The descriptors to wait on; their places are the `source` of [`Underlay::recv`].
@@ -201,7 +151,7 @@ impl Underlay for SocketUnderlay {
     }
 }
 
-fn receiver(listen: &Listen, options: &SocketOptions, state: &UnderlayState) -> Result<Receiver, SocketError> {
+fn receiver(listen: &Listen, options: &SocketOptions, levels: &Levels) -> Result<Receiver, SocketError> {
     let at = listen.at;
     let open = || -> io::Result<Socket> {
         let socket = bind(at)?;
@@ -211,10 +161,10 @@ fn receiver(listen: &Listen, options: &SocketOptions, state: &UnderlayState) -> 
         if options.zero_checksums_over_ipv6 && at.is_ipv6() {
             udp::accept_zero_checksums(&socket)?;
         }
-        if state.level() == Level::Offload
+        if levels.uses(Level::Gro)
             && let Err(error) = udp::enable_gro(&socket)
         {
-            state.demote(format!("the kernel has no UDP_GRO: {error}"));
+            levels.demote(Level::Gro, format!("the kernel has no UDP_GRO: {error}"));
         }
         Ok(socket)
     };
