@@ -1,0 +1,219 @@
+//! Every level of offload off in turn: traffic stays right, and it is told why a level is off.
+
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
+
+use rustix::process::Signal;
+use weft_api::{Client, OffloadRow, Query, Reply};
+use weft_control::config::file::Switch;
+use weft_integration::{
+    AgentConfig, AgentNode, Child, Encapsulation, Family, Host, MIB, Node, Overlay, Site, eventually, exchange,
+    exchange_superframes, ping_all, send_superframe, site, stream, weft,
+};
+use weft_switch::levels::Level;
+
+/// What is switched off, and which levels are off then.
+const CASES: [(&[Level], &[&str]); 9] = [
+    (&[], &[]),
+    (&[Level::Checksum], &["checksum", "tcp4", "tcp6", "udp4", "udp6"]),
+    (&[Level::Tcp4], &["tcp4"]),
+    (&[Level::Tcp6], &["tcp6"]),
+    (&[Level::Udp4], &["udp4", "udp6"]),
+    (&[Level::Udp6], &["udp4", "udp6"]),
+    (&[Level::Segment], &["segment"]),
+    (&[Level::Gro], &["gro"]),
+    (&Level::ALL, &["checksum", "tcp4", "tcp6", "udp4", "udp6", "segment", "gro"]),
+];
+/// What one system call has to carry for a plain group, in packets on the average: far below what it does.
+const PACKETS_A_CALL: u64 = 4;
+/// Bytes of each datagram, datagrams in a superframe, datagrams in all.
+const DATAGRAMS: (usize, usize, usize) = (1200, 40, 400);
+
+/// Two pods on the first node and one on the second.
+struct Lab {
+    nodes: [Node; 2],
+    pods: [Host; 3],
+}
+
+const NEIGHBOUR: [&str; 2] = ["10.0.0.3", "fd00::3"];
+
+impl Lab {
+    fn new(site: &Site) -> Self {
+        Self { nodes: site.pair(), pods: ["a", "b", "c"].map(|name| site.host(name)) }
+    }
+
+    /// Agents, of which those of `switched` have these levels switched off.
+    fn start(&self, site: &Site, levels: &[Level], switched: [bool; 2]) -> [AgentNode; 2] {
+        [0, 1].map(|own| {
+            let mut config = AgentConfig::new(site, &self.nodes[own], &[Family::Ipv4])
+                .vni(Overlay::VNI)
+                .peer(self.nodes[1 - own].address(Family::Ipv4), Encapsulation::Vxlan, &[Overlay::VNI])
+                .port(&self.pods[own], Overlay::VNI, &Overlay::NETWORKS[own])
+                .without_probes();
+            if own == 0 {
+                config = config.port(&self.pods[2], Overlay::VNI, &["10.0.0.3/24", "fd00::3/64"]);
+            }
+            for level in levels.iter().filter(|_| switched[own]) {
+                *config.file.offloads.switch(*level) = Switch::Off;
+            }
+            config.start()
+        })
+    }
+
+    /// Streams and datagrams of both families in both directions, across and within a node.
+    fn exercise(&self) {
+        let [a, b, c] = &self.pods;
+        let (size, group, count) = DATAGRAMS;
+        for family in [0, 1] {
+            let own = [Overlay::IPV4, Overlay::IPV6][family];
+            for (from, to, address) in [(a, b, own[1]), (b, a, own[0]), (a, c, NEIGHBOUR[family]), (c, a, own[0])] {
+                stream(from, to, address, 2 * MIB);
+                exchange(from, to, address, 100, 50);
+                exchange_superframes(from, to, address, size, group, count);
+            }
+        }
+    }
+}
+
+fn off(rows: &[OffloadRow]) -> Vec<&str> {
+    rows.iter().filter(|row| !row.used).map(|row| row.level.as_str()).collect()
+}
+
+fn row<'a>(rows: &'a [OffloadRow], level: &str) -> &'a OffloadRow {
+    rows.iter().find(|row| row.level == level).unwrap()
+}
+
+#[test]
+fn traffic_is_right_with_each_level_off() {
+    let site = site!();
+    let lab = Lab::new(&site);
+    for (levels, expected) in CASES {
+        // The other node has them: what one sends whole the other has to take, and the reverse.
+        for switched in [[true, false], [false, true]] {
+            let agents = lab.start(&site, levels, switched);
+            for (agent, switched) in agents.iter().zip(switched) {
+                let rows = agent.status().offloads;
+                let expected = if switched { expected } else { &[] };
+                assert_eq!(off(&rows), expected, "{rows:?}");
+                for level in levels.iter().filter(|_| switched) {
+                    let reason = &row(&rows, level.name()).reason;
+                    let said = [format!("switched off by `offloads.{level}`"), "cannot be had without".to_owned()];
+                    assert!(said.iter().any(|said| reason.starts_with(said)), "{level}: {reason}");
+                }
+                for row in rows.iter().filter(|row| row.used) {
+                    assert_eq!(row.reason, "passed its self-test", "{}", row.level);
+                }
+            }
+            lab.exercise();
+            agents.iter().for_each(|agent| assert_eq!(agent.dropped(), [], "{levels:?} off"));
+            agents.into_iter().for_each(AgentNode::finish);
+            if levels.is_empty() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pods_device_has_what_is_left_on() {
+    let site = site!("ethtool");
+    let lab = Lab::new(&site);
+    let features = |pod: &Host| {
+        let said = pod.ethtool("-k eth0");
+        let has = |name: &str| said.lines().any(|line| line.trim().starts_with(&format!("{name}: on")));
+        ["tx-checksumming", "tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation"].map(has)
+    };
+    for (levels, expected, names) in [
+        (&[][..], [true; 4], "checksum tcp4 tcp6 udp4 udp6"),
+        (&[Level::Checksum], [false; 4], ""),
+        (&[Level::Tcp4], [true, false, true, true], "checksum tcp6 udp4 udp6"),
+        (&[Level::Udp6], [true, true, true, false], "checksum tcp4 tcp6"),
+    ] {
+        // The device stays from start to start, with what the last agent asked of it.
+        let agents = lab.start(&site, levels, [true, false]);
+        assert_eq!(features(&lab.pods[0]), expected, "{levels:?} off");
+        assert_eq!(agents[0].port("a").offloads.join(" "), names);
+        agents.into_iter().for_each(AgentNode::finish);
+    }
+}
+
+/// Without UDP_SEGMENT and UDP_GRO every packet is walked alone by the stack, but many share a system call.
+#[test]
+fn packets_share_system_calls_without_offload() {
+    let site = site!();
+    let lab = Lab::new(&site);
+    let agents = lab.start(&site, &[Level::Segment, Level::Gro], [true; 2]);
+    let [a, b, _] = &lab.pods;
+    ping_all(a, Overlay::IPV4[1]);
+    let (size, group, count) = DATAGRAMS;
+    let counts = |agent: &AgentNode, names: [&str; 2]| names.map(|name| agent.forwarded(name));
+    let names = ["underlay_datagrams_out", "underlay_sends"];
+    let before = counts(&agents[0], names);
+    exchange_superframes(a, b, Overlay::IPV4[1], size, group, count);
+    agents.iter().for_each(AgentNode::assert_laws);
+    let after = counts(&agents[0], names);
+    let [packets, calls] = [0, 1].map(|place| after[place] - before[place]);
+    assert!(packets >= count as u64 && calls * PACKETS_A_CALL <= packets, "{packets} packets in {calls} calls");
+    // One burst that waits for the receiver comes in few calls, too.
+    let names = ["underlay_datagrams_in", "underlay_receives"];
+    let before = counts(&agents[1], names);
+    let payload = vec![7; size * group];
+    agents[1].frozen(|| {
+        let own = Overlay::IPV4.map(|address| address.parse().unwrap());
+        send_superframe(a, (own[0], own[1]), size, &payload);
+        let sent = agents[0].forwarded("underlay_datagrams_out");
+        eventually("the burst leaves", || {
+            let now = agents[0].forwarded("underlay_datagrams_out");
+            if now >= after[0] + group as u64 { Ok(()) } else { Err(format!("{sent} to {now}")) }
+        });
+    });
+    agents[1].wait_for_frames(before[0] + group as u64);
+    let after = counts(&agents[1], names);
+    let [packets, calls] = [0, 1].map(|place| after[place] - before[place]);
+    assert!(packets >= group as u64 && calls * PACKETS_A_CALL <= packets, "{packets} packets in {calls} calls");
+    agents.into_iter().for_each(AgentNode::finish);
+}
+
+#[test]
+fn a_test_that_hears_nothing_is_a_reason() {
+    let site = site!("ip");
+    let [node, _] = site.pair();
+    node.ip("link set lo down");
+    let agent = AgentConfig::new(&site, &node, &[Family::Ipv4, Family::Ipv6]).start();
+    let status = agent.status();
+    assert_eq!(off(&status.offloads), ["segment", "gro"], "{status:?}");
+    for level in ["segment", "gro"] {
+        let reason = &row(&status.offloads, level).reason;
+        assert!(reason.contains("192.0.2.1 to itself did not arrive: does a firewall drop it"), "{reason}");
+    }
+    assert_eq!(status.underlay.level, "socket");
+    assert!(agent.log().contains("not used: self-test: a datagram"), "{}", agent.log());
+    agent.finish();
+}
+
+#[test]
+fn a_test_that_cannot_run_is_a_reason() {
+    let site = site!("unshare", "mount");
+    let [node, _] = site.pair();
+    let config = AgentConfig::new(&site, &node, &[Family::Ipv4]);
+    let (file, run_dir) = (config.write(), site.directory().join(node.name()));
+    let program = weft();
+    let hidden = "mount -t tmpfs none /dev/net && exec \"$0\" \"$@\"";
+    let words = ["unshare", "--mount", "sh", "-c", hidden, program.to_str().unwrap(), "agent", "--config"];
+    let mut agent = Child::spawn(node.command(&[&words[..], &[file.to_str().unwrap()]].concat()));
+    let status = eventually("the agent answers", || {
+        match Client::connect(&run_dir).and_then(|mut client| client.ask(Query::Status)) {
+            Ok(Reply::Status(status)) => Ok(*status),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    agent.signal(Signal::TERM);
+    assert!(agent.wait().success());
+    assert_eq!(off(&status.offloads), ["checksum", "tcp4", "tcp6", "udp4", "udp6"], "{status:?}");
+    let reason = &row(&status.offloads, "tcp4").reason;
+    assert!(reason.contains("cannot be had without checksum"), "{reason}");
+    let reason = &row(&status.offloads, "checksum").reason;
+    assert!(
+        reason.contains("there is no device to test it on") && reason.contains("making a TAP: No such file"),
+        "{reason}"
+    );
+}
