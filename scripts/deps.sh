@@ -11,6 +11,7 @@ peers=(
     ethtool:ethtool
     nft:nftables
     setpriv:util-linux
+    nft:nftables
     ovs-vswitchd:openvswitch-switch
 )
 

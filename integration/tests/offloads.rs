@@ -9,7 +9,9 @@ use weft_integration::{
     AgentConfig, AgentNode, Child, Encapsulation, Family, Host, MIB, Node, Overlay, Site, eventually, exchange,
     exchange_superframes, ping_all, send_superframe, site, stream, weft,
 };
-use weft_switch::levels::Level;
+use weft_switch::levels::{Level, Levels};
+use weft_switch::port::{Tap, TapOffloads};
+use weft_switch::self_test::{self, Segmentation};
 
 /// What is switched off, and which levels are off then.
 const CASES: [(&[Level], &[&str]); 9] = [
@@ -216,4 +218,51 @@ fn a_test_that_cannot_run_is_a_reason() {
         reason.contains("there is no device to test it on") && reason.contains("making a TAP: No such file"),
         "{reason}"
     );
+}
+
+/// A host with the device that the self-test asks for.
+fn scratch(site: &Site, name: &str) -> (Host, Tap) {
+    let host = site.host(name);
+    let tap = host.netns().run(|| Tap::open(self_test::DEVICE, TapOffloads::NONE)).unwrap().unwrap();
+    let prepare = |links: &mut weft_netns::Links| {
+        links.set_mac(self_test::DEVICE, self_test::MAC)?;
+        links.set_arp(self_test::DEVICE, false)?;
+        links.set_up(self_test::DEVICE)?;
+        let mut nets = self_test::addresses().map(|(address, prefix)| format!("{address}/{prefix}").parse().unwrap());
+        nets.try_for_each(|net| links.add_address(self_test::DEVICE, net))
+    };
+    host.netns().links(prepare).unwrap();
+    (host, tap)
+}
+
+/// What the test says of a kernel that does this to packets on their way, or nothing.
+fn told(site: &Site, name: &str, rule: &str) -> Vec<(&'static str, String)> {
+    let (host, tap) = scratch(site, name);
+    if !rule.is_empty() {
+        host.run(&["nft", "add table inet t; add chain inet t c { type filter hook output priority 0; }"]);
+        host.run(&["nft", "add chain inet t i { type filter hook input priority 0; }"]);
+        host.run(&["nft", &format!("add rule inet t {rule}")]);
+    }
+    let levels = Levels::default();
+    let segmentation = host.netns().run(|| self_test::ports(&levels, tap)).unwrap();
+    assert_eq!(segmentation, Segmentation::AllDevices);
+    Level::ALL.into_iter().filter_map(|level| Some((level.name(), levels.off(level)?.to_string()))).collect()
+}
+
+/// "An offload bug gave 2.2 instead of 400 Mbit/s" (tailscale#21335): such a bug has to be found before it is met.
+#[test]
+fn an_offload_bug_is_found_before_it_is_met() {
+    let site = site!("nft");
+    assert_eq!(told(&site, "right", ""), []);
+    let seen = told(&site, "byte", "c ip version 4 udp length > 2000 @th,128,8 set 0x01");
+    let byte = "self-test: a superframe from a socket: byte 8 of 4333 differs";
+    let plain = "self-test: a device without offloads: a datagram of a group: byte 8 of 1000 differs";
+    let udp6 = "cannot be had without udp4";
+    assert_eq!(seen, [("udp4", byte), ("udp6", udp6), ("segment", plain)].map(|(level, why)| (level, why.to_owned())));
+    let seen = told(&site, "lost", "i ip6 version 6 meta length > 2000 meta l4proto tcp drop");
+    let lost = "self-test: receiving a superframe: Resource temporarily unavailable (os error 11)";
+    assert_eq!(seen, [("tcp6", lost.to_owned())]);
+    let seen = told(&site, "checksum", "c ip version 4 udp length < 2000 drop");
+    assert_eq!(seen[0], ("checksum", "self-test: sending a datagram: Operation not permitted (os error 1)".to_owned()));
+    assert_eq!(seen.len(), 5, "{seen:?}");
 }
