@@ -226,6 +226,12 @@ pub(crate) fn send_buffer(socket: impl AsFd + Copy, bytes: libc::c_int) -> io::R
         .or_else(|_| set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes))
 }
 
+/// Sends without checksums, with which the kernel refuses every group.
+#[cfg(test)]
+pub(crate) fn send_no_checksums(socket: impl AsFd) -> io::Result<()> {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)
+}
+
 /// Lets nothing in: for sockets that only send.
 pub(crate) fn refuse_all(socket: impl AsFd) -> io::Result<()> {
     let mut instruction = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };

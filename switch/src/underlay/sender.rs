@@ -182,3 +182,97 @@ fn refusal(error: &io::Error, packets: usize) -> Refusal {
         _ => Refusal::Packet(DropReason::UnderlayRefused),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, UdpSocket};
+    use std::time::Duration;
+
+    use weft_bridge::tables::{DomainOptions, Vtep, VtepKind};
+    use weft_bridge::{Tables, VtepId};
+    use weft_encap::{Encapsulation, Vni};
+
+    use super::*;
+    use crate::levels::Off;
+    use crate::sys::udp;
+    use crate::underlay::Outer;
+
+    const PACKET: usize = 1000;
+
+    fn vtep() -> VtepId {
+        let mut tables = Tables::new(Vec::new(), Vec::new());
+        tables.add_domain(Vni::MAX, DomainOptions::default()).unwrap();
+        let (address, encapsulation, kind) = ([192, 0, 2, 1].into(), Encapsulation::Vxlan, VtepKind::Foreign);
+        tables.add_vtep(Vtep { address, udp_port: 4789, encapsulation, kind, pod_mtu: 1450 }, &[Vni::MAX]).unwrap()
+    }
+
+    /// A socket that receives, one that sends, and what sends through it.
+    fn pair() -> (UdpSocket, Socket, Sender) {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap().into();
+        (receiver, sender, Sender::new(Arc::new(Levels::default())))
+    }
+
+    /// Sends so many packets as one group, and takes them in.
+    fn send(packets: usize, (receiver, socket, sender): &mut (UdpSocket, Socket, Sender)) -> (Vec<Outcome>, u64) {
+        let arena: Vec<u8> = (0..packets * PACKET).map(|place| (place / 7) as u8).collect();
+        let to: SocketAddr = receiver.local_addr().unwrap();
+        let mut lane = Lane::new();
+        for frame in 0..packets {
+            let range = frame * PACKET..(frame + 1) * PACKET;
+            lane.push_frame(Outer { vtep: vtep(), to, tos: 0 }, &[0; 8], range, &arena);
+        }
+        let mut outcomes = Vec::new();
+        let sockets = Sockets { ipv4: Some(socket), ipv6: None };
+        let calls = sender.send(sockets, &lane, &lane.buffers(&arena), &mut |_, outcome| outcomes.push(outcome));
+        for frame in arena.chunks(PACKET) {
+            let mut buffer = [0; 2 * PACKET];
+            let len = receiver.recv(&mut buffer).unwrap();
+            assert!(buffer[8..len] == *frame);
+        }
+        (outcomes, calls)
+    }
+
+    #[test]
+    fn a_small_group_that_goes_only_singly_costs_the_level_and_no_packet() {
+        let mut pair = pair();
+        // What the kernel answers EINVAL to, whatever the group: as one that lost its segmentation would.
+        udp::send_no_checksums(&pair.1).unwrap();
+        let levels = pair.2.levels.clone();
+        assert_eq!(send(3, &mut pair), (vec![Outcome::Sent], 2));
+        assert!(levels.uses(Level::Segment), "three packets could have been too many");
+        assert_eq!(send(2, &mut pair), (vec![Outcome::Sent], 2));
+        let Some(Off::Demoted { error, .. }) = levels.off(Level::Segment) else { panic!("{levels:?}") };
+        assert!(error.starts_with("the kernel refused 2 packets as a group and took each alone: Invalid"), "{error}");
+        assert_eq!(send(40, &mut pair), (vec![Outcome::Sent], 1), "forty packets in one sendmmsg");
+        assert!(levels.uses(Level::Gro), "what arrives is another matter");
+    }
+
+    #[test]
+    fn a_group_that_the_kernel_takes_costs_nothing() {
+        let mut pair = pair();
+        for packets in [1, 2, MAX_GROUP_SEGMENTS] {
+            assert_eq!(send(packets, &mut pair), (vec![Outcome::Sent], 1), "{packets}");
+        }
+        assert!(pair.2.levels.uses(Level::Segment));
+    }
+
+    #[test]
+    fn only_two_answers_to_a_group_speak_against_segmentation() {
+        let told = |errno, packets| match refusal(&io::Error::from_raw_os_error(errno), packets) {
+            Refusal::Segmentation => None,
+            Refusal::Packet(reason) => Some(reason),
+        };
+        for errno in [libc::EIO, libc::EINVAL] {
+            assert_eq!(told(errno, 2), None);
+            assert!(told(errno, 1).is_some());
+        }
+        for packets in [1, 2, 64] {
+            assert_eq!(told(libc::EMSGSIZE, packets), Some(DropReason::ExceedsPathMtu));
+            assert_eq!(told(libc::ENOBUFS, packets), Some(DropReason::UnderlayBusy));
+            assert_eq!(told(libc::ENETUNREACH, packets), Some(DropReason::UnderlayUnreachable));
+            assert_eq!(told(libc::EPERM, packets), Some(DropReason::UnderlayRefused));
+        }
+    }
+}
