@@ -266,3 +266,22 @@ fn an_offload_bug_is_found_before_it_is_met() {
     assert_eq!(seen[0], ("checksum", "self-test: sending a datagram: Operation not permitted (os error 1)".to_owned()));
     assert_eq!(seen.len(), 5, "{seen:?}");
 }
+
+#[test]
+fn a_device_that_fills_no_checksums_is_told_by_its_name() {
+    let site = site!();
+    let (host, _tap) = scratch(&site, "plain");
+    for (segmentation, device, expected) in [
+        (Segmentation::ChecksummingDevices, "lo", None),
+        (Segmentation::AllDevices, self_test::DEVICE, None),
+        (Segmentation::ChecksummingDevices, "gone", None),
+        (Segmentation::ChecksummingDevices, self_test::DEVICE, Some("self-test: scratch0 fills no checksums, and")),
+    ] {
+        let levels = Levels::default();
+        let devices = ["lo", device].map(str::to_owned);
+        host.netns().run(|| self_test::devices(&levels, segmentation, &devices)).unwrap();
+        let seen = levels.off(Level::Segment).map(ToString::to_string);
+        let told = seen.as_deref().zip(expected).is_some_and(|(seen, expected)| seen.starts_with(expected));
+        assert!(told || seen.is_none() && expected.is_none(), "{device}: {seen:?}");
+    }
+}
