@@ -54,7 +54,7 @@ pub(crate) fn prove(switched_off: &[Level], addresses: &[IpAddr], interfaces: &[
 
 fn ports(levels: &Levels) -> Result<Segmentation, NoScratch> {
     let scratch = Netns::unnamed()?;
-    let tap = scratch.run(|| Tap::open(DEVICE, TapOffloads::NONE))??;
+    let mut tap = scratch.run(|| Tap::open(DEVICE, TapOffloads::NONE))??;
     scratch.links(|links| {
         links.set_mac(DEVICE, MAC)?;
         links.set_arp(DEVICE, false)?;
@@ -64,5 +64,10 @@ fn ports(levels: &Levels) -> Result<Segmentation, NoScratch> {
         }
         Ok(())
     })?;
-    Ok(scratch.run(|| self_test::ports(levels, tap))?)
+    let segmentation = scratch.run(|| self_test::ports(levels, &mut tap))?;
+    // The kernel takes longer to remove a device than the whole test did: nobody waits for it.
+    let closing = std::thread::Builder::new().name("scratch".to_owned()).spawn(move || drop(tap));
+    // Where there is no thread, it was closed by now.
+    drop(closing);
+    Ok(segmentation)
 }

@@ -237,14 +237,14 @@ fn scratch(site: &Site, name: &str) -> (Host, Tap) {
 
 /// What the test says of a kernel that does this to packets on their way, or nothing.
 fn told(site: &Site, name: &str, rule: &str) -> Vec<(&'static str, String)> {
-    let (host, tap) = scratch(site, name);
+    let (host, mut tap) = scratch(site, name);
     if !rule.is_empty() {
         host.run(&["nft", "add table inet t; add chain inet t c { type filter hook output priority 0; }"]);
         host.run(&["nft", "add chain inet t i { type filter hook input priority 0; }"]);
         host.run(&["nft", &format!("add rule inet t {rule}")]);
     }
     let levels = Levels::default();
-    let segmentation = host.netns().run(|| self_test::ports(&levels, tap)).unwrap();
+    let segmentation = host.netns().run(|| self_test::ports(&levels, &mut tap)).unwrap();
     assert_eq!(segmentation, Segmentation::AllDevices);
     Level::ALL.into_iter().filter_map(|level| Some((level.name(), levels.off(level)?.to_string()))).collect()
 }

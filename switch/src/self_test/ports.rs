@@ -24,8 +24,8 @@ const FIRST_SEQ: u32 = u32::MAX - 1500;
 const FRAMES: usize = 16;
 
 /// The scratch device and what was read from it.
-struct Device {
-    tap: Tap,
+struct Device<'a> {
+    tap: &'a mut Tap,
     arena: Vec<u8>,
     read: VecDeque<(Vec<u8>, Offload)>,
 }
@@ -33,7 +33,7 @@ struct Device {
 /// Tests those levels of ports that are not off already, on the scratch device: a TAP named [`super::DEVICE`] that
 /// is up, has [`super::MAC`] and [`super::addresses`], and resolves no neighbours. To be called in its network
 /// namespace, of which nothing is expected to be left. Finds out besides for which devices the kernel cuts groups.
-pub fn ports(levels: &Levels, tap: Tap) -> Segmentation {
+pub fn ports(levels: &Levels, tap: &mut Tap) -> Segmentation {
     let mut device = Device { tap, arena: vec![0; FRAMES * MAX_FRAME_LEN], read: VecDeque::new() };
     let checksum = TapOffloads { checksum: true, ..TapOffloads::NONE };
     let families = &[false, true][..if has_ipv6() { 2 } else { 1 }];
@@ -41,8 +41,8 @@ pub fn ports(levels: &Levels, tap: Tap) -> Segmentation {
         let outcome = device.ask(checksum).and_then(|()| families.iter().try_for_each(|ipv6| device.checksum(*ipv6)));
         note(levels, Level::Checksum, outcome);
     }
-    type Test = fn(&mut Device, bool) -> Result<(), Failure>;
-    let superframes: [(Level, TapOffloads, bool, Test); 4] = [
+    type Test<'a> = fn(&mut Device<'a>, bool) -> Result<(), Failure>;
+    let superframes: [(Level, TapOffloads, bool, Test<'_>); 4] = [
         (Level::Tcp4, TapOffloads { tcp4: true, ..checksum }, false, Device::tcp),
         (Level::Tcp6, TapOffloads { tcp6: true, ..checksum }, true, Device::tcp),
         (Level::Udp4, TapOffloads { udp: true, ..checksum }, false, Device::udp),
@@ -66,7 +66,7 @@ pub fn ports(levels: &Levels, tap: Tap) -> Segmentation {
     }
 }
 
-impl Device {
+impl Device<'_> {
     fn ask(&mut self, offloads: TapOffloads) -> Result<(), Failure> {
         self.tap.set_offloads(offloads).map_err(|error| Failure::call("asking the TAP for it (TUNSETOFFLOAD)", error))
     }
@@ -160,7 +160,7 @@ impl Device {
                     return Ok(sent);
                 }
             }
-            wait(&self.tap, what, until)?;
+            wait(&*self.tap, what, until)?;
             let mut frames = Vec::new();
             self.tap.recv(&mut self.arena, &mut frames, &mut 0).map_err(|error| Failure::call("reading", error))?;
             for PortFrame { range, offload } in frames {
