@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::bytes::{array, put};
+use crate::bytes::{array, len16, put};
 use crate::checksum::{finish, fold, pseudo_header_v6, sum};
 use crate::inner::{ETHERNET_LEN, IPV6_LEN, MAX_TAGS, TAG_LEN};
 use crate::{ArpView, Inner, Ipv6View, MacAddr, Network};
@@ -139,14 +139,15 @@ fn answer_solicitation(
     };
     let (len, packet) = link(frame, to_mac, mac, IPV6_LEN + ADVERTISEMENT_LEN, out)?;
     let (header, message) = packet.split_at_mut_checked(IPV6_LEN)?;
-    put(header, 0, [0x60, 0, 0, 0, 0, ADVERTISEMENT_LEN as u8, PROTOCOL_ICMPV6, HOP_LIMIT]);
+    put(header, 0, [0x60, 0, 0, 0, 0, 0, PROTOCOL_ICMPV6, HOP_LIMIT]);
+    put(header, 4, len16(ADVERTISEMENT_LEN).to_be_bytes());
     put(header, 8, target.octets());
     put(header, 24, to.octets());
     put(message, 0, [ADVERTISEMENT, 0, 0, 0, solicited | OVERRIDE, 0, 0, 0]);
     put(message, 8, target.octets());
     put(message, SOLICITATION_LEN, [TARGET_LINK_LAYER, 1]);
     put(message, SOLICITATION_LEN + 2, mac.0);
-    let pseudo = pseudo_header_v6(target, to, PROTOCOL_ICMPV6, ADVERTISEMENT_LEN as u16);
+    let pseudo = pseudo_header_v6(target, to, PROTOCOL_ICMPV6, len16(ADVERTISEMENT_LEN));
     let value = finish(pseudo + sum(message));
     put(message, 2, value.to_be_bytes());
     Some(len)

@@ -190,6 +190,7 @@ mod tests {
 
     use weft_bridge::tables::{DomainOptions, Vtep, VtepKind};
     use weft_bridge::{Tables, VtepId};
+    use weft_encap::outer::DEFAULT_TTL;
     use weft_encap::{Encapsulation, Vni};
 
     use super::*;
@@ -221,7 +222,7 @@ mod tests {
         let mut lane = Lane::new();
         for frame in 0..packets {
             let range = frame * PACKET..(frame + 1) * PACKET;
-            lane.push_frame(Outer { vtep: vtep(), to, tos: 0 }, &[0; 8], range, &arena);
+            lane.push_frame(Outer { vtep: vtep(), to, tos: 0, ttl: DEFAULT_TTL }, &[0; 8], range, &arena);
         }
         let mut outcomes = Vec::new();
         let sockets = Sockets { ipv4: Some(socket), ipv6: None };
