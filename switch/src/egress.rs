@@ -366,6 +366,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         Ok(())
     }
 
+    /// What is counted of a frame that cannot be cut; its sender is told where that helps.
     fn not_cut(&mut self, why: FragmentError, reason: DropReason, mtu: u16, copy: &Copy, arena: &[u8]) -> DropReason {
         match why {
             FragmentError::Split(_) => DropReason::BadSuperframe,
