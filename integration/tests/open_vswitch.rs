@@ -52,6 +52,11 @@ fn meeting_over(site: &Site, family: Family) {
         exchange(theirs, weft, addresses[0], 1300, 200);
         exchange_superframes(weft, theirs, addresses[1], 1300, 40, 400);
     }
+    eventually("the agent finds that it takes no part in path probes", || {
+        let row = agent.vteps().remove(0);
+        let unprobed = (row.path.as_str(), row.path_mtu, row.pod_mtu) == ("unprobed", None, agent.port("weft").mtu);
+        if unprobed { Ok(()) } else { Err(format!("{row:?}")) }
+    });
     assert_eq!(agent.dropped(), []);
     meeting.agent.finish();
 }
