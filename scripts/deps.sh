@@ -13,6 +13,8 @@ peers=(
     setpriv:util-linux
     nft:nftables
     ovs-vswitchd:openvswitch-switch
+    etcd:etcd-server
+    etcdctl:etcd-client
 )
 
 missing=()

@@ -16,6 +16,7 @@ use weft_integration::{
 };
 use weft_switch::counters::Totals;
 use weft_switch::levels::{Level, Levels, Off};
+use weft_switch::polling::Polling;
 use weft_switch::port::{Tap, TapOffloads};
 use weft_switch::underlay::{Listen, SocketOptions};
 use weft_switch::{Options, Switch};
@@ -107,9 +108,10 @@ fn start(nodes: &[Node; 2], own: usize, pods: &[(&Host, MacAddr, [&str; 2])], le
     let at = (nodes[own].address(Family::Ipv4), TUNNEL_PORT).into();
     let options = Options {
         listen: vec![Listen { at, encapsulation: Encapsulation::Vxlan }],
-        socket: SocketOptions { ttl: 64, zero_checksums_over_ipv6: false },
+        socket: SocketOptions { zero_checksums_over_ipv6: false },
         levels: levels.clone(),
         fdb_capacity: 4096,
+        polling: Polling::Off,
     };
     let switch = nodes[own].netns().run(|| Switch::start(&options, tables)).unwrap().unwrap();
     for ((pod, mac, addresses), id) in pods.iter().zip(ids) {

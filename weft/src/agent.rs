@@ -44,7 +44,7 @@ fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
     EnvFilter::try_new(text).with_context(|| format!("`log` is \"{text}\": {example}"))
 }
 
-fn start_log(filter: EnvFilter, json: bool) {
+pub(crate) fn start_log(filter: EnvFilter, json: bool) {
     let terminal = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if json {
@@ -54,7 +54,7 @@ fn start_log(filter: EnvFilter, json: bool) {
     }
 }
 
-fn say_ready() {
+pub(crate) fn say_ready() {
     let Ok(number) = std::env::var(READY_FD) else { return };
     let open = OpenOptions::new().write(true).open(format!("/proc/self/fd/{number}"));
     if let Err(error) = open.and_then(|mut file| file.write_all(b"ready\n")) {

@@ -7,6 +7,7 @@ mod interrupt;
 mod out;
 mod progress;
 mod show;
+mod store;
 mod table;
 mod target;
 mod testbed;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Run this node's agent: attach its pods and forward their frames until stopped
     Agent(agent::Args),
+    /// Serve the control plane's store: what agents use of etcd's v3 API
+    Store(store::Args),
     /// Show how an agent is doing
     Status(show::StatusArgs),
     /// Show an agent's ports, VTEPs, MACs, drops or counters
@@ -42,6 +45,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Agent(args) => agent::run(&args),
+        Command::Store(args) => store::run(&args),
         Command::Status(args) => show::status(&args),
         Command::Show(args) => show::show(&args),
         Command::Demo(args) => demo::run(&args),

@@ -7,12 +7,13 @@ mod workspace;
 use workspace::{Package, packages};
 
 /// What may be depended on by whom, tests included.
-const ARROWS: [(&str, Arrows); 11] = [
+const ARROWS: [(&str, Arrows); 12] = [
     ("weft-encap", Arrows::To(&[])),
     ("weft-bridge", Arrows::To(&["weft-encap"])),
     ("weft-switch", Arrows::To(&["weft-bridge", "weft-encap"])),
     ("weft-netns", Arrows::To(&["weft-encap"])),
     ("weft-api", Arrows::To(&[])),
+    ("weft-store", Arrows::To(&[])),
     ("weft-control", Arrows::To(&["weft-api", "weft-bridge", "weft-encap", "weft-netns", "weft-switch"])),
     ("weft-cni", Arrows::To(&["weft-api"])),
     ("weft-testbed", Arrows::To(&["weft-api", "weft-control", "weft-encap", "weft-netns"])),

@@ -55,7 +55,7 @@ fn children(directory: &Path) -> Vec<PathBuf> {
     children.sort();
     children.retain(|path| {
         let name = path.file_name().unwrap().to_string_lossy();
-        !name.starts_with('.') && name != "target"
+        !name.starts_with('.') && name != "target" && name != "generated"
     });
     children
 }

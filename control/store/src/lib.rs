@@ -1,0 +1,15 @@
+//! The control plane's store, both sides of etcd's v3 API.
+
+mod disk;
+mod engine;
+mod key_range;
+pub mod mvcc;
+pub mod proto;
+mod refusal;
+mod serve;
+mod watchers;
+
+pub use disk::{DiskError, Durability, Identity};
+pub use key_range::KeyRange;
+pub use refusal::Refusal;
+pub use serve::{KEEP_REVISIONS, MAX_REQUEST, PROGRESS, ServeError, Server, ServerTls, Settings};
