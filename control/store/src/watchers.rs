@@ -289,7 +289,8 @@ impl Watcher {
                 return None;
             }
             let before = version.mod_revision - 1;
-            let readable = self.prev_kv && before >= history.compacted();
+            let created = version.create_revision == version.mod_revision;
+            let readable = self.prev_kv && !created && before >= history.compacted();
             let prev_kv = if readable { history.get(&version.key, before).cloned() } else { None };
             let r#type = if deletion { EventType::Delete } else { EventType::Put };
             Some(Event { r#type: r#type.into(), kv: Some(version.clone()), prev_kv })

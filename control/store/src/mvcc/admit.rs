@@ -68,7 +68,12 @@ impl Touched {
         let mut touched = Self::default();
         for operation in operations {
             if let Some(Request::RequestDeleteRange(delete)) = &operation.request {
-                touched.deletes.push(KeyRange::of_request(&delete.key, &delete.range_end));
+                // As in etcd, an end of one zero byte, which deletes all that follows, counts as an end here, before
+                // which there is nothing: such a deletion may meet a put.
+                touched.deletes.push(match delete.range_end.is_empty() {
+                    true => KeyRange::One(delete.key.clone()),
+                    false => KeyRange::Span(delete.key.clone(), delete.range_end.clone()),
+                });
             }
         }
         for operation in operations {

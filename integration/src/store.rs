@@ -1,0 +1,193 @@
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use weft_store::proto::etcdserverpb::StatusRequest;
+use weft_store::proto::etcdserverpb::kv_client::KvClient;
+use weft_store::proto::etcdserverpb::lease_client::LeaseClient;
+use weft_store::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use weft_store::proto::etcdserverpb::watch_client::WatchClient;
+
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{BOUND, Child, weft};
+
+/// How often a port may turn out to be taken by another.
+const STARTS: usize = 5;
+/// Between two attempts to connect.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Which program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StoreKind {
+    /// The real one.
+    Etcd,
+    /// `weft store`.
+    Weft,
+}
+
+/// A store of a test's own, on loopback; it goes away with the value.
+#[derive(Debug)]
+pub struct StoreNode {
+    kind: StoreKind,
+    directory: PathBuf,
+    address: String,
+    process: Option<Child>,
+}
+
+/// Clients of every service, over one connection.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each is named after its service")]
+pub struct StoreClients {
+    pub kv: KvClient<Channel>,
+    pub watch: WatchClient<Channel>,
+    pub lease: LeaseClient<Channel>,
+    pub maintenance: MaintenanceClient<Channel>,
+}
+
+impl StoreNode {
+    /// Starts an empty one and waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn start(kind: StoreKind, test: &str) -> (Self, StoreClients) {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("weft-it.store.{test}.{}.{number}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let mut node = Self { kind, directory, address: String::new(), process: None };
+        let clients = node.run().await;
+        (node, clients)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where its data is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The process.
+    ///
+    /// # Panics
+    /// If it was killed.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().pid()
+    }
+
+    /// Ends it as `kill -9` does.
+    ///
+    /// # Panics
+    /// If it was killed before.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.signal(Signal::KILL);
+        process.wait();
+    }
+
+    /// Starts it on its data, after [`kill`](Self::kill) or at first.
+    ///
+    /// # Panics
+    /// If it does not answer in time.
+    pub async fn run(&mut self) -> StoreClients {
+        for _ in 0..STARTS {
+            let [client, peer] = free_ports();
+            self.address = format!("127.0.0.1:{client}");
+            let mut process = Child::spawn(self.command(client, peer));
+            if let Some(clients) = connect(&self.address, &mut process).await {
+                self.process = Some(process);
+                return clients;
+            }
+        }
+        panic!("{:?} did not start: its log is in {}", self.kind, self.directory.display());
+    }
+
+    fn command(&self, client: u16, peer: u16) -> Command {
+        let mut command = match self.kind {
+            StoreKind::Weft => {
+                let mut command = Command::new(weft());
+                command
+                    .args(["store", "--relaxed", "--listen", &self.address, "--data"])
+                    .arg(self.directory.join("data"));
+                command
+            }
+            StoreKind::Etcd => {
+                let mut command = Command::new("etcd");
+                let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+                command.args(["--unsafe-no-fsync", "--logger=zap", "--log-level=error", "--data-dir"]);
+                command.arg(self.directory.join("data"));
+                command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+                command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+                command.args(["--initial-cluster", &format!("default={peer}")]);
+                command
+            }
+        };
+        let log = std::fs::File::options().create(true).append(true).open(self.directory.join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+    }
+}
+
+impl Drop for StoreNode {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            eprintln!("--- log of {:?}\n{log}", self.kind);
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Clients of what listens there, once it answers; none if the process ends before.
+async fn connect(address: &str, process: &mut Child) -> Option<StoreClients> {
+    let deadline = Instant::now() + BOUND;
+    while process.is_running() && Instant::now() < deadline {
+        if let Ok(clients) = StoreClients::connect(address).await
+            && clients
+                .clone()
+                .maintenance
+                .status(StatusRequest {})
+                .await
+                .is_ok_and(|status| status.get_ref().leader != 0)
+        {
+            return Some(clients);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    None
+}
+
+impl StoreClients {
+    /// Connects to what listens there.
+    ///
+    /// # Errors
+    /// If nothing does.
+    ///
+    /// # Panics
+    /// If that is no address.
+    pub async fn connect(address: &str) -> Result<Self, tonic::transport::Error> {
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await?;
+        Ok(Self {
+            kv: KvClient::new(channel.clone()),
+            watch: WatchClient::new(channel.clone()),
+            lease: LeaseClient::new(channel.clone()),
+            maintenance: MaintenanceClient::new(channel),
+        })
+    }
+}
+
+/// Ports that were free a moment ago.
+fn free_ports() -> [u16; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.each_ref().map(|listener| listener.local_addr().unwrap().port())
+}
