@@ -1,5 +1,6 @@
 //! The control plane's store, both sides of etcd's v3 API.
 
+pub mod client;
 mod disk;
 mod engine;
 mod key_range;

@@ -7,6 +7,9 @@ mod range;
 mod state;
 mod txn;
 
+#[cfg(test)]
+mod model_tests;
+
 pub use history::{History, Revision};
 pub use lease::{LeaseTable, MAX_TTL, MIN_TTL};
 pub use state::{Change, QUOTA, State};

@@ -33,3 +33,27 @@ pub enum Refusal {
     #[error("etcdserver: server stopped")]
     Stopped,
 }
+
+impl Refusal {
+    /// The one that says it in these words.
+    pub(crate) fn of_words(words: &str) -> Option<Self> {
+        let all = [
+            Self::EmptyKey,
+            Self::KeyNotFound,
+            Self::ValueProvided,
+            Self::LeaseProvided,
+            Self::TooManyOps,
+            Self::DuplicateKey,
+            Self::Compacted,
+            Self::FutureRevision,
+            Self::NoSpace,
+            Self::LeaseNotFound,
+            Self::LeaseExists,
+            Self::LeaseTtlTooLarge,
+            Self::RequestTooLarge,
+            Self::TooManyRequests,
+            Self::Stopped,
+        ];
+        all.into_iter().find(|refusal| refusal.to_string() == words)
+    }
+}

@@ -1,0 +1,311 @@
+//! The client, with servers that stay, go, come back and are not what they were.
+#![expect(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod served;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use served::{Directory, Served, runtime, settings};
+use weft_store::client::{Access, AccessError, ClientTls, Condition, Operation, Store, StoreError, WatchEnd};
+use weft_store::{KeyRange, Refusal, ServerTls};
+
+/// Nothing here takes as long, on however slow a machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("it comes in time")
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// Writes, as soon as the store is there: nothing here is harmed by a second attempt.
+async fn put(store: &Store, key: &str, value: &str) -> i64 {
+    loop {
+        match soon(store.put(bytes(key), bytes(value), None)).await {
+            Err(StoreError::Unavailable { .. }) => {}
+            written => return written.unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_long_listing_is_of_one_revision() {
+    let directory = Directory::new("listing");
+    let served = Served::plain(&directory.0);
+    runtime().block_on(async {
+        let store = served.store();
+        for number in 0..2345 {
+            put(&store, &format!("row/{number:04}"), "old").await;
+        }
+        let first = store.get(&KeyRange::prefix("row/"), None).await.unwrap();
+        put(&store, "row/0000", "new").await;
+        put(&store, "rox", "not in it").await;
+        let again = store.get(&KeyRange::prefix("row/"), Some(first.revision)).await.unwrap();
+        assert_eq!(again, first);
+        assert_eq!(first.rows.len(), 2345);
+        assert!(first.rows.is_sorted_by(|a, b| a.key < b.key));
+        let now = store.get(&KeyRange::prefix("row/"), None).await.unwrap();
+        assert_eq!((now.revision, now.rows[0].value.as_ref()), (first.revision + 2, b"new".as_slice()));
+    });
+}
+
+#[test]
+fn one_of_two_who_claim_a_row_gets_it() {
+    let directory = Directory::new("claim");
+    let served = Served::plain(&directory.0);
+    runtime().block_on(async {
+        let store = served.store();
+        let key = bytes("claimed");
+        let claim = async |who: &str| {
+            let then = [Operation::Put(key.clone(), bytes(who), None)];
+            let otherwise = [Operation::Get(KeyRange::One(key.clone()))];
+            store.commit(&[Condition::Absent(key.clone())], &then, &otherwise).await.unwrap()
+        };
+        let (first, second) = (claim("first").await, claim("second").await);
+        assert!(first.succeeded && !second.succeeded);
+        assert_eq!(second.rows[0][0].value, "first");
+        let seen = second.rows[0][0].mod_revision;
+        let delete = [Operation::Delete(KeyRange::One(key.clone()))];
+        assert!(!store.commit(&[Condition::Unchanged(key.clone(), seen + 1)], &delete, &[]).await.unwrap().succeeded);
+        assert!(store.commit(&[Condition::Unchanged(key.clone(), seen)], &delete, &[]).await.unwrap().succeeded);
+        assert!(!store.commit(&[Condition::Present(key.clone())], &[], &[]).await.unwrap().succeeded);
+        let unleased = store.put(key.clone(), bytes("x"), Some(77)).await;
+        assert_eq!(unleased, Err(StoreError::Refused(Refusal::LeaseNotFound)));
+    });
+}
+
+#[test]
+fn a_watch_goes_on_when_the_store_comes_back() {
+    let directory = Directory::new("resume");
+    let served = Served::plain(&directory.0);
+    let address = served.address;
+    runtime().block_on(async {
+        let store = served.store();
+        let revision = put(&store, "a", "1").await;
+        let mut watch = store.watch(KeyRange::prefix("a"), revision);
+        assert_eq!(soon(watch.next()).await.unwrap().events.len(), 1);
+        drop(served);
+        let away = store.put(bytes("a"), bytes("lost"), None).await;
+        assert!(matches!(away, Err(StoreError::Unavailable { .. })), "{away:?}");
+        let served = Served::start(settings(&directory.0, address));
+        let mut written = Vec::new();
+        for value in ["2", "3"] {
+            written.push(put(&store, "a", value).await);
+        }
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            let batch = soon(watch.next()).await.unwrap();
+            told.extend(batch.events.into_iter().map(|event| event.kv.unwrap().mod_revision));
+        }
+        assert_eq!(told, written);
+        drop(served);
+    });
+}
+
+#[test]
+fn a_watch_of_what_was_compacted_says_so() {
+    let directory = Directory::new("compacted");
+    let mut settings = settings(&directory.0, ([127, 0, 0, 1], 0).into());
+    settings.keep = 10;
+    let served = Served::start(settings);
+    runtime().block_on(async {
+        let store = served.store();
+        let first = put(&store, "a", "0").await;
+        for number in 0..100 {
+            put(&store, "a", &number.to_string()).await;
+        }
+        let mut watch = store.watch(KeyRange::prefix("a"), first);
+        let Err(WatchEnd::Compacted { at }) = soon(watch.next()).await else { panic!("it was compacted") };
+        let listing = store.get(&KeyRange::prefix("a"), None).await.unwrap();
+        assert!(at > first && at <= listing.revision - 10, "{at} of {}", listing.revision);
+        let gone = store.get(&KeyRange::prefix("a"), Some(first)).await;
+        assert_eq!(gone, Err(StoreError::Refused(Refusal::Compacted)));
+        let mut watch = store.watch(KeyRange::prefix("a"), listing.revision + 1);
+        let written = put(&store, "a", "new").await;
+        assert_eq!(soon(watch.next()).await.unwrap().revision, written);
+    });
+}
+
+#[test]
+fn a_store_from_a_backup_is_noticed() {
+    let (directory, backup) = (Directory::new("live"), Directory::new("backup"));
+    let file = |directory: &Directory| directory.0.join("store.redb");
+    let served = Served::plain(&directory.0);
+    let address = served.address;
+    runtime().block_on(async {
+        let store = served.store();
+        put(&store, "a", "kept").await;
+        drop(served);
+        std::fs::copy(file(&directory), file(&backup)).unwrap();
+        let served = Served::start(settings(&directory.0, address));
+        let mut last = 0;
+        for number in 0..20 {
+            last = put(&store, "a", &number.to_string()).await;
+        }
+        let mut watch = store.watch(KeyRange::prefix("a"), last);
+        assert_eq!(soon(watch.next()).await.unwrap().revision, last);
+        drop(served);
+        let served = Served::start(settings(&backup.0, address));
+        assert_eq!(soon(watch.next()).await, Err(WatchEnd::Replaced));
+        // Told once; now the old state is what counts.
+        let listing = soon(store.get(&KeyRange::prefix("a"), None)).await.unwrap();
+        assert_eq!(listing.rows[0].value, "kept");
+        assert_eq!(soon(watch.next()).await, Err(WatchEnd::Replaced), "the same watch never goes on");
+        let written = put(&store, "a", "again").await;
+        let mut watch = store.watch(KeyRange::prefix("a"), listing.revision + 1);
+        assert_eq!(soon(watch.next()).await.unwrap().revision, written);
+        drop(served);
+        // And one that is another altogether.
+        let other = Directory::new("other");
+        let served = Served::start(settings(&other.0, address));
+        let replaced = loop {
+            match soon(store.get(&KeyRange::prefix("a"), None)).await {
+                Err(StoreError::Unavailable { .. }) => {}
+                answer => break answer,
+            }
+        };
+        let Err(StoreError::Replaced { was, now }) = replaced else { panic!("{replaced:?}") };
+        assert!(was.cluster != now.cluster && was.revision > now.revision, "{was} {now}");
+        drop(served);
+    });
+}
+
+#[test]
+fn the_next_endpoint_is_asked_when_one_is_away() {
+    let directory = Directory::new("endpoints");
+    let served = Served::plain(&directory.0);
+    // Bound, and never listened at.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    runtime().block_on(async {
+        let endpoints = vec![format!("http://{nobody}"), format!("http://{}", served.address)];
+        let store = Store::new(Access { endpoints, ..Access::default() }).unwrap();
+        assert_eq!(soon(store.get(&KeyRange::prefix(""), None)).await.unwrap().rows, []);
+        put(&store, "a", "1").await;
+        for (endpoint, said) in [("10.0.0.1:2379", "http:"), ("https://10.0.0.1", "certificates")] {
+            let refused = Store::new(Access::plain(endpoint)).unwrap_err();
+            assert!(matches!(refused, AccessError::Endpoint { .. }) && refused.to_string().contains(said), "{refused}");
+        }
+    });
+}
+
+#[test]
+fn a_lease_lives_as_long_as_its_holder_and_says_when_it_is_lost() {
+    let directory = Directory::new("lease");
+    let served = Served::plain(&directory.0);
+    runtime().block_on(async {
+        let store = served.store();
+        let lease = store.lease(2).await.unwrap();
+        let began = Instant::now();
+        let written = store.put(bytes("mine"), bytes("1"), Some(lease.id())).await.unwrap();
+        let mut watch = store.watch(KeyRange::prefix("mine"), written + 1);
+        // Longer than it would last.
+        let early = tokio::time::timeout(lease.ttl() * 2, watch.next()).await;
+        assert!(early.is_err(), "{early:?} after {:?}", began.elapsed());
+        let second = store.lease(2).await.unwrap();
+        let id = lease.id();
+        lease.revoke().await.unwrap();
+        let batch = soon(watch.next()).await.unwrap();
+        assert_eq!(batch.events[0].r#type, 1, "{batch:?}");
+        assert_eq!(
+            store.put(bytes("mine"), bytes("2"), Some(id)).await,
+            Err(StoreError::Refused(Refusal::LeaseNotFound))
+        );
+        // A store that forgot it.
+        let address = served.address;
+        drop(served);
+        let other = Directory::new("lease-other");
+        let served = Served::start(settings(&other.0, address));
+        soon(second.lost()).await;
+        drop(served);
+    });
+}
+
+#[test]
+fn a_lease_that_cannot_be_renewed_counts_as_lost() {
+    let directory = Directory::new("unreachable");
+    let served = Served::plain(&directory.0);
+    runtime().block_on(async {
+        let store = served.store();
+        let lease = store.lease(2).await.unwrap();
+        drop(served);
+        let began = Instant::now();
+        soon(lease.lost()).await;
+        assert!(began.elapsed() < lease.ttl() + Duration::from_secs(2), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn a_thousand_watchers_are_told_everything() {
+    const WATCHERS: usize = 1000;
+    const WRITES: usize = 10;
+    let directory = Directory::new("watchers");
+    let served = Served::plain(&directory.0);
+    runtime().block_on(async {
+        let store = served.store();
+        let first = put(&store, "a/0", "0").await;
+        let watchers = (0..WATCHERS).map(|number| {
+            // Some of them over a connection of their own.
+            let store = if number % 10 == 0 { served.store() } else { store.clone() };
+            tokio::spawn(async move {
+                let mut watch = store.watch(KeyRange::prefix("a/"), first);
+                let mut told = Vec::new();
+                while told.len() <= WRITES {
+                    let batch = watch.next().await.unwrap();
+                    told.extend(batch.events.into_iter().map(|event| event.kv.unwrap().mod_revision));
+                }
+                told
+            })
+        });
+        let watchers: Vec<_> = watchers.collect();
+        let mut written = vec![first];
+        for number in 0..WRITES {
+            written.push(put(&store, &format!("a/{number}"), "x").await);
+        }
+        for watcher in watchers {
+            assert_eq!(soon(watcher).await.unwrap(), written);
+        }
+    });
+}
+
+#[test]
+fn only_those_with_a_certificate_get_in() {
+    let authority = || {
+        let mut parameters = CertificateParams::new([]).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap()
+    };
+    let (ours, theirs) = (authority(), authority());
+    let signed = |authority: &CertifiedIssuer<'_, KeyPair>| {
+        let key = KeyPair::generate().unwrap();
+        let parameters = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = parameters.signed_by(&key, authority).unwrap();
+        (certificate.pem().into_bytes(), key.serialize_pem().into_bytes())
+    };
+    let ca = ours.pem().into_bytes();
+    let (cert, key) = signed(&ours);
+    let directory = Directory::new("tls");
+    let served = Served::secured(&directory.0, ServerTls { cert, key, client_ca: Some(ca.clone()) });
+    runtime().block_on(async {
+        let endpoints = vec![format!("https://{}", served.address)];
+        let ask = async |tls| {
+            let store = Store::new(Access { endpoints: endpoints.clone(), tls: Some(tls), user: None }).unwrap();
+            soon(store.get(&KeyRange::prefix(""), None)).await
+        };
+        let known = ask(ClientTls { ca: ca.clone(), identity: Some(signed(&ours)) }).await;
+        assert!(known.is_ok(), "{known:?}");
+        for identity in [None, Some(signed(&theirs))] {
+            let refused = ask(ClientTls { ca: ca.clone(), identity }).await;
+            assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+        }
+        let impostor = ask(ClientTls { ca: theirs.pem().into_bytes(), identity: Some(signed(&ours)) }).await;
+        let Err(StoreError::Unavailable { reason, .. }) = impostor else { panic!("{impostor:?}") };
+        assert!(reason.contains("certificate"), "{reason}");
+        let plain = Store::new(Access::plain(format!("http://{}", served.address))).unwrap();
+        assert!(soon(plain.get(&KeyRange::prefix(""), None)).await.is_err());
+    });
+}
