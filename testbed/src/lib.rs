@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod journal;
 mod lab;
+pub mod link;
 pub mod probe;
 mod problem;
 mod process;
