@@ -14,6 +14,7 @@ mod datagrams;
 mod dissect;
 mod host;
 mod kernel;
+mod lab;
 mod laws;
 mod overlay;
 mod ovs;
@@ -38,6 +39,7 @@ pub use datagrams::{exchange, exchange_fragmentable, exchange_superframes, passe
 pub use dissect::{PAYLOAD_PORTS, Packet, dissect, dissect_vectors};
 pub use host::Host;
 pub use kernel::{KernelNode, KernelTunnel};
+pub use lab::CommandLab;
 pub use overlay::Overlay;
 pub use ovs::OvsNode;
 pub use packet::PacketSocket;

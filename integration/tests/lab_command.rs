@@ -1,50 +1,6 @@
 //! Labs by the command line alone, with the agents that they start: what the README shows.
-#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
-use std::path::Path;
-use std::process::{Command, Output};
-
-use weft_integration::{Requirement, eventually, test_name, unmet, weft};
-
-/// A lab that goes away with the test.
-struct CommandLab {
-    name: String,
-}
-
-impl CommandLab {
-    fn up(file: &str) -> Self {
-        let name = format!("it-{}", std::process::id());
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(file);
-        let lab = Self { name };
-        lab.run(&["testbed", "up", &file.display().to_string(), "--name", &lab.name]);
-        lab
-    }
-
-    fn try_run(arguments: &[&str]) -> Output {
-        Command::new(weft()).args(arguments).output().unwrap()
-    }
-
-    /// Runs `weft` and returns what it printed.
-    #[track_caller]
-    fn run(&self, arguments: &[&str]) -> String {
-        let output = Self::try_run(arguments);
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "weft {arguments:?} in {}: {told}", self.name);
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[track_caller]
-    fn exec(&self, pod: &str, command: &[&str]) -> String {
-        self.run(&[&["testbed", "exec", &self.name, pod, "--"], command].concat())
-    }
-}
-
-impl Drop for CommandLab {
-    fn drop(&mut self) {
-        // Gone already, or never there: both are as it should be.
-        let _ = Self::try_run(&["testbed", "down", &self.name]);
-    }
-}
+use weft_integration::{CommandLab, Requirement, eventually, test_name, unmet};
 
 #[test]
 fn iperf3_and_ping_between_the_pods_of_a_lab() {
@@ -59,7 +15,7 @@ fn iperf3_and_ping_between_the_pods_of_a_lab() {
     }
     lab.exec("c", &["iperf3", "--server", "--one-off", "--daemon"]);
     // A daemon of iperf3 goes into the background before it listens.
-    let client = ["testbed", "exec", &lab.name, "a", "--", "iperf3", "-c", "10.244.2.2", "-n", "64M", "--json"];
+    let client = ["testbed", "exec", lab.name(), "a", "--", "iperf3", "-c", "10.244.2.2", "-n", "64M", "--json"];
     let told = eventually("iperf3 answers", || {
         let output = CommandLab::try_run(&client);
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -68,14 +24,14 @@ fn iperf3_and_ping_between_the_pods_of_a_lab() {
     let report: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert!(report["end"]["sum_received"]["bytes"].as_u64() >= Some(60_000_000), "{told}");
 
-    let node = format!("{}.n1", lab.name);
+    let node = format!("{}.n1", lab.name());
     let fdb: serde_json::Value = serde_json::from_str(&lab.run(&["show", "fdb", "--node", &node, "--json"])).unwrap();
     let learned = |row: &&serde_json::Value| row["kind"] == "learned" && row["attachment"] == "vtep";
     assert_eq!(fdb.as_array().unwrap().iter().filter(learned).count(), 2, "{fdb}");
     assert!(lab.run(&["testbed", "list"]).contains(&node));
 
-    lab.run(&["testbed", "down", &lab.name]);
+    lab.run(&["testbed", "down", lab.name()]);
     assert!(!lab.run(&["testbed", "list"]).contains(&node));
-    let gone = CommandLab::try_run(&["testbed", "down", &lab.name]);
+    let gone = CommandLab::try_run(&["testbed", "down", lab.name()]);
     assert!(!gone.status.success() && String::from_utf8_lossy(&gone.stderr).contains("no lab named"), "{gone:?}");
 }

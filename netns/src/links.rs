@@ -145,6 +145,14 @@ impl Links {
         self.change(Step { operation: "set the bridge of", interface: name }, |message| message.controller(master))
     }
 
+    /// Takes an interface out of whatever bridge it belongs to.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn leave_master(&mut self, name: &str) -> Result<(), LinkError> {
+        self.change(Step { operation: "take from its bridge", interface: name }, |message| message.nocontroller())
+    }
+
     /// Renames an interface.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
-//! Agents: started in their nodes' namespaces, waited for until they forward.
+//! Agents and relays: started in a namespace of the lab, waited for until they forward.
 //!
-//! An agent outlives whoever made the lab: it has a session of its own, and its output goes to a file. It
-//! says that it is ready by one line on a pipe, whose number it finds in [`READY_FD`].
+//! They outlive whoever started them: each has a session of its own, and its output goes to a file. It says that
+//! it is ready by one line on a pipe, whose number it finds in [`READY_FD`].
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,19 +24,53 @@ use crate::{LabError, Progress};
 
 /// Name of the environment variable which holds the number of the descriptor for the word [`READY`].
 pub const READY_FD: &str = "WEFT_READY_FD";
-/// What a ready agent says, as a line.
+/// What an agent or a relay says once it is ready, as a line.
 pub const READY: &str = "ready";
 
-/// What an agent may say at most, in bytes.
+/// What it may say at most, in bytes.
 const WORD_MAX: usize = 256;
 /// How long a process that closed its pipe may take to end.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// What an error shows of a log, in bytes.
 const LOG_TAIL: u64 = 4096;
 
-/// An agent that has not said anything yet.
+/// A process of the lab, as errors name it.
+#[derive(Clone, Debug)]
+pub(crate) enum Service {
+    /// The agent of this node.
+    Agent(String),
+    /// The relay of this link.
+    Relay(String),
+}
+
+impl Service {
+    const fn ready(&self) -> Progress<'_> {
+        match self {
+            Self::Agent(node) => Progress::AgentReady { node: node.as_str() },
+            Self::Relay(link) => Progress::LinkReady { link: link.as_str() },
+        }
+    }
+
+    pub(crate) const fn started(&self, pid: i32) -> Progress<'_> {
+        match self {
+            Self::Agent(node) => Progress::AgentStarted { node: node.as_str(), pid },
+            Self::Relay(link) => Progress::RelayStarted { link: link.as_str(), pid },
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(node) => write!(f, "agent of node `{node}`"),
+            Self::Relay(link) => write!(f, "relay of link `{link}`"),
+        }
+    }
+}
+
+/// One that has not said anything yet.
 pub(crate) struct Starting {
-    pub(crate) node: String,
+    pub(crate) service: Service,
     pub(crate) id: ProcessId,
     process: Process,
     child: Child,
@@ -44,9 +79,9 @@ pub(crate) struct Starting {
     log: PathBuf,
 }
 
-/// Starts the agent of a node in its namespace.
+/// Starts an agent or a relay in a namespace, with the file that it reads.
 pub(crate) fn start(
-    node: &str,
+    service: Service,
     netns: &Netns,
     executable: &Path,
     config: &Path,
@@ -56,17 +91,21 @@ pub(crate) fn start(
     let errors = output.try_clone().map_err(io_error("open", log))?;
     let (pipe, word) = pipe_with(PipeFlags::CLOEXEC).map_err(io_error("make a pipe for", executable))?;
     let mut command = Command::new(executable);
-    command.arg("agent").arg("--config").arg(config).current_dir("/");
+    match service {
+        Service::Agent(_) => command.args(["agent", "--config"]),
+        Service::Relay(_) => command.args(["testbed", "relay"]),
+    };
+    command.arg(config).current_dir("/");
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
     detach(&mut command, word);
     let no_agent = |error: &io::Error| LabError::NoAgent { path: executable.to_owned(), reason: error.to_string() };
     // A child is born into the namespace of the thread that makes it.
     let child = netns.run(|| command.spawn())?.map_err(|error| no_agent(&error))?;
     let gone =
-        || LabError::AgentFailed { node: node.to_owned(), reason: "it was gone at once".to_owned(), log: tail(log) };
+        || LabError::NotReady { who: service.to_string(), reason: "it was gone at once".to_owned(), log: tail(log) };
     let id = ProcessId::of(child.id()).ok_or_else(gone)?;
     let process = id.open().ok_or_else(gone)?;
-    Ok(Starting { node: node.to_owned(), id, process, child, pipe: pipe.into(), said: Vec::new(), log: log.to_owned() })
+    Ok(Starting { service, id, process, child, pipe: pipe.into(), said: Vec::new(), log: log.to_owned() })
 }
 
 /// Gives the process a session of its own, and `word` under the number it is told.
@@ -104,7 +143,7 @@ pub(crate) fn wait_ready(
         let mut still = Vec::new();
         for (mut agent, event) in starting.into_iter().zip(events) {
             if event && agent.listen()? {
-                progress(Progress::AgentReady { node: &agent.node });
+                progress(agent.service.ready());
             } else {
                 still.push(agent);
             }
@@ -145,7 +184,7 @@ impl Starting {
     }
 
     fn failure(&self, reason: String) -> LabError {
-        LabError::AgentFailed { node: self.node.clone(), reason, log: tail(&self.log) }
+        LabError::NotReady { who: self.service.to_string(), reason, log: tail(&self.log) }
     }
 }
 

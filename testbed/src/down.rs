@@ -7,7 +7,7 @@ use weft_netns::{Links, Netns};
 
 use crate::error::io_error;
 use crate::journal::{AgentEntry, Claim, Journal};
-use crate::process::{self, Process};
+use crate::process::{self, Process, ProcessId};
 use crate::{Lab, LabError, LabName, Progress};
 
 /// How long all agents together may take to end after SIGTERM.
@@ -29,20 +29,22 @@ impl Lab {
 }
 
 pub(crate) fn remove(claim: Claim, name: &LabName, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), LabError> {
-    let (members, agents) = match Journal::read(name) {
+    let (members, agents, relays) = match Journal::read(name) {
         Ok(Some(journal)) => {
             let wanted: Vec<String> = journal.spec.members().map(|member| name.namespace_of(member)).collect();
-            (existing(|namespace| wanted.contains(namespace))?, journal.agents)
+            let relays: Vec<ProcessId> = journal.links.iter().filter_map(|entry| entry.relay).collect();
+            (existing(|namespace| wanted.contains(namespace))?, journal.agents, relays)
         }
         // The journal is written before anything is made.
-        Ok(None) => (Vec::new(), Vec::new()),
+        Ok(None) => (Vec::new(), Vec::new(), Vec::new()),
         // The names say whose the namespaces are, and the agents live in them.
         Err(LabError::Journal { .. }) => {
-            (existing(|namespace| namespace.starts_with(&name.namespace_of("")))?, Vec::new())
+            (existing(|namespace| namespace.starts_with(&name.namespace_of("")))?, Vec::new(), Vec::new())
         }
         Err(error) => return Err(error),
     };
     stop_agents(name, &agents, progress)?;
+    relays.iter().try_for_each(|relay| end(name, *relay))?;
     // Open descriptors keep the inodes from being used again while they are compared.
     let namespaces: Vec<Netns> = members.iter().filter_map(|namespace| Netns::open(namespace).ok()).collect();
     kill_inside(name, &namespaces, progress)?;
@@ -92,6 +94,14 @@ fn kill_inside(name: &LabName, namespaces: &[Netns], progress: &mut dyn FnMut(Pr
             progress(Progress::Killed { pid: process.pid });
         }
     }
+    Ok(())
+}
+
+/// Ends a process that has nothing to finish.
+pub(crate) fn end(name: &LabName, process: ProcessId) -> Result<(), LabError> {
+    let Some(process) = process.open() else { return Ok(()) };
+    kill(name, &process)?;
+    process.reap();
     Ok(())
 }
 

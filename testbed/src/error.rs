@@ -5,6 +5,7 @@ use thiserror::Error;
 use weft_netns::NetnsError;
 
 use crate::LabName;
+use crate::link::{ImpairmentError, RelayError};
 
 /// Why something about a lab failed.
 #[derive(Debug, Error)]
@@ -76,11 +77,11 @@ pub enum LabError {
         /// Why not.
         reason: String,
     },
-    /// An agent did not become ready.
-    #[error("the agent of node `{node}` did not become ready: {reason}{}", tail(log))]
-    AgentFailed {
-        /// Its node.
-        node: String,
+    /// An agent or a relay did not become ready.
+    #[error("the {who} did not become ready: {reason}{}", tail(log))]
+    NotReady {
+        /// What it is, and of what.
+        who: String,
         /// What it did instead.
         reason: String,
         /// The end of its log.
@@ -94,6 +95,22 @@ pub enum LabError {
         /// The process.
         pid: i32,
     },
+    /// The lab has no link of that name.
+    #[error("lab `{lab}` has no link `{name}`; it has {}", known.join(", "))]
+    NoSuchLink {
+        /// The lab.
+        lab: LabName,
+        /// The name asked for.
+        name: String,
+        /// Its links.
+        known: Vec<String>,
+    },
+    /// Impairments that do not go together.
+    #[error(transparent)]
+    Impairment(#[from] ImpairmentError),
+    /// A relay does not answer.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// A command without a program.
     #[error("there is no command to run")]
     NoCommand,

@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock, fstat};
 use serde::{Deserialize, Serialize};
 
 use crate::error::io_error;
+use crate::link::LinkSettings;
 use crate::process::ProcessId;
 use crate::{LabError, LabName, LabSpec};
 
@@ -21,7 +22,7 @@ use crate::{LabError, LabName, LabSpec};
 pub const LABS_DIR: &str = "/run/weft/labs";
 
 /// Version of the journal's format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Name of the journal in a lab's directory.
 const JOURNAL: &str = "lab.json";
 /// Attempts to make a lab's directory while other labs come and go.
@@ -32,6 +33,8 @@ pub(crate) struct Journal {
     version: u32,
     pub(crate) spec: LabSpec,
     pub(crate) agents: Vec<AgentEntry>,
+    /// The links that are not as they were made.
+    pub(crate) links: Vec<LinkEntry>,
     /// Whether the making came to its end.
     pub(crate) complete: bool,
 }
@@ -42,6 +45,14 @@ pub(crate) struct AgentEntry {
     pub(crate) process: ProcessId,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LinkEntry {
+    pub(crate) link: String,
+    pub(crate) settings: LinkSettings,
+    /// What carries its frames, if they are impaired.
+    pub(crate) relay: Option<ProcessId>,
+}
+
 #[derive(Deserialize)]
 struct VersionOnly {
     version: u32,
@@ -49,7 +60,7 @@ struct VersionOnly {
 
 impl Journal {
     pub(crate) const fn new(spec: LabSpec) -> Self {
-        Self { version: VERSION, spec, agents: Vec::new(), complete: false }
+        Self { version: VERSION, spec, agents: Vec::new(), links: Vec::new(), complete: false }
     }
 
     /// Reads the journal of a lab; none where there is the lab's directory only.

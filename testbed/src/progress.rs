@@ -28,6 +28,18 @@ pub enum Progress<'a> {
         /// Its node.
         node: &'a str,
     },
+    /// A relay for an impaired link was started; it carries nothing yet.
+    RelayStarted {
+        /// The link.
+        link: &'a str,
+        /// Its process.
+        pid: i32,
+    },
+    /// A relay can carry frames.
+    LinkReady {
+        /// The link.
+        link: &'a str,
+    },
     /// An agent ended.
     AgentEnded {
         /// Its node.
@@ -55,6 +67,8 @@ impl fmt::Display for Progress<'_> {
             Self::Connected { node } => write!(f, "node {node} connected to the underlay"),
             Self::AgentStarted { node, pid } => write!(f, "agent of {node} started (process {pid})"),
             Self::AgentReady { node } => write!(f, "agent of {node} ready"),
+            Self::RelayStarted { link, pid } => write!(f, "relay of link {link} started (process {pid})"),
+            Self::LinkReady { link } => write!(f, "relay of link {link} ready"),
             Self::AgentEnded { node, pid } => write!(f, "agent of {node} ended (process {pid})"),
             Self::Killed { pid } => write!(f, "process {pid} killed"),
             Self::Removed { name } => write!(f, "namespace {name} removed"),

@@ -28,8 +28,12 @@ pub const POD_ADDRESSES_MAX: usize = 16;
 
 /// Name of the underlay switch among the namespaces of a lab.
 pub(crate) const UNDERLAY: &str = "underlay";
+/// The underlay switch.
+pub(crate) const SWITCH: &str = "br0";
+/// A node's interface on the underlay.
+pub(crate) const NODE_INTERFACE: &str = "eth0";
 /// Names a node cannot have, because its port on the underlay switch could not.
-pub(crate) const RESERVED: [&str; 5] = [UNDERLAY, "br0", "lo", "all", "default"];
+pub(crate) const RESERVED: [&str; 5] = [UNDERLAY, SWITCH, "lo", "all", "default"];
 
 /// A lab: nodes, their pods, and the network between the nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,11 +154,33 @@ impl LabSpec {
         self.pods().map(|(_, pod)| pod).find(|pod| pod.name == name)
     }
 
+    /// The cables between the underlay switch and what is connected to it.
+    pub(crate) fn cables(&self) -> impl Iterator<Item = Cable<'_>> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes.map(|(number, node)| Cable { name: &node.name, number, bridge: SWITCH })
+    }
+
+    /// The names of the links.
+    pub fn links(&self) -> impl Iterator<Item = &str> {
+        self.cables().map(|cable| cable.name)
+    }
+
     /// Names of everything in the lab that has a namespace: nodes, pods and `underlay`.
     pub fn members(&self) -> impl Iterator<Item = &str> {
         let nodes = self.nodes.iter().map(|node| node.name.as_str());
         nodes.chain(self.pods().map(|(_, pod)| pod.name.as_str())).chain([UNDERLAY])
     }
+}
+
+/// A cable of the underlay: a veth pair with one end on a bridge. Its name is that of the link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cable<'a> {
+    /// Its interface at the bridge.
+    pub(crate) name: &'a str,
+    /// Which of the lab's cables it is, from zero.
+    pub(crate) number: usize,
+    /// The bridge.
+    pub(crate) bridge: &'a str,
 }
 
 impl NodeSpec {

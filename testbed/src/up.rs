@@ -1,15 +1,17 @@
 //! Making a lab.
 
 use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use weft_netns::{Links, Netns};
 
+use crate::agent::Service;
 use crate::error::io_error;
 use crate::journal::{AgentEntry, Claim, Journal, directory};
-use crate::spec::UNDERLAY;
+use crate::spec::{NODE_INTERFACE, SWITCH, UNDERLAY};
 use crate::{Family, Lab, LabError, LabName, LabSpec, Progress, agent, agent_config, down};
 
 /// How a lab is made.
@@ -22,12 +24,10 @@ pub struct UpOptions {
     pub ready_timeout: Duration,
 }
 
+/// Whether interfaces made from now on have IPv6, in the namespace of the thread that asks.
+const NO_IPV6: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
 /// Default of [`UpOptions::ready_timeout`].
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// The underlay switch.
-const SWITCH: &str = "br0";
-/// A node's interface on the underlay.
-const NODE_INTERFACE: &str = "eth0";
 
 impl UpOptions {
     /// The defaults, with this agent.
@@ -89,6 +89,7 @@ impl Lab {
     fn connect(&self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), LabError> {
         let mtu = self.spec().underlay.mtu.into();
         let underlay = self.netns(UNDERLAY)?;
+        underlay.run(silence_ipv6)?.map_err(io_error("switch IPv6 off by", NO_IPV6))?;
         underlay.links(|links| {
             links.add_bridge(SWITCH)?;
             links.set_up(SWITCH)
@@ -118,10 +119,11 @@ impl Lab {
             let node = self.spec().nodes[index].name.clone();
             let config = self.write_agent_config(index)?;
             let netns = self.netns(&node)?;
-            let agent = agent::start(&node, &netns, &options.weft, &config, &self.log_of(&node))?;
+            let service = Service::Agent(node.clone());
+            let agent = agent::start(service, &netns, &options.weft, &config, &self.log_of(&node))?;
             self.journal.agents.push(AgentEntry { node, process: agent.id });
             self.journal.write(&self.name)?;
-            progress(Progress::AgentStarted { node: &agent.node, pid: agent.id.pid });
+            progress(agent.service.started(agent.id.pid));
             starting.push(agent);
         }
         agent::wait_ready(starting, options.ready_timeout, progress)
@@ -136,6 +138,16 @@ impl Lab {
         let path = self.config_of(node);
         fs::write(&path, text).map_err(io_error("write", &path))?;
         Ok(path)
+    }
+}
+
+/// Keeps the switch's own IPv6 out of the underlay: its ports would send what nobody asked for through links whose
+/// chances are decided frame by frame.
+fn silence_ipv6() -> std::io::Result<()> {
+    match fs::write(NO_IPV6, "1") {
+        // A kernel without IPv6 sends none.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        written => written,
     }
 }
 

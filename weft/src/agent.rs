@@ -54,6 +54,7 @@ pub(crate) fn start_log(filter: EnvFilter, json: bool) {
     }
 }
 
+/// Says on the descriptor that [`READY_FD`] names, if it names one, that this process is ready.
 pub(crate) fn say_ready() {
     let Ok(number) = std::env::var(READY_FD) else { return };
     let open = OpenOptions::new().write(true).open(format!("/proc/self/fd/{number}"));

@@ -1,3 +1,5 @@
+mod link;
+
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -39,6 +41,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show how links misbehave, and change it while the lab runs
+    Link(link::Args),
+    /// Carry the frames of an impaired link; labs start this themselves
+    #[command(hide = true)]
+    Relay {
+        /// What to carry, as the lab wrote it
+        file: PathBuf,
+    },
     /// Run a command in a pod's or node's network namespace; its exit code becomes ours
     Exec {
         /// The lab
@@ -56,6 +66,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Up { file, name } => up(file, name.as_ref()),
         Command::Down { lab } => down(lab),
         Command::List { json } => list(*json),
+        Command::Link(args) => link::run(args),
+        Command::Relay { file } => relay(file),
         Command::Exec { lab, pod, command } => exec(lab, pod, command),
     }
 }
@@ -63,7 +75,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// Makes a lab whose agents are this very program. While the guard lives, Ctrl-C removes the lab; it begins to
 /// live once the lab is ours, so that another one of that name stays.
 pub(crate) fn make(spec: &LabSpec, name: &LabName) -> anyhow::Result<(Lab, Option<Guard>)> {
-    let own = std::env::current_exe().context("finding this program's own file, to start agents with")?;
+    let own = own_executable()?;
     let line = Progress::start(&format!("lab {name}"));
     let mut guard = None;
     let lab = Lab::up(spec, name, &UpOptions::new(own), &mut |step| {
@@ -145,6 +157,16 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
         print(&["lab", "state", "node", "agent", "pods"], rows)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn relay(file: &Path) -> anyhow::Result<ExitCode> {
+    weft_testbed::link::run_relay(file, crate::agent::say_ready)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// This program's own file, to start agents and relays with.
+fn own_executable() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("finding this program's own file, to start agents and relays with")
 }
 
 fn exec(lab: &LabName, pod: &str, argv: &[String]) -> anyhow::Result<ExitCode> {

@@ -16,7 +16,7 @@ const ARROWS: [(&str, Arrows); 12] = [
     ("weft-store", Arrows::To(&[])),
     ("weft-control", Arrows::To(&["weft-api", "weft-bridge", "weft-encap", "weft-netns", "weft-switch"])),
     ("weft-cni", Arrows::To(&["weft-api"])),
-    ("weft-testbed", Arrows::To(&["weft-api", "weft-control", "weft-encap", "weft-netns"])),
+    ("weft-testbed", Arrows::To(&["weft-api", "weft-control", "weft-encap", "weft-netns", "weft-switch"])),
     ("weft", Arrows::Anywhere),
     ("weft-benches", Arrows::Anywhere),
     ("weft-integration", Arrows::Anywhere),

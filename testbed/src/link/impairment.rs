@@ -1,7 +1,7 @@
 //! What is wrong with a link, as it is written and as it is kept.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,18 +19,15 @@ pub const LINK_MTU_MIN: u16 = 68;
 pub const RATE_MIN: u64 = 1000;
 
 /// A probability, to one in a million; written in percent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probability(u32);
 
 /// A rate in bits a second, counted over whole Ethernet frames without their checksum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(u64);
 
 /// Losses in bursts, by the model of Gilbert and Elliott: two states, of which each frame may meet the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Burst {
     /// From the good state to the bad one.
     pub enter: Probability,
@@ -43,8 +40,7 @@ pub struct Burst {
 }
 
 /// What becomes of frames that are longer than the MTU of a link.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TooBig {
     /// They vanish: a black hole.
     #[default]
@@ -53,9 +49,10 @@ pub enum TooBig {
     Icmp,
 }
 
-/// What happens to the frames of one direction. The default does nothing.
+/// What happens to the frames of one direction. The default does nothing. In files it is a map of what is set, in
+/// the words in which it is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
 #[non_exhaustive]
 pub struct Impairment {
     /// How much later frames arrive.
@@ -350,39 +347,6 @@ fn too_big(text: &str) -> Option<TooBig> {
     }
 }
 
-/// The text form is the one that is read, in files as on the command line.
-macro_rules! as_text {
-    ($($kind:ty, $parse:ident, $key:literal, $allowed:ident;)*) => {$(
-        impl FromStr for $kind {
-            type Err = ImpairmentError;
-
-            fn from_str(text: &str) -> Result<Self, ImpairmentError> {
-                read($key, text, $allowed, $parse)
-            }
-        }
-
-        impl TryFrom<String> for $kind {
-            type Error = ImpairmentError;
-
-            fn try_from(text: String) -> Result<Self, ImpairmentError> {
-                text.parse()
-            }
-        }
-
-        impl From<$kind> for String {
-            fn from(value: $kind) -> Self {
-                value.to_string()
-            }
-        }
-    )*};
-}
-
-as_text! {
-    Probability, percent, "probability", PERCENT;
-    Rate, rate, "rate", RATE;
-    Burst, burst, "burst", BURST;
-}
-
 impl fmt::Display for Probability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}%", f64::from(self.0) / f64::from(Self::SCALE / 100))
@@ -425,9 +389,9 @@ impl fmt::Display for Direction {
     }
 }
 
-/// As it would be written to set it, without what is as by default.
-impl fmt::Display for Impairment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Impairment {
+    /// What is not as by default, as it would be written to set it.
+    fn parts(&self) -> impl Iterator<Item = (&'static str, String)> {
         let time = |time: Duration| (!time.is_zero()).then(|| format!("{time:?}").replace('µ', "u"));
         let chance = |chance: Probability| (chance != Probability::NEVER).then(|| chance.to_string());
         let parts = [
@@ -443,7 +407,29 @@ impl fmt::Display for Impairment {
             ("mtu", self.mtu.map(|mtu| mtu.to_string())),
             ("too-big", (self.too_big != TooBig::Drop).then(|| self.too_big.to_string())),
         ];
-        let set: Vec<String> = parts.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?))).collect();
-        f.write_str(&set.join(" "))
+        parts.into_iter().filter_map(|(key, value)| Some((key, value?)))
+    }
+}
+
+impl fmt::Display for Impairment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self.parts().map(|(key, value)| format!("{key}={value}")).collect();
+        f.write_str(&parts.join(" "))
+    }
+}
+
+impl From<Impairment> for BTreeMap<String, String> {
+    fn from(impairment: Impairment) -> Self {
+        impairment.parts().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+impl TryFrom<BTreeMap<String, String>> for Impairment {
+    type Error = ImpairmentError;
+
+    fn try_from(parts: BTreeMap<String, String>) -> Result<Self, ImpairmentError> {
+        let mut impairment = Self::default();
+        parts.iter().try_for_each(|(key, value)| impairment.set(key, value))?;
+        Ok(impairment)
     }
 }
