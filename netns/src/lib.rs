@@ -14,6 +14,7 @@ mod link;
 mod links;
 mod named;
 mod namespace;
+mod vxlan;
 
 pub use addresses::ADDRESS_MARK;
 pub use child::enter_in_child;

@@ -289,7 +289,7 @@ fn is_absent(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
 }
 
-fn check_name(name: &str) -> Result<(), LinkError> {
+pub(crate) fn check_name(name: &str) -> Result<(), LinkError> {
     let bad_character = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
     let bad = name.is_empty() || name.len() > INTERFACE_NAME_MAX || name.contains(bad_character);
     if bad || name == "." || name == ".." {

@@ -210,3 +210,28 @@ fn errors_name_operation_interface_namespace_and_reason() {
     let taken = Netns::current().and_then(|_| temporary.netns.links(|links| links.add_bridge("lo"))).unwrap_err();
     assert!(taken.to_string().contains("File exists"), "{taken}");
 }
+
+#[test]
+fn a_vxlan_device_floods_to_every_remote() {
+    if !root_or_skip("a_vxlan_device_floods_to_every_remote") {
+        return;
+    }
+    let (left, right) = (Temporary::new("vx-l"), Temporary::new("vx-r"));
+    join(&left, &right);
+    let remotes: [IpAddr; 2] = ["192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap()];
+    let vni = weft_encap::Vni::new(7).unwrap();
+    let made = left.netns.links(|links| links.add_vxlan("vx7", vni, "192.0.2.1".parse().unwrap(), 4789, "e0"));
+    if let Err(error) = &made
+        && error.to_string().contains("not supported")
+    {
+        eprintln!("SKIPPED a_vxlan_device_floods_to_every_remote: {error}");
+        return;
+    }
+    made.unwrap();
+    left.netns.links(|links| remotes.iter().try_for_each(|remote| links.flood_to("vx7", *remote))).unwrap();
+    let shown =
+        left.netns.run(|| Command::new("bridge").args(["fdb", "show", "dev", "vx7"]).output()).unwrap().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(remotes.iter().all(|remote| shown.contains(&format!("00:00:00:00:00:00 dst {remote} "))), "{shown}");
+    assert_eq!(left.netns.links(|links| links.get("vx7")).unwrap().unwrap().mtu, 1450);
+}
