@@ -1,12 +1,13 @@
 //! The configuration file of one node's agent.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use weft_control::config::file;
 use weft_control::config::file::unspanned;
 use weft_encap::Vni;
 
-use crate::spec::{LabName, LabSpec, NodeSpec, PodSpec};
+use crate::spec::{LabName, LabSpec, NodeKind, NodeSpec, PodSpec};
 
 /// The interface of a pod.
 const POD_INTERFACE: &str = "eth0";
@@ -22,7 +23,8 @@ pub(crate) fn render(lab: &LabName, spec: &LabSpec, index: usize, run_dir: &Path
         node: Some(unspanned(node.name.clone())),
         run_dir: unspanned(run_dir.to_owned()),
         log: "info".to_owned(),
-        underlay: file::Underlay::new(tunnel_address(spec, index).into_iter().collect()),
+        underlay: underlay(tunnel_address(spec, index).into_iter().collect(), &node.underlay)
+            .map_err(<toml::ser::Error as serde::ser::Error>::custom)?,
         offloads: file::Offloads::default(),
         fdb: file::Fdb::default(),
         workers: file::Workers::default(),
@@ -38,14 +40,28 @@ pub(crate) fn render(lab: &LabName, spec: &LabSpec, index: usize, run_dir: &Path
     toml::to_string(&file)
 }
 
+/// `[underlay]` with these addresses, and what is said of it in the lab file.
+pub(crate) fn underlay(
+    addresses: Vec<IpAddr>,
+    settings: &serde_json::Map<String, serde_json::Value>,
+) -> Result<file::Underlay, String> {
+    let told = |error: &dyn std::fmt::Display| error.to_string();
+    let mut table = toml::Table::try_from(file::Underlay::new(addresses)).map_err(|error| told(&error))?;
+    for (key, value) in settings {
+        table.insert(key.clone(), toml::Value::try_from(value).map_err(|error| told(&error))?);
+    }
+    let text = toml::to_string(&table).map_err(|error| told(&error))?;
+    toml::from_str(&text).map_err(|error| error.message().to_owned())
+}
+
 fn vtep(spec: &LabSpec, own: &[Vni], index: usize, peer: &NodeSpec) -> Option<file::VtepEntry> {
     let shared: Vec<Vni> = peer.vnis().into_iter().filter(|vni| own.contains(vni)).collect();
-    if shared.is_empty() {
+    if shared.is_empty() || peer.kind == NodeKind::Host {
         return None;
     }
     Some(file::VtepEntry {
         address: unspanned(tunnel_address(spec, index)?),
-        encapsulation: spec.encapsulation,
+        encapsulation: spec.encapsulation_of(peer),
         port: None,
         vnis: unspanned(shared),
     })
@@ -65,7 +81,7 @@ fn port(lab: &LabName, pod: &PodSpec) -> file::PortEntry {
     }
 }
 
-fn tunnel_address(spec: &LabSpec, index: usize) -> Option<std::net::IpAddr> {
+pub(crate) fn tunnel_address(spec: &LabSpec, index: usize) -> Option<IpAddr> {
     spec.node_address(index, spec.underlay.family).map(|net| net.addr())
 }
 

@@ -1,5 +1,7 @@
 //! From the file as written to a lab that can be made: every value by itself, then against the others.
 
+mod network;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -12,8 +14,8 @@ use crate::LabFileError;
 use crate::file::{self, Text};
 use crate::problem::Collector;
 use crate::spec::{
-    Encapsulation, Family, LabName, LabSpec, NODE_NAME_MAX, NODES_MAX, NodeSpec, POD_ADDRESSES_MAX, POD_NAME_MAX,
-    PODS_MAX, PodSpec, PortMode, RESERVED, UnderlaySpec, VniSpec, is_name,
+    Encapsulation, Family, LabName, LabSpec, NODE_NAME_MAX, NODES_MAX, NodeKind, NodeSpec, POD_ADDRESSES_MAX,
+    POD_NAME_MAX, PODS_MAX, PodSpec, PortMode, SegmentSpec, UnderlaySpec, VniSpec, is_name,
 };
 
 /// Smallest MTU of the underlay in bytes: below, Linux takes IPv6 off the interface.
@@ -24,8 +26,10 @@ const POD_MTU_MIN: u16 = 68;
 const LAB_NAME: &str = "allowed are 1 to 32 of a-z, 0-9 and -, beginning with a letter or digit";
 const NODE_NAME: &str = "allowed are 1 to 15 of a-z, 0-9 and -, beginning with a letter or digit";
 const POD_NAME: &str = "allowed are 1 to 32 of a-z, 0-9 and -, beginning with a letter or digit";
-const RESERVED_NAME: &str = "taken are underlay, br0, lo, all and default";
+const RESERVED_NAME: &str = "taken are underlay, br0 and the like, lo, all and default";
 const UNIQUE_NAME: &str = "every node and pod of a lab needs a name of its own";
+const UNDERLAY_MTU: &str = "allowed are 1280 to 65535 bytes";
+const KIND: &str = "allowed are weft, kernel-vxlan and host";
 const VNI: &str = "allowed are 1 to 16777215";
 const ADDRESS: &str = "allowed is an address of a host with its prefix length, such as 10.244.1.2/24 or fd00::2/64";
 
@@ -50,9 +54,13 @@ impl Checker<'_> {
         let name = file.name.as_ref().and_then(|text| self.value("name", text, LAB_NAME, parsed::<LabName>));
         let encapsulation = self.optional("encapsulation", file.encapsulation.as_ref(), ENCAPSULATION, encapsulation);
         let underlay = self.underlay(&file.underlay);
+        let segments = self.segments(file, &underlay);
         let listed = self.vnis(&file.vnis);
+        let common = encapsulation.unwrap_or_default();
+        let nodes = file.nodes.value.iter().enumerate();
         let nodes: Vec<NodeSpec> =
-            file.nodes.value.iter().enumerate().filter_map(|(index, node)| self.node(index, node)).collect();
+            nodes.filter_map(|(index, node)| self.node(index, node, &segments, common)).collect();
+        let routers = self.routers(&file.routers, &segments);
         self.sizes(file);
         if !file.vnis.is_empty() {
             self.membership(file, &listed);
@@ -61,7 +69,7 @@ impl Checker<'_> {
             return Err(self.collector.into_error());
         }
         let vnis = if file.vnis.is_empty() { named_by(&nodes) } else { listed };
-        let spec = LabSpec { name, encapsulation: encapsulation.unwrap_or_default(), underlay, vnis, nodes };
+        let spec = LabSpec { name, encapsulation: common, underlay, segments, routers, vnis, nodes };
         self.room(file, &spec);
         if self.collector.is_empty() { Ok(spec) } else { Err(self.collector.into_error()) }
     }
@@ -74,9 +82,7 @@ impl Checker<'_> {
         UnderlaySpec {
             ipv4: self.optional("underlay.ipv4", file.ipv4.as_ref(), ipv4, parsed).unwrap_or(default.ipv4),
             ipv6: self.optional("underlay.ipv6", file.ipv6.as_ref(), ipv6, parsed).unwrap_or(default.ipv6),
-            mtu: self
-                .optional("underlay.mtu", file.mtu.as_ref(), "allowed are 1280 to 65535 bytes", mtu)
-                .unwrap_or(default.mtu),
+            mtu: self.optional("underlay.mtu", file.mtu.as_ref(), UNDERLAY_MTU, mtu).unwrap_or(default.mtu),
             family: self
                 .optional("underlay.family", file.family.as_ref(), "allowed are ipv4 and ipv6", family)
                 .unwrap_or(default.family),
@@ -100,12 +106,53 @@ impl Checker<'_> {
         vnis
     }
 
-    fn node(&mut self, index: usize, node: &file::Node) -> Option<NodeSpec> {
+    fn node(
+        &mut self,
+        index: usize,
+        node: &file::Node,
+        segments: &[SegmentSpec],
+        common: Encapsulation,
+    ) -> Option<NodeSpec> {
         let path = format!("nodes[{index}]");
         let name = self.name(&format!("{path}.name"), &node.name, NODE_NAME, NODE_NAME_MAX);
+        let kind = self.optional(&format!("{path}.kind"), node.kind.as_ref(), KIND, kind).unwrap_or_default();
+        let segment = node.segment.as_ref();
+        let segment = segment.map_or(Some(0), |text| self.segment(&format!("{path}.segment"), text, segments));
+        let mtu = |text: &str| number(text, UNDERLAY_MTU_MIN);
+        let mtu = self.optional(&format!("{path}.mtu"), node.mtu.as_ref(), UNDERLAY_MTU, mtu);
+        let own = node.encapsulation.as_ref();
+        let own = self.optional(&format!("{path}.encapsulation"), own, ENCAPSULATION, encapsulation);
+        self.suits(&path, node, kind, own.unwrap_or(common));
+        let link = self.link(&format!("{path}.link"), node.link.as_ref());
+        let underlay = self.settings(&format!("{path}.underlay"), &node.underlay);
         let pods: Vec<Option<PodSpec>> =
             node.pods.iter().enumerate().map(|(index, pod)| self.pod(&format!("{path}.pods[{index}]"), pod)).collect();
-        Some(NodeSpec { name: name?, pods: pods.into_iter().collect::<Option<_>>()? })
+        let pods = pods.into_iter().collect::<Option<_>>()?;
+        Some(NodeSpec { name: name?, kind, segment: segment?, mtu, encapsulation: own, link, underlay, pods })
+    }
+
+    /// Whether a node of that kind can be as it is described.
+    fn suits(&mut self, path: &str, node: &file::Node, kind: NodeKind, encapsulation: Encapsulation) {
+        let place = node.kind.as_ref().unwrap_or(&node.name).referenced;
+        if kind == NodeKind::Host && !node.pods.is_empty() {
+            self.collector.add(place, format!("{path}: a host has no pods"), "take them away, or the kind");
+        }
+        if kind == NodeKind::KernelVxlan && encapsulation != Encapsulation::Vxlan {
+            let message = format!("{path}: the kernel's VXLAN does not speak Geneve");
+            self.collector.add(place, message, "write `encapsulation: vxlan` for this node");
+        }
+        if kind != NodeKind::Weft
+            && let Some(value) = node.underlay.values().next()
+        {
+            let message = format!("{path}.underlay: this node has no agent to be told");
+            self.collector.add(value.referenced, message, "leave it out");
+        }
+        for (index, pod) in node.pods.iter().enumerate() {
+            if let (NodeKind::KernelVxlan, Some(mode)) = (kind, &pod.mode) {
+                let message = format!("{path}.pods[{index}].mode: the kernel's bridge knows no modes");
+                self.collector.add(mode.referenced, message, "leave it out");
+            }
+        }
     }
 
     fn pod(&mut self, path: &str, pod: &file::Pod) -> Option<PodSpec> {
@@ -121,7 +168,8 @@ impl Checker<'_> {
         if let (Some(vni), Some(mac), Some(text)) = (vni, mac, &pod.mac) {
             self.once_in(vni, mac.to_string(), &format!("{path}.mac"), text.referenced);
         }
-        Some(PodSpec { name: name?, vni: vni?, addresses, mac, mode: mode.unwrap_or_default(), mtu })
+        let cmd = pod.cmd.as_ref().map(|text| text.value.clone());
+        Some(PodSpec { name: name?, vni: vni?, addresses, mac, mode: mode.unwrap_or_default(), mtu, cmd })
     }
 
     fn addresses(&mut self, path: &str, vni: Option<Vni>, texts: &[Text]) -> Vec<IpNet> {
@@ -143,9 +191,7 @@ impl Checker<'_> {
 
     fn name(&mut self, path: &str, text: &Text, allowed: &'static str, max: usize) -> Option<String> {
         let name = self.value(path, text, allowed, |text| is_name(text, max).then(|| text.to_owned()))?;
-        if RESERVED.contains(&name.as_str()) {
-            self.collector.add(text.referenced, format!("{path}: `{name}` has another meaning"), RESERVED_NAME);
-        }
+        self.reserved(path, &name, text.referenced);
         if let Some(earlier) = self.names.insert(name.clone(), text.referenced) {
             let message = format!("{path}: `{name}` is taken");
             self.collector.add_pair(text.referenced, Some(earlier), message, UNIQUE_NAME);
@@ -190,18 +236,6 @@ impl Checker<'_> {
         }
     }
 
-    fn room(&mut self, file: &file::File, spec: &LabSpec) {
-        let last = spec.nodes.len() - 1;
-        let prefixes = [(Family::Ipv4, "ipv4", &file.underlay.ipv4), (Family::Ipv6, "ipv6", &file.underlay.ipv6)];
-        for (family, field, text) in prefixes {
-            if spec.node_address(last, family).is_none() {
-                let place = text.as_ref().map_or(file.nodes.referenced, |text| text.referenced);
-                let message = format!("underlay.{field}: too few addresses for {} nodes", spec.nodes.len());
-                self.collector.add(place, message, "allowed is a prefix with an address for every node");
-            }
-        }
-    }
-
     fn optional<T>(
         &mut self,
         path: &str,
@@ -241,6 +275,15 @@ fn encapsulation(text: &str) -> Option<Encapsulation> {
     match text {
         "vxlan" => Some(Encapsulation::Vxlan),
         "geneve" => Some(Encapsulation::Geneve),
+        _ => None,
+    }
+}
+
+fn kind(text: &str) -> Option<NodeKind> {
+    match text {
+        "weft" => Some(NodeKind::Weft),
+        "kernel-vxlan" => Some(NodeKind::KernelVxlan),
+        "host" => Some(NodeKind::Host),
         _ => None,
     }
 }

@@ -2,7 +2,8 @@
 
 use std::iter::repeat_n;
 
-use crate::spec::{Encapsulation, Family, LabSpec, NodeSpec, PodSpec, PortMode};
+use crate::link::Impairments;
+use crate::spec::{Encapsulation, Family, LabSpec, NodeKind, NodeSpec, PodSpec, PortMode};
 
 /// Pods side by side in one node at most.
 const PODS_ABREAST_MAX: usize = 4;
@@ -23,7 +24,7 @@ pub fn draw(spec: &LabSpec, title: &str, width: usize) -> String {
     });
     let mut lines = vec![heading(spec, title), String::new()];
     lines.extend(fitting.unwrap_or_default());
-    lines.push(format!("{}{}", " ".repeat(MARGIN), underlay(spec)));
+    lines.extend(underlay(spec).into_iter().map(|line| format!("{}{line}", " ".repeat(MARGIN))));
     lines.iter().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
@@ -40,9 +41,28 @@ fn heading(spec: &LabSpec, title: &str) -> String {
     format!("{title}: {encapsulation} over {family}, {nodes}, {pods}")
 }
 
-fn underlay(spec: &LabSpec) -> String {
-    let underlay = &spec.underlay;
-    format!("underlay {}, {}, MTU {}", underlay.ipv4, underlay.ipv6, underlay.mtu)
+/// What the nodes stand on: one line for each segment, router, and link that is impaired.
+fn underlay(spec: &LabSpec) -> Vec<String> {
+    let single = spec.segments.len() == 1 && spec.routers.is_empty();
+    let segments = spec.segments.iter().enumerate().map(|(index, segment)| {
+        let facts = format!("{}, {}, MTU {}", segment.ipv4, segment.ipv6, segment.mtu);
+        if single {
+            return format!("underlay {facts}");
+        }
+        let nodes = spec.nodes.iter().filter(|node| node.segment == index).map(|node| node.name.as_str());
+        format!("segment {} {facts}: {}", segment.name, nodes.collect::<Vec<_>>().join(" "))
+    });
+    let routers = spec.routers.iter().map(|router| {
+        let joined = router.segments.iter().map(|segment| spec.segments[*segment].name.as_str());
+        format!("router {}: {}", router.name, joined.collect::<Vec<_>>().join(" - "))
+    });
+    let impaired = spec.nodes.iter().filter(|node| !node.link.is_none()).map(|node| {
+        let Impairments { to, from, .. } = &node.link;
+        let ways = if to == from { vec![("", to)] } else { vec![(" to", to), (" from", from)] };
+        let told = ways.iter().map(|(way, impairment)| format!("{way} {impairment}"));
+        format!("link {}:{}", node.name, told.filter(|told| told.contains('=')).collect::<Vec<_>>().join(","))
+    });
+    segments.chain(routers).chain(impaired).collect()
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -149,7 +169,7 @@ fn side_by_side(blocks: &[Block], gap: usize) -> Vec<String> {
 }
 
 fn node_block(spec: &LabSpec, index: usize, abreast: usize, content_width: usize) -> Block {
-    let NodeSpec { name, pods } = &spec.nodes[index];
+    let NodeSpec { name, pods, kind, .. } = &spec.nodes[index];
     let mut lines = Vec::new();
     for group in pods.chunks(abreast) {
         let height = group.iter().map(|pod| pod_lines(pod).len()).max().unwrap_or(0);
@@ -162,7 +182,12 @@ fn node_block(spec: &LabSpec, index: usize, abreast: usize, content_width: usize
     };
     let addresses = families.iter().filter_map(|family| spec.node_address(index, *family));
     lines.push(addresses.map(|net| net.addr().to_string()).collect::<Vec<_>>().join("  "));
-    boxed(name, &lines, ["┌", "┐", "└", "┘"], '┬')
+    let name = match kind {
+        NodeKind::Weft => name.clone(),
+        NodeKind::KernelVxlan => format!("{name}, kernel VXLAN"),
+        NodeKind::Host => format!("{name}, host"),
+    };
+    boxed(&name, &lines, ["┌", "┐", "└", "┘"], '┬')
 }
 
 fn pod_block(pod: &PodSpec, content_width: usize, height: usize) -> Block {

@@ -5,7 +5,7 @@ use std::process::Command;
 use weft_netns::Netns;
 
 use crate::journal::{self, Journal, directory};
-use crate::{LabError, LabName, LabSpec};
+use crate::{LabError, LabName, LabSpec, NodeKind};
 
 /// A lab that exists.
 #[derive(Clone, Debug)]
@@ -66,6 +66,8 @@ pub enum AgentState {
     Ended,
     /// It was never started.
     NotStarted,
+    /// The node is of a kind that has none.
+    NotNeeded,
 }
 
 impl Lab {
@@ -165,6 +167,9 @@ impl Lab {
         match self.journal.agents.iter().find(|entry| entry.node == node) {
             Some(entry) if entry.process.is_running() => AgentState::Running { pid: entry.process.pid },
             Some(_) => AgentState::Ended,
+            None if self.spec().nodes.iter().any(|other| other.name == node && other.kind != NodeKind::Weft) => {
+                AgentState::NotNeeded
+            }
             None => AgentState::NotStarted,
         }
     }

@@ -6,11 +6,14 @@
 mod agent;
 mod agent_config;
 mod check;
+mod commands;
+mod connect;
 mod down;
 mod draw;
 mod error;
 mod file;
 mod journal;
+mod kernel_node;
 mod lab;
 pub mod link;
 pub mod probe;
@@ -18,6 +21,7 @@ mod problem;
 mod process;
 mod progress;
 mod spec;
+mod topology;
 mod up;
 
 pub use agent::{READY, READY_FD};
@@ -28,7 +32,8 @@ pub use lab::{AgentState, Lab, LabState, LabStatus, NodeStatus};
 pub use problem::{LAB_FILE_MAX, LabFileError, Problem, Problems};
 pub use progress::Progress;
 pub use spec::{
-    Encapsulation, Family, LAB_NAME_MAX, LabName, LabNameError, LabSpec, NODE_NAME_MAX, NODES_MAX, NodeSpec,
-    POD_ADDRESSES_MAX, POD_NAME_MAX, PODS_MAX, PodSpec, PortMode, UnderlaySpec, VniSpec,
+    Encapsulation, Family, LAB_NAME_MAX, LabName, LabNameError, LabSpec, NODE_NAME_MAX, NODES_MAX, NodeKind, NodeSpec,
+    POD_ADDRESSES_MAX, POD_NAME_MAX, PODS_MAX, PodSpec, PortMode, ROUTER_NAME_MAX, RouterSpec, SEGMENTS_MAX,
+    SegmentSpec, UnderlaySpec, VniSpec,
 };
 pub use up::UpOptions;

@@ -11,10 +11,22 @@ pub enum Progress<'a> {
         /// Its name, as `ip netns list` shows it.
         name: &'a str,
     },
-    /// A node is connected to the underlay.
+    /// A node or router is connected to the underlay.
     Connected {
+        /// The link.
+        link: &'a str,
+    },
+    /// A node without an agent has its tunnels and pods.
+    NodeMade {
         /// The node.
         node: &'a str,
+    },
+    /// A pod's command was started.
+    CommandStarted {
+        /// The pod.
+        pod: &'a str,
+        /// Its process.
+        pid: u32,
     },
     /// An agent was started; it is not ready yet.
     AgentStarted {
@@ -64,7 +76,9 @@ impl fmt::Display for Progress<'_> {
         match self {
             Self::Claimed => write!(f, "journal written"),
             Self::Namespace { name } => write!(f, "namespace {name} made"),
-            Self::Connected { node } => write!(f, "node {node} connected to the underlay"),
+            Self::Connected { link } => write!(f, "link {link} connected to the underlay"),
+            Self::NodeMade { node } => write!(f, "tunnels and pods of node {node} made"),
+            Self::CommandStarted { pod, pid } => write!(f, "command of pod {pod} started (process {pid})"),
             Self::AgentStarted { node, pid } => write!(f, "agent of {node} started (process {pid})"),
             Self::AgentReady { node } => write!(f, "agent of {node} ready"),
             Self::RelayStarted { link, pid } => write!(f, "relay of link {link} started (process {pid})"),

@@ -1,7 +1,6 @@
 //! What a lab is made of, checked.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -12,28 +11,31 @@ pub use weft_control::config::file::{Encapsulation, PortMode};
 use weft_encap::{MacAddr, Vni};
 
 use crate::LabFileError;
+use crate::link::Impairments;
 
 /// Longest name of a lab, in bytes.
 pub const LAB_NAME_MAX: usize = 32;
 /// Longest name of a node, in bytes: its port on the underlay switch has the same name.
 pub const NODE_NAME_MAX: usize = 15;
+/// Longest name of a router, in bytes: its ports have five more.
+pub const ROUTER_NAME_MAX: usize = 9;
 /// Longest name of a pod, in bytes.
 pub const POD_NAME_MAX: usize = 32;
 /// Nodes in a lab at most.
 pub const NODES_MAX: usize = 200;
 /// Pods in a lab at most, over all nodes.
 pub const PODS_MAX: usize = 1000;
+/// Segments of a lab, and routers between them, at most.
+pub const SEGMENTS_MAX: usize = 50;
 /// Addresses of one pod at most.
 pub const POD_ADDRESSES_MAX: usize = 16;
 
 /// Name of the underlay switch among the namespaces of a lab.
 pub(crate) const UNDERLAY: &str = "underlay";
-/// The underlay switch.
-pub(crate) const SWITCH: &str = "br0";
 /// A node's interface on the underlay.
 pub(crate) const NODE_INTERFACE: &str = "eth0";
-/// Names a node cannot have, because its port on the underlay switch could not.
-pub(crate) const RESERVED: [&str; 5] = [UNDERLAY, SWITCH, "lo", "all", "default"];
+/// Names a node cannot have, because its port on the underlay switch could not; nor can it have those of bridges.
+pub(crate) const RESERVED: [&str; 4] = [UNDERLAY, "lo", "all", "default"];
 
 /// A lab: nodes, their pods, and the network between the nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,13 +47,54 @@ pub struct LabSpec {
     pub encapsulation: Encapsulation,
     /// The network between the nodes.
     pub underlay: UnderlaySpec,
+    /// Its parts; the only one where there is one switch.
+    pub segments: Vec<SegmentSpec>,
+    /// What joins them.
+    pub routers: Vec<RouterSpec>,
     /// The virtual networks.
     pub vnis: Vec<VniSpec>,
     /// The nodes.
     pub nodes: Vec<NodeSpec>,
 }
 
-/// The network between the nodes of a lab: one switch with a cable to each.
+/// One switch of the underlay, with a cable to each of its nodes and routers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SegmentSpec {
+    /// Its name.
+    pub name: String,
+    /// Nodes, and then routers, take their IPv4 addresses from it in order, from the first host on.
+    pub ipv4: Ipv4Net,
+    /// The same for IPv6, from the address after the network's own on.
+    pub ipv6: Ipv6Net,
+    /// MTU of its cables in bytes, where they say nothing else.
+    pub mtu: u16,
+}
+
+/// A router between segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RouterSpec {
+    /// Its name.
+    pub name: String,
+    /// The segments it is in, as places in [`LabSpec::segments`]: `eth0` is in the first.
+    pub segments: Vec<usize>,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeKind {
+    /// An agent of ours with its pods.
+    #[default]
+    Weft,
+    /// Pods behind the kernel's own bridge and VXLAN.
+    KernelVxlan,
+    /// A machine on the underlay, without pods.
+    Host,
+}
+
+/// The network between the nodes of a lab, as long as it is one switch with a cable to each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UnderlaySpec {
@@ -86,12 +129,24 @@ pub struct VniSpec {
     pub vlan_transparent: bool,
 }
 
-/// A node: one agent with its pods.
+/// A node with its pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NodeSpec {
     /// Its name.
     pub name: String,
+    /// What it is.
+    pub kind: NodeKind,
+    /// The segment it is in: its place in [`LabSpec::segments`].
+    pub segment: usize,
+    /// MTU of its link in bytes, if not that of its segment.
+    pub mtu: Option<u16>,
+    /// How frames travel to it, if not as in the rest of the lab.
+    pub encapsulation: Option<Encapsulation>,
+    /// What is wrong with its link.
+    pub link: Impairments,
+    /// Fields of `[underlay]` in its agent's configuration.
+    pub underlay: serde_json::Map<String, serde_json::Value>,
     /// Its pods.
     pub pods: Vec<PodSpec>,
 }
@@ -112,6 +167,8 @@ pub struct PodSpec {
     pub mode: PortMode,
     /// MTU of its interface in bytes; the agent chooses what fits if there is none here.
     pub mtu: Option<u16>,
+    /// A command for the shell that runs in it until the lab is taken down.
+    pub cmd: Option<String>,
 }
 
 impl LabSpec {
@@ -132,17 +189,6 @@ impl LabSpec {
         crate::check::parse(text, file)
     }
 
-    /// The address of a node on the underlay, counted from zero; none beyond the end of the prefix.
-    #[must_use]
-    pub fn node_address(&self, node: usize, family: Family) -> Option<IpNet> {
-        let UnderlaySpec { ipv4, ipv6, .. } = &self.underlay;
-        let (address, prefix_len) = match family {
-            Family::Ipv4 => (IpAddr::V4(ipv4.trunc().hosts().nth(node)?), ipv4.prefix_len()),
-            Family::Ipv6 => (IpAddr::V6(ipv6.trunc().hosts().nth(node + 1)?), ipv6.prefix_len()),
-        };
-        IpNet::new(address, prefix_len).ok()
-    }
-
     /// All pods with the index of their node.
     pub fn pods(&self) -> impl Iterator<Item = (usize, &PodSpec)> {
         self.nodes.iter().enumerate().flat_map(|(index, node)| node.pods.iter().map(move |pod| (index, pod)))
@@ -154,33 +200,18 @@ impl LabSpec {
         self.pods().map(|(_, pod)| pod).find(|pod| pod.name == name)
     }
 
-    /// The cables between the underlay switch and what is connected to it.
-    pub(crate) fn cables(&self) -> impl Iterator<Item = Cable<'_>> {
-        let nodes = self.nodes.iter().enumerate();
-        nodes.map(|(number, node)| Cable { name: &node.name, number, bridge: SWITCH })
+    /// How frames travel to a node.
+    #[must_use]
+    pub fn encapsulation_of(&self, node: &NodeSpec) -> Encapsulation {
+        node.encapsulation.unwrap_or(self.encapsulation)
     }
 
-    /// The names of the links.
-    pub fn links(&self) -> impl Iterator<Item = &str> {
-        self.cables().map(|cable| cable.name)
-    }
-
-    /// Names of everything in the lab that has a namespace: nodes, pods and `underlay`.
+    /// Names of everything in the lab that has a namespace: nodes, routers, pods and `underlay`.
     pub fn members(&self) -> impl Iterator<Item = &str> {
         let nodes = self.nodes.iter().map(|node| node.name.as_str());
+        let nodes = nodes.chain(self.routers.iter().map(|router| router.name.as_str()));
         nodes.chain(self.pods().map(|(_, pod)| pod.name.as_str())).chain([UNDERLAY])
     }
-}
-
-/// A cable of the underlay: a veth pair with one end on a bridge. Its name is that of the link.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cable<'a> {
-    /// Its interface at the bridge.
-    pub(crate) name: &'a str,
-    /// Which of the lab's cables it is, from zero.
-    pub(crate) number: usize,
-    /// The bridge.
-    pub(crate) bridge: &'a str,
 }
 
 impl NodeSpec {

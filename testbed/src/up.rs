@@ -1,18 +1,17 @@
 //! Making a lab.
 
 use std::fs::{self, DirBuilder};
-use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use weft_netns::{Links, Netns};
+use weft_netns::Netns;
 
 use crate::agent::Service;
 use crate::error::io_error;
 use crate::journal::{AgentEntry, Claim, Journal, directory};
-use crate::spec::{NODE_INTERFACE, SWITCH, UNDERLAY};
-use crate::{Family, Lab, LabError, LabName, LabSpec, Progress, agent, agent_config, down};
+use crate::link::LinkSettings;
+use crate::{Lab, LabError, LabName, LabSpec, NodeKind, NodeSpec, Progress, agent, agent_config, down};
 
 /// How a lab is made.
 #[derive(Clone, Debug)]
@@ -24,8 +23,6 @@ pub struct UpOptions {
     pub ready_timeout: Duration,
 }
 
-/// Whether interfaces made from now on have IPv6, in the namespace of the thread that asks.
-const NO_IPV6: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
 /// Default of [`UpOptions::ready_timeout`].
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -71,7 +68,10 @@ impl Lab {
         progress(Progress::Claimed);
         self.make_namespaces(progress)?;
         self.connect(progress)?;
+        self.impair_links(options, progress)?;
+        self.make_kernel_nodes(progress)?;
         self.start_agents(options, progress)?;
+        self.start_commands(progress)?;
         self.journal.complete = true;
         self.journal.write(&self.name)
     }
@@ -85,30 +85,15 @@ impl Lab {
         Ok(())
     }
 
-    /// Cables every node to the underlay switch.
-    fn connect(&self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), LabError> {
-        let mtu = self.spec().underlay.mtu.into();
-        let underlay = self.netns(UNDERLAY)?;
-        underlay.run(silence_ipv6)?.map_err(io_error("switch IPv6 off by", NO_IPV6))?;
-        underlay.links(|links| {
-            links.add_bridge(SWITCH)?;
-            links.set_up(SWITCH)
-        })?;
-        for (index, node) in self.spec().nodes.iter().enumerate() {
-            let netns = self.netns(&node.name)?;
-            underlay.links(|links| {
-                links.add_veth(&node.name, NODE_INTERFACE, &netns)?;
-                links.set_mtu(&node.name, mtu)?;
-                links.set_master(&node.name, SWITCH)?;
-                links.set_up(&node.name)
-            })?;
-            let addresses = [Family::Ipv4, Family::Ipv6].map(|family| self.spec().node_address(index, family));
-            netns.links(|links: &mut Links| {
-                links.set_mtu(NODE_INTERFACE, mtu)?;
-                links.set_up(NODE_INTERFACE)?;
-                addresses.iter().flatten().try_for_each(|address| links.add_address(NODE_INTERFACE, *address))
-            })?;
-            progress(Progress::Connected { node: &node.name });
+    /// Impairs the links that the file says so of.
+    fn impair_links(&mut self, options: &UpOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), LabError> {
+        for index in 0..self.spec().nodes.len() {
+            let NodeSpec { name, link, .. } = self.spec().nodes[index].clone();
+            if !link.is_none() {
+                let mut settings = LinkSettings::default();
+                settings.impairments = link;
+                self.set_link(&name, settings, &options.weft, progress)?;
+            }
         }
         Ok(())
     }
@@ -116,6 +101,9 @@ impl Lab {
     fn start_agents(&mut self, options: &UpOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), LabError> {
         let mut starting = Vec::new();
         for index in 0..self.spec().nodes.len() {
+            if self.spec().nodes[index].kind != NodeKind::Weft {
+                continue;
+            }
             let node = self.spec().nodes[index].name.clone();
             let config = self.write_agent_config(index)?;
             let netns = self.netns(&node)?;
@@ -138,16 +126,6 @@ impl Lab {
         let path = self.config_of(node);
         fs::write(&path, text).map_err(io_error("write", &path))?;
         Ok(path)
-    }
-}
-
-/// Keeps the switch's own IPv6 out of the underlay: its ports would send what nobody asked for through links whose
-/// chances are decided frame by frame.
-fn silence_ipv6() -> std::io::Result<()> {
-    match fs::write(NO_IPV6, "1") {
-        // A kernel without IPv6 sends none.
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        written => written,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use weft_testbed::{Encapsulation, Family, LabFileError, LabSpec, PortMode};
+use weft_testbed::{Encapsulation, Family, LabFileError, LabSpec, NodeKind, PortMode};
 
 fn refused(text: &str) -> String {
     LabSpec::parse(text, "lab.yaml").unwrap_err().to_string()
@@ -16,8 +16,11 @@ fn pod(field: &str) -> String {
 
 #[test]
 fn the_examples_are_labs() {
-    for name in ["two-node", "two-vnis", "learning"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../examples/{name}.yaml"));
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let files = std::fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path());
+    let labs: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect();
+    assert!(labs.len() >= 8, "{labs:?}");
+    for path in labs {
         LabSpec::read(&path).unwrap_or_else(|error| panic!("{error}"));
     }
 }
@@ -107,7 +110,7 @@ fn an_unknown_field_shows_those_known() {
     assert_eq!(
         refused("nodes:\n  - name: n1\n    pod: []\n"),
         "\
-error: unknown field `pod`, expected one of name, pods
+error: unknown field `pod`, expected one of name, kind, segment, mtu, encapsulation, link, underlay, pods
  --> lab.yaml:3:5
   |
 3 |     pod: []
@@ -170,4 +173,71 @@ fn a_missing_or_huge_file_is_named() {
     assert_eq!(what, "cannot read the lab file /no/such.yaml: No such file or directory (os error 2)");
     assert_eq!(next, "examples/ has lab files, and docs/testbed.md lists their fields");
     assert!(matches!(LabSpec::read(Path::new("/dev/zero")), Err(LabFileError::TooBig { .. })));
+}
+
+#[test]
+fn segments_kinds_links_and_commands_are_read() {
+    let spec = LabSpec::parse(
+        "segments: [{name: s, ipv4: 10.1.0.0/24, ipv6: 'fd01::/64', mtu: 9000}, {name: t, ipv4: 10.2.0.0/24, ipv6: 'fd02::/64'}]\n\
+         routers: [{name: r, segments: [s, t]}]\n\
+         nodes:\n\
+         - {name: n1, encapsulation: geneve, underlay: {path_probes: 'off', ttl: 9, vxlan_ports: [4789, 8472]}}\n\
+         - name: n2\n\
+        \x20 kind: kernel-vxlan\n\
+        \x20 segment: t\n\
+        \x20 mtu: 1400\n\
+        \x20 link: {loss: 1%, seed: 7, to: {delay: 20ms, queue: 5, rate: 1mbit}, from: {burst: 1%/25%}}\n\
+        \x20 pods: [{name: a, vni: 1, cmd: sleep 5}]\n\
+         - {name: n3, kind: host, segment: t}\n",
+        "lab.yaml",
+    )
+    .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        spec.nodes.iter().map(|node| node.kind).collect::<Vec<_>>(),
+        [NodeKind::Weft, NodeKind::KernelVxlan, NodeKind::Host]
+    );
+    assert_eq!(spec.nodes[0].encapsulation, Some(Encapsulation::Geneve));
+    assert_eq!(spec.nodes[0].underlay["vxlan_ports"], serde_json::json!([4789, 8472]));
+    let n2 = &spec.nodes[1];
+    assert_eq!((n2.segment, n2.mtu, n2.link.seed), (1, Some(1400), 7));
+    assert_eq!(n2.link.to.to_string(), "delay=20ms loss=1% rate=1mbit queue=5");
+    assert_eq!(n2.link.from.to_string(), "loss=1% burst=1%/25%/100%/0%");
+    assert_eq!(n2.pods[0].cmd.as_deref(), Some("sleep 5"));
+    assert_eq!(spec.links().collect::<Vec<_>>(), ["n1", "n2", "n3", "r.eth0", "r.eth1"]);
+    assert_eq!(spec.members().collect::<Vec<_>>(), ["n1", "n2", "n3", "r", "a", "underlay"]);
+}
+
+#[test]
+fn a_network_that_cannot_be_is_refused_where_it_is_written() {
+    let segments = "segments: [{name: s, ipv4: 10.1.0.0/24, ipv6: 'fd01::/64'}, {name: t, ipv4: 10.2.0.0/24, ipv6: 'fd02::/64'}]\n";
+    for (text, refused_text, told) in [
+        ("nodes: [{name: n1, link: {loss: 2}}]", "2}}", "nodes[0].link.loss: `2` is not allowed"),
+        ("nodes: [{name: n1, link: {to: {delay: 61s}}}]", "61s", "nodes[0].link.delay: `61s` is not allowed"),
+        ("nodes: [{name: n1, link: {reorder: 1%}}]", "1%", "reorder without delay changes nothing"),
+        ("nodes: [{name: n1, link: {lag: 1}}]", "lag", "unknown field `lag`"),
+        ("nodes: [{name: n1, kind: hub}]", "hub", "allowed are weft, kernel-vxlan and host"),
+        ("nodes: [{name: n1, kind: host, pods: [{name: a, vni: 1}]}]", "host", "a host has no pods"),
+        ("nodes: [{name: n1, kind: kernel-vxlan, encapsulation: geneve}]", "kernel-vxlan", "does not speak Geneve"),
+        ("nodes: [{name: n1, kind: host, underlay: {ttl: 3}}]", "3}}", "this node has no agent to be told"),
+        ("nodes: [{name: n1, underlay: {colour: 3}}]", "3}}", "unknown field `colour`"),
+        ("nodes: [{name: n1, underlay: {ttl: x}}]", "x}}", "nodes[0].underlay.ttl"),
+        ("nodes: [{name: n1, segment: x}]", "x}", "there is no segment `x`"),
+        ("nodes: [{name: br3}]", "br3", "`br3` has another meaning"),
+    ] {
+        let place = format!("lab.yaml:1:{}", text.find(refused_text).unwrap() + 1);
+        let error = refused(text);
+        assert!(error.contains(told) && error.contains(&place), "{text}\n{error}");
+    }
+    for (rest, told) in [
+        ("nodes: [{name: n1}, {name: n2, segment: t}]", "no router leads from `n1` to it"),
+        ("routers: [{name: r, segments: [s]}]\nnodes: [{name: n1}]", "a router joins two segments at least"),
+        ("routers: [{name: r, segments: [s, s]}]\nnodes: [{name: n1}]", "`s` stands here twice"),
+        ("routers: [{name: n1, segments: [s, t]}]\nnodes: [{name: n1}]", "`n1` is taken"),
+        ("underlay: {ipv4: 10.9.0.0/24}\nnodes: [{name: n1}]", "segments have prefixes of their own"),
+    ] {
+        let error = refused(&format!("{segments}{rest}"));
+        assert!(error.contains(told), "{rest}\n{error}");
+    }
+    let overlapping = "segments: [{name: s, ipv4: 10.1.0.0/16, ipv6: 'fd01::/64'}, {name: t, ipv4: 10.1.2.0/24, ipv6: 'fd02::/64'}]\n";
+    assert!(refused(&format!("{overlapping}nodes: [{{name: n1}}]")).contains("are those of segment `s` too"));
 }

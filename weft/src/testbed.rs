@@ -201,6 +201,7 @@ fn agent_name(state: AgentState) -> String {
         AgentState::Running { .. } => "running".to_owned(),
         AgentState::Ended => "ended".to_owned(),
         AgentState::NotStarted => "not started".to_owned(),
+        AgentState::NotNeeded => "none".to_owned(),
         _ => "unknown".to_owned(),
     }
 }

@@ -21,7 +21,8 @@ use super::{Impairments, LinkSettings};
 use crate::agent::{self, Service};
 use crate::error::io_error;
 use crate::journal::{LinkEntry, directory};
-use crate::spec::{Cable, UNDERLAY};
+use crate::spec::UNDERLAY;
+use crate::topology::{Cable, bridge};
 use crate::{Lab, LabError, Progress, down};
 
 /// MTU of the relay's TAPs in bytes: the most that the kernel allows them.
@@ -39,8 +40,8 @@ struct Splice {
 }
 
 impl Splice {
-    fn of(cable: Cable<'_>) -> Self {
-        let Cable { number, .. } = cable;
+    fn of(cable: &Cable) -> Self {
+        let number = cable.number;
         Self {
             bridge: format!("br.{number}"),
             node_side: format!("in.{number}"),
@@ -111,7 +112,7 @@ fn start_relay(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), LabError> {
     let Some(cable) = cable(lab, link) else { return Ok(()) };
-    let plan = write_plan(lab, link, &Splice::of(cable), &settings.impairments)?;
+    let plan = write_plan(lab, link, &Splice::of(&cable), &settings.impairments)?;
     let service = Service::Relay(link.to_owned());
     let starting = agent::start(service, netns, &agent::find(weft)?, &plan, &lab.relay_log_of(link))?;
     note(lab, LinkEntry { link: link.to_owned(), settings: settings.clone(), relay: Some(starting.id) })?;
@@ -140,54 +141,54 @@ fn write_plan(lab: &Lab, link: &str, splice: &Splice, impairments: &Impairments)
 /// Leads the cable through the relay.
 fn splice(lab: &Lab, netns: &Netns, link: &str, settings: &LinkSettings) -> Result<(), LabError> {
     let Some(cable) = cable(lab, link) else { return Ok(()) };
-    let Splice { bridge, node_side, network_side } = Splice::of(cable);
+    let Splice { bridge: own_bridge, node_side, network_side } = Splice::of(&cable);
     Ok(netns.links(|links| {
-        if links.get(&bridge)?.is_none() {
-            links.add_bridge(&bridge)?;
+        if links.get(&own_bridge)?.is_none() {
+            links.add_bridge(&own_bridge)?;
         }
-        links.set_up(&bridge)?;
+        links.set_up(&own_bridge)?;
         for tap in [&node_side, &network_side] {
             links.set_mtu(tap, TAP_MTU)?;
             links.set_tx_queue_len(tap, TAP_QUEUE)?;
         }
-        links.set_master(&node_side, &bridge)?;
-        join(links, &network_side, cable, settings)?;
+        links.set_master(&node_side, &own_bridge)?;
+        join(links, &network_side, &cable, settings)?;
         links.set_up(&node_side)?;
         links.set_up(&network_side)?;
         // Last, once what is behind it carries.
-        links.set_master(cable.name, &bridge)?;
-        plug(links, cable, settings)
+        links.set_master(&cable.name, &own_bridge)?;
+        plug(links, &cable, settings)
     })?)
 }
 
 /// Leads the cable straight to the switch.
 fn straighten(lab: &Lab, netns: &Netns, link: &str, settings: &LinkSettings) -> Result<(), LabError> {
     let Some(cable) = cable(lab, link) else { return Ok(()) };
-    let bridge = Splice::of(cable).bridge;
+    let own_bridge = Splice::of(&cable).bridge;
     Ok(netns.links(|links| {
-        join(links, cable.name, cable, settings)?;
-        plug(links, cable, settings)?;
-        links.delete(&bridge)
+        join(links, &cable.name, &cable, settings)?;
+        plug(links, &cable, settings)?;
+        links.delete(&own_bridge)
     })?)
 }
 
 /// Frames that the relay of a link did not take in time, towards the node and from it.
 pub(super) fn overruns(lab: &Lab, link: &str) -> Result<[u64; 2], LabError> {
     let Some(cable) = cable(lab, link) else { return Ok([0; 2]) };
-    let Splice { node_side, network_side, .. } = Splice::of(cable);
+    let Splice { node_side, network_side, .. } = Splice::of(&cable);
     let dropped = |links: &mut Links, tap| Ok(links.get(tap)?.map_or(0, |tap| tap.stats.tx_dropped));
     Ok(lab.netns(UNDERLAY)?.links(|links| Ok([dropped(links, &network_side)?, dropped(links, &node_side)?]))?)
 }
 
 /// Connects one end to the switch, or keeps it from there.
-fn join(links: &mut Links, name: &str, cable: Cable<'_>, settings: &LinkSettings) -> Result<(), LinkError> {
-    if settings.partitioned { links.leave_master(name) } else { links.set_master(name, cable.bridge) }
+fn join(links: &mut Links, name: &str, cable: &Cable, settings: &LinkSettings) -> Result<(), LinkError> {
+    if settings.partitioned { links.leave_master(name) } else { links.set_master(name, &bridge(cable.segment)) }
 }
 
-fn plug(links: &mut Links, cable: Cable<'_>, settings: &LinkSettings) -> Result<(), LinkError> {
-    if settings.down { links.set_down(cable.name) } else { links.set_up(cable.name) }
+fn plug(links: &mut Links, cable: &Cable, settings: &LinkSettings) -> Result<(), LinkError> {
+    if settings.down { links.set_down(&cable.name) } else { links.set_up(&cable.name) }
 }
 
-fn cable<'a>(lab: &'a Lab, link: &str) -> Option<Cable<'a>> {
+fn cable(lab: &Lab, link: &str) -> Option<Cable> {
     lab.spec().cables().find(|cable| cable.name == link)
 }

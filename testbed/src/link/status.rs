@@ -77,7 +77,7 @@ impl Lab {
     /// The links with how they are.
     #[must_use]
     pub fn links(&self) -> Vec<LinkStatus> {
-        self.spec().links().map(|link| self.status_of(link)).collect()
+        self.spec().links().map(|link| self.status_of(&link)).collect()
     }
 
     /// How a link is.
@@ -114,7 +114,7 @@ impl Lab {
     }
 
     fn no_such_link(&self, name: &str) -> LabError {
-        let known = self.spec().links().map(str::to_owned).collect();
+        let known = self.spec().links().collect();
         LabError::NoSuchLink { lab: self.name().clone(), name: name.to_owned(), known }
     }
 }

@@ -84,7 +84,7 @@ fn impair(impairments: &mut Impairments, settings: &[String]) -> anyhow::Result<
 fn names(lab: &LabName, link: &str) -> anyhow::Result<Vec<String>> {
     let lab = Lab::open(lab)?;
     if link == ALL {
-        return Ok(lab.spec().links().map(str::to_owned).collect());
+        return Ok(lab.spec().links().collect());
     }
     Ok(vec![lab.link(link)?.link])
 }
