@@ -263,7 +263,7 @@ fn wrong_words_change_nothing() {
         ("n1", &["set", "loss=2"][..], "allowed are 0% to 100%"),
         ("n1", &["set", "loss=1%", "lag=3"], "there is no impairment `lag`"),
         ("n1", &["set", "reorder=1%"], "reorder without delay changes nothing"),
-        ("n1", &["set", "to"], "nothing to set"),
+        ("n1", &["set", "to"], "`to` is no impairment: write KEY=VALUE"),
         ("n9", &["set", "loss=1%"], "has no link `n9`; it has n1, n2"),
     ] {
         let output = CommandLab::try_run(&[&["testbed", "link", lab.name(), link], words].concat());

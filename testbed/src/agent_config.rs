@@ -110,7 +110,7 @@ mod tests {
     fn a_node_knows_the_nodes_it_shares_a_network_with() {
         let n1 = rendered(0);
         assert_eq!(n1.node.as_ref().map(|node| node.get_ref().as_str()), Some("n1"));
-        assert_eq!(n1.underlay.addresses.get_ref(), &["fd99::1".parse::<std::net::IpAddr>().unwrap()]);
+        assert_eq!(n1.underlay.addresses.get_ref(), &["fd99::1".parse::<IpAddr>().unwrap()]);
         assert_eq!(n1.vnis.iter().map(|vni| vni.id.get_ref().get()).collect::<Vec<_>>(), [1, 2]);
         let peers: Vec<_> = n1.vteps.iter().map(|vtep| vtep.address.get_ref().to_string()).collect();
         assert_eq!(peers, ["fd99::2"]);

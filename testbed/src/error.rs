@@ -105,6 +105,12 @@ pub enum LabError {
         /// Its links.
         known: Vec<String>,
     },
+    /// A node without an agent.
+    #[error("node `{node}` has no agent that could stop or start; `partition` and `heal` cut its link off and mend it")]
+    NoAgentThere {
+        /// The node.
+        node: String,
+    },
     /// Impairments that do not go together.
     #[error(transparent)]
     Impairment(#[from] ImpairmentError),

@@ -95,6 +95,12 @@ pub(crate) fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> io::Resul
     }
 }
 
+/// Lets time pass.
+pub(crate) fn wait_until(moment: Instant) {
+    // With nothing to wait for, poll waits for the time; it cannot fail on no descriptors.
+    let _ = poll_until(&mut [], moment);
+}
+
 /// The processes in network namespaces with these inodes, ourselves left out.
 pub(crate) fn in_namespaces(inodes: &[u64]) -> io::Result<Vec<Process>> {
     let ourselves = std::process::id().cast_signed();

@@ -91,6 +91,20 @@ impl LabSpec {
         self.host(segment, nodes + before, family)
     }
 
+    /// The addresses by which a pod, a node or a router is reached.
+    pub(crate) fn addresses_of(&self, member: &str) -> Vec<IpAddr> {
+        let pod = self.pod(member).map(|pod| pod.addresses.clone()).unwrap_or_default();
+        let cabled = self.cables().filter(|cable| cable.member == member).flat_map(|cable| cable.addresses);
+        pod.into_iter().chain(cabled).map(|net| net.addr()).collect()
+    }
+
+    /// The first address of `to` that is of a family of `from`'s.
+    pub(crate) fn common_address(&self, from: &str, to: &str) -> Option<IpAddr> {
+        let own = self.addresses_of(from);
+        let suits = |address: &IpAddr| own.iter().any(|own| own.is_ipv4() == address.is_ipv4());
+        self.addresses_of(to).into_iter().find(suits)
+    }
+
     /// The prefix of a segment.
     fn prefix(&self, segment: usize, family: Family) -> IpNet {
         let segment = &self.segments[segment];

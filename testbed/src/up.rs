@@ -90,8 +90,7 @@ impl Lab {
         for index in 0..self.spec().nodes.len() {
             let NodeSpec { name, link, .. } = self.spec().nodes[index].clone();
             if !link.is_none() {
-                let mut settings = LinkSettings::default();
-                settings.impairments = link;
+                let settings = LinkSettings { impairments: link, ..LinkSettings::default() };
                 self.set_link(&name, settings, &options.weft, progress)?;
             }
         }

@@ -1,4 +1,7 @@
 mod link;
+mod matrix;
+mod node;
+mod script;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +46,12 @@ enum Command {
     },
     /// Show how links misbehave, and change it while the lab runs
     Link(link::Args),
+    /// Stop, kill or start a node's agent, or cut its link off
+    Node(node::Args),
+    /// Try ping and TCP between every two pods of each virtual network
+    Matrix(matrix::Args),
+    /// Do the steps of a script and check what it expects; fails if anything is otherwise
+    Script(script::Args),
     /// Carry the frames of an impaired link; labs start this themselves
     #[command(hide = true)]
     Relay {
@@ -67,6 +76,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Down { lab } => down(lab),
         Command::List { json } => list(*json),
         Command::Link(args) => link::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Matrix(args) => matrix::run(args),
+        Command::Script(args) => script::run(args),
         Command::Relay { file } => relay(file),
         Command::Exec { lab, pod, command } => exec(lab, pod, command),
     }

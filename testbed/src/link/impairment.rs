@@ -112,6 +112,12 @@ pub enum ImpairmentError {
         /// The text seen.
         seen: String,
     },
+    /// No change of a link.
+    #[error("`{seen}` is no change of a link: write set KEY=VALUE... [to|from], clear, down or up")]
+    Change {
+        /// The text seen.
+        seen: String,
+    },
     /// No such impairment.
     #[error("there is no impairment `{key}`: allowed are {KEYS}")]
     Key {
@@ -202,8 +208,8 @@ impl Impairments {
 impl Impairment {
     fn set(&mut self, key: &str, value: &str) -> Result<(), ImpairmentError> {
         match key {
-            "delay" => self.delay = read("delay", value, TIME, time)?,
-            "jitter" => self.jitter = read("jitter", value, TIME, time)?,
+            "delay" => self.delay = read("delay", value, TIME, delay)?,
+            "jitter" => self.jitter = read("jitter", value, TIME, delay)?,
             "loss" => self.loss = read("loss", value, PERCENT, percent)?,
             "burst" => self.burst = read("burst", value, BURST, |text| unless_off(text, burst))?,
             "duplicate" => self.duplicate = read("duplicate", value, PERCENT, percent)?,
@@ -302,12 +308,16 @@ fn decimal(text: &str, digits: usize) -> Option<u64> {
     format!("{whole}{part:0<digits$}").parse().ok()
 }
 
+fn delay(text: &str) -> Option<Duration> {
+    time(text).filter(|time| *time <= DELAY_MAX)
+}
+
 /// A time with its unit, `0` alone included.
-fn time(text: &str) -> Option<Duration> {
+pub(crate) fn time(text: &str) -> Option<Duration> {
     let units = [("ns", 0), ("us", 3), ("ms", 6), ("s", 9)];
     let found = units.iter().find_map(|(unit, digits)| decimal(text.strip_suffix(unit)?, *digits));
     let nanoseconds = if text == "0" { 0 } else { found? };
-    Some(Duration::from_nanos(nanoseconds)).filter(|time| *time <= DELAY_MAX)
+    Some(Duration::from_nanos(nanoseconds))
 }
 
 fn percent(text: &str) -> Option<Probability> {

@@ -10,7 +10,7 @@ use super::pattern::{Mismatch, Pattern};
 use super::{ProbeError, socket_error};
 use crate::{Family, Lab, LabError, PodSpec};
 
-/// Time without any progress after which a transfer is given up.
+/// Default of [`BulkOptions::patience`].
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// What the receiver asks for at once, in bytes.
 const RECEIVE_SIZE: usize = 1 << 18;
@@ -34,13 +34,15 @@ pub struct BulkOptions {
     pub family: Option<Family>,
     /// Congestion control of the sender, by the kernel's name. Default: the pod's.
     pub congestion_control: Option<String>,
+    /// Time without any progress after which the transfer is given up. Default: 10 s.
+    pub patience: Duration,
 }
 
 impl BulkOptions {
     /// The defaults, for that much.
     #[must_use]
     pub const fn new(amount: Amount) -> Self {
-        Self { amount, family: None, congestion_control: None }
+        Self { amount, family: None, congestion_control: None, patience: IDLE_MAX }
     }
 }
 
@@ -61,11 +63,12 @@ pub struct BulkReport {
 /// Sends a stream over one TCP connection from one pod to another and checks every byte where it arrives.
 ///
 /// # Errors
-/// [`ProbeError`]: no connection, nothing moving for ten seconds, or bytes that are not those sent.
+/// [`ProbeError`]: no connection, nothing moving for [`BulkOptions::patience`], or bytes that are not those sent.
 pub fn bulk(lab: &Lab, from: &str, to: &str, options: &BulkOptions) -> Result<BulkReport, ProbeError> {
     let address = address(lab, from, to, options.family)?;
     let (sender, receiver) = (lab.netns(from)?, lab.netns(to)?);
-    Transfer { from, to, address, pattern: Pattern::new() }.between(&sender, &receiver, options)
+    Transfer { from, to, address, patience: options.patience, pattern: Pattern::new() }
+        .between(&sender, &receiver, options)
 }
 
 /// The same between two namespaces that need not belong to a lab, to an address of the receiver's.
@@ -78,7 +81,8 @@ pub fn bulk_between(
     address: IpAddr,
     options: &BulkOptions,
 ) -> Result<BulkReport, ProbeError> {
-    let transfer = Transfer { from: sender.label(), to: receiver.label(), address, pattern: Pattern::new() };
+    let (from, to, patience) = (sender.label(), receiver.label(), options.patience);
+    let transfer = Transfer { from, to, address, patience, pattern: Pattern::new() };
     transfer.between(sender, receiver, options)
 }
 
@@ -86,21 +90,22 @@ struct Transfer<'a> {
     from: &'a str,
     to: &'a str,
     address: IpAddr,
+    patience: Duration,
     pattern: Pattern,
 }
 
 impl Transfer<'_> {
     fn between(&self, sender: &Netns, receiver: &Netns, options: &BulkOptions) -> Result<BulkReport, ProbeError> {
-        let Self { from, to, address, .. } = *self;
+        let Self { from, to, address, patience, .. } = *self;
         let listen = || TcpListener::bind((address, 0));
         let listener = receiver.run(listen).map_err(LabError::from)?.map_err(socket_error("listen", to))?;
         let port = listener.local_addr().map_err(socket_error("listen", to))?.port();
         let destination = SocketAddr::new(address, port);
-        let connect = || TcpStream::connect_timeout(&destination, IDLE_MAX);
+        let connect = || TcpStream::connect_timeout(&destination, patience);
         let out = sender.run(connect).map_err(LabError::from)?.map_err(|error| self.explain("connect", from, error))?;
         let congestion_control = congestion_control(&out, options.congestion_control.as_deref())
             .map_err(socket_error("set the congestion control", from))?;
-        SockRef::from(&listener).set_read_timeout(Some(IDLE_MAX)).map_err(socket_error("listen", to))?;
+        SockRef::from(&listener).set_read_timeout(Some(patience)).map_err(socket_error("listen", to))?;
         let (inward, _) = listener.accept().map_err(|error| self.explain("accept", to, error))?;
         let (bytes, elapsed) = self.run(&out, &inward, options.amount)?;
         #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
@@ -109,8 +114,8 @@ impl Transfer<'_> {
     }
 
     fn run(&self, out: &TcpStream, inward: &TcpStream, amount: Amount) -> Result<(u64, Duration), ProbeError> {
-        out.set_write_timeout(Some(IDLE_MAX)).map_err(socket_error("send", self.from))?;
-        inward.set_read_timeout(Some(IDLE_MAX)).map_err(socket_error("receive", self.to))?;
+        out.set_write_timeout(Some(self.patience)).map_err(socket_error("send", self.from))?;
+        inward.set_read_timeout(Some(self.patience)).map_err(socket_error("receive", self.to))?;
         thread::scope(|scope| {
             let sender = scope.spawn(|| {
                 let sent = self.send(out, amount);
@@ -172,7 +177,7 @@ impl Transfer<'_> {
     fn explain(&self, operation: &'static str, pod: &str, error: io::Error) -> ProbeError {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                ProbeError::Stalled { from: self.from.to_owned(), to: self.address, idle: IDLE_MAX }
+                ProbeError::Stalled { from: self.from.to_owned(), to: self.address, idle: self.patience }
             }
             _ => socket_error(operation, pod)(error),
         }

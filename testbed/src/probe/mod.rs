@@ -2,6 +2,7 @@
 
 mod bulk;
 mod icmp;
+mod matrix;
 mod pattern;
 mod ping;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use bulk::{Amount, BulkOptions, BulkReport, bulk, bulk_between};
+pub use matrix::{Pair, matrix};
 pub use ping::{PING_COUNT_MAX, PING_PAYLOAD_MAX, PingOptions, PingReport, ping, ping_from};
 
 use crate::LabError;

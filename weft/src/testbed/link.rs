@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Subcommand;
-use weft_testbed::link::{Direction, DirectionCounters, Impairment, Impairments, LinkSettings, LinkStatus};
+use weft_testbed::link::{DirectionCounters, Impairment, Impairments, LinkChange, LinkSettings, LinkStatus};
 use weft_testbed::{Lab, LabName};
 
 use super::own_executable;
@@ -55,30 +55,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => show(lab, link, false),
         Some(Action::Show { json }) => show(lab, link, *json),
         Some(Action::Set { settings }) => {
-            // Read before anything is changed.
-            impair(&mut Impairments::default(), settings)?;
-            change(lab, link, |link| {
-                // The same text was read just now.
-                let _ = impair(&mut link.impairments, settings);
-            })
+            let words: Vec<&str> = settings.iter().map(String::as_str).collect();
+            change(lab, link, &LinkChange::read_set(&words)?)
         }
-        Some(Action::Clear) => change(lab, link, |link| link.impairments = Impairments::default()),
-        Some(Action::Down) => change(lab, link, |link| link.down = true),
-        Some(Action::Up) => change(lab, link, |link| link.down = false),
+        Some(Action::Clear) => change(lab, link, &LinkChange::Clear),
+        Some(Action::Down) => change(lab, link, &LinkChange::Down),
+        Some(Action::Up) => change(lab, link, &LinkChange::Up),
     }
-}
-
-fn impair(impairments: &mut Impairments, settings: &[String]) -> anyhow::Result<()> {
-    let (directions, settings): (Vec<_>, Vec<_>) =
-        settings.iter().map(String::as_str).partition(|text| matches!(*text, "to" | "from"));
-    let direction = match directions.as_slice() {
-        ["to"] => Some(Direction::To),
-        ["from"] => Some(Direction::From),
-        // Both named is both meant.
-        _ => None,
-    };
-    anyhow::ensure!(!settings.is_empty(), "nothing to set: write KEY=VALUE, such as loss=1%");
-    Ok(settings.into_iter().try_for_each(|text| impairments.set(direction, text))?)
 }
 
 fn names(lab: &LabName, link: &str) -> anyhow::Result<Vec<String>> {
@@ -90,11 +73,11 @@ fn names(lab: &LabName, link: &str) -> anyhow::Result<Vec<String>> {
 }
 
 /// Changes links one after the other.
-pub(crate) fn change(lab: &LabName, link: &str, change: impl Fn(&mut LinkSettings)) -> anyhow::Result<ExitCode> {
+fn change(lab: &LabName, link: &str, change: &LinkChange) -> anyhow::Result<ExitCode> {
     let own = own_executable()?;
     let progress = Progress::start(&format!("lab {lab}"));
     for link in names(lab, link)? {
-        Lab::change_link(lab, &link, &own, &change, &mut |step| progress.say(step))
+        Lab::change_link(lab, &link, &own, |settings| change.apply(settings), &mut |step| progress.say(step))
             .with_context(|| format!("link {link}"))?;
     }
     Ok(ExitCode::SUCCESS)
