@@ -3,6 +3,8 @@
 //! The control side edits its own copy and publishes it whole; nobody changes a published one. Cloning
 //! is cheap where nothing changes: domains are shared until they are edited.
 
+mod managed;
+
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -198,6 +200,8 @@ pub enum TableError {
         /// The VNI.
         vni: Vni,
     },
+    /// There is no such VTEP, or it is no member of the VNI.
+    UnknownVtep,
     /// The VNI is not on this node.
     UnknownVni {
         /// The VNI.
@@ -267,13 +271,13 @@ impl Tables {
         Ok(id)
     }
 
-    /// Adds a port to its VNI. A bound port's MAC becomes static.
+    /// Adds a port to its VNI. A bound port's MAC becomes static; from a VTEP it is taken.
     ///
     /// # Errors
     /// [`TableError`] when full, when the VNI is not here or when the MAC is bound already.
     pub fn add_port(&mut self, port: Port) -> Result<PortId, TableError> {
         let domain = self.domain(port.vni).ok_or(TableError::UnknownVni { vni: port.vni })?;
-        if domain.static_mac(port.mac).is_some() {
+        if let Some(Attachment::Port(_)) = domain.static_mac(port.mac) {
             return Err(TableError::DuplicateMac { mac: port.mac, vni: port.vni });
         }
         let (vni, mac, bound) = (port.vni, port.mac, matches!(port.mode, PortMode::Bound { .. }));
@@ -330,10 +334,7 @@ impl Tables {
         let vtep = self.vteps.remove(id)?;
         self.by_address.remove(&vtep.address);
         for domain in self.domains.iter_mut().flatten().filter(|domain| domain.members.contains(&id)) {
-            let domain = Arc::make_mut(domain);
-            domain.members.remove(&id);
-            domain.flood_list.retain(|other| *other != id);
-            domain.static_macs.retain(|_, attachment| *attachment != Attachment::Vtep(id));
+            Arc::make_mut(domain).leave(id);
         }
         Some(vtep)
     }
@@ -452,6 +453,7 @@ impl std::fmt::Display for TableError {
             Self::Full { what, limit } => write!(f, "too many {what}: at most {limit} on one node"),
             Self::DuplicateVtep { address } => write!(f, "a VTEP with the address {address} is there already"),
             Self::DuplicateMac { mac, vni } => write!(f, "the MAC {mac} is bound to another port of VNI {vni}"),
+            Self::UnknownVtep => write!(f, "there is no such VTEP, or it is no member of the VNI"),
             Self::UnknownVni { vni } => write!(f, "VNI {vni} is not on this node"),
         }
     }
