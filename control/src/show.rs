@@ -190,6 +190,8 @@ fn counters(agent: &Agent) -> Counters {
             ("frames_in", totals.frames_in),
             ("unicast", totals.unicast),
             ("flood", totals.flood),
+            ("answered", totals.answered),
+            ("early", totals.early),
             ("dropped", totals.dropped_at(Stage::Verdict)),
             ("copies", totals.copies),
             ("sent", totals.sent),

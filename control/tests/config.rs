@@ -114,6 +114,8 @@ const VNIS: &[Case] = &[
     (UNDER, "[[vni]]\nid = -1\n", 4, &["`id` is -1", "1 to 16777215"]),
     (UNDER, "[[vni]]\nid = \"blue\"\n", 4, &["`id` is \"blue\"", "1 to 16777215"]),
     (NODE, "[[vni]]\nid = 7\n", 6, &["VNI 7", "two `[[vni]]` entries"]),
+    (NODE, "flood_unknown_per_second = -1\n", 5, &["`flood_unknown_per_second` is -1", "0 to 10000000"]),
+    (NODE, "flood_group_per_second = 10000001\n", 5, &["`flood_group_per_second` is 10000001", "0 to 10000000"]),
     (NODE, "vlan_transparent = 1\n", 5, &["`vlan_transparent` is 1", "true and false"]),
 ];
 

@@ -19,7 +19,7 @@ pub(crate) fn check(agent: &AgentNode) {
         }
         let count = |name: &str| before.forwarding[name];
         let dropped = |stage: &str| drops.iter().filter(|row| row.stage == stage).map(|row| row.count).sum::<u64>();
-        let verdicts = count("unicast") + count("flood") + dropped(VERDICT);
+        let verdicts = count("unicast") + count("flood") + count("answered") + dropped(VERDICT);
         if count("frames_in") != verdicts {
             return Err(format!("{} frames in, {verdicts} verdicts: {before:?} {drops:?}", count("frames_in")));
         }

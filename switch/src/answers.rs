@@ -1,35 +1,16 @@
-//! Answers to pods whose packets are too long: bounded, so that answering cannot be made to cost more than
-//! forwarding.
+//! Answers to pods: to packets that are too long, bounded, so that answering cannot be made to cost more than
+//! forwarding; and to questions for neighbours, one for one.
 
 use weft_bridge::Seconds;
 use weft_encap::Inner;
 use weft_encap::too_big::{MAX_LEN, NoReply, Source, too_big};
+use weft_encap::{MacAddr, neighbour};
+
+use crate::budget::Budget;
 
 /// Answers to one port in one second at most (RFC 1812 section 4.3.2.8 and RFC 4443 section 2.4 (f) ask for a
 /// limit and leave its size open): some hundred flows learn a new MTU at once, a loop costs little.
 pub(crate) const ANSWERS_PER_SECOND: u32 = 200;
-
-/// How many answers one port had in this second.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AnswerBudget {
-    second: Seconds,
-    used: u32,
-}
-
-impl AnswerBudget {
-    pub(crate) const fn new() -> Self {
-        Self { second: Seconds(0), used: 0 }
-    }
-
-    fn take(&mut self, now: Seconds) -> bool {
-        if self.second != now {
-            *self = Self { second: now, used: 0 };
-        }
-        let granted = self.used < ANSWERS_PER_SECOND;
-        self.used += u32::from(granted);
-        granted
-    }
-}
 
 /// Room for one answer.
 pub(crate) struct Answer {
@@ -54,9 +35,9 @@ impl Answer {
     }
 
     /// Writes the ICMP answer that tells the sender of a frame which MTU fits.
-    pub(crate) fn write(&mut self, frame: &Inner<'_>, mtu: u16, budget: &mut AnswerBudget, now: Seconds) -> Answered {
+    pub(crate) fn write(&mut self, frame: &Inner<'_>, mtu: u16, budget: &mut Budget, now: Seconds) -> Answered {
         match too_big(frame, mtu, Source::Destination, &mut self.bytes) {
-            Ok(_) if !budget.take(now) => Answered::Suppressed,
+            Ok(_) if !budget.take(ANSWERS_PER_SECOND, now) => Answered::Suppressed,
             Ok(len) => {
                 self.len = len;
                 Answered::Written
@@ -65,21 +46,13 @@ impl Answer {
         }
     }
 
+    /// Writes the answer to a question for a neighbour. False if the frame asks nothing.
+    pub(crate) fn write_neighbour(&mut self, frame: &Inner<'_>, mac: MacAddr) -> bool {
+        self.len = neighbour::answer(frame, mac, &mut self.bytes).unwrap_or_default();
+        self.len > 0
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_gets_so_many_answers_a_second() {
-        let mut budget = AnswerBudget::new();
-        let granted = |budget: &mut AnswerBudget, now| (0..1000).filter(|_| budget.take(now)).count();
-        assert_eq!(granted(&mut budget, Seconds(7)), 200);
-        assert_eq!(granted(&mut budget, Seconds(7)), 0);
-        assert_eq!(granted(&mut budget, Seconds(8)), 200);
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) frames_in: Counter,
     pub(crate) unicast: Counter,
     pub(crate) flood: Counter,
+    pub(crate) answered: Counter,
+    pub(crate) early: Counter,
     pub(crate) copies: Counter,
     pub(crate) sent: Counter,
     pub(crate) probes_sent: Counter,
@@ -92,6 +94,8 @@ impl WorkerCounters {
             frames_in: Counter::default(),
             unicast: Counter::default(),
             flood: Counter::default(),
+            answered: Counter::default(),
+            early: Counter::default(),
             copies: Counter::default(),
             sent: Counter::default(),
             probes_sent: Counter::default(),
@@ -192,6 +196,10 @@ pub struct Totals {
     pub unicast: u64,
     /// Frames with the verdict flood.
     pub flood: u64,
+    /// Questions for neighbours that the switch answered.
+    pub answered: u64,
+    /// Frames of managed VTEPs that came before their membership of the VNI, and were let in.
+    pub early: u64,
     /// Copies that verdicts asked for.
     pub copies: u64,
     /// Copies handed to the kernel.
@@ -259,6 +267,8 @@ impl Totals {
         totals.frames_in += worker.frames_in.get();
         totals.unicast += worker.unicast.get();
         totals.flood += worker.flood.get();
+        totals.answered += worker.answered.get();
+        totals.early += worker.early.get();
         totals.copies += worker.copies.get();
         totals.sent += worker.sent.get();
         totals.probes_sent += worker.probes_sent.get();
@@ -303,9 +313,9 @@ impl Totals {
     pub fn check(&self) -> Result<(), LawBroken> {
         let law = |law, left, right| if left == right { Ok(()) } else { Err(LawBroken { law, left, right }) };
         law(
-            "frames in = unicast + flood + drop",
+            "frames in = unicast + flood + answered + drop",
             self.frames_in,
-            self.unicast + self.flood + self.dropped_at(Stage::Verdict),
+            self.unicast + self.flood + self.answered + self.dropped_at(Stage::Verdict),
         )?;
         law("copies = sent + egress drops", self.copies, self.sent + self.dropped_at(Stage::Egress))
     }

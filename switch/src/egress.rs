@@ -6,6 +6,8 @@
 //! long for its port or path is fragmented where its sender allows that, and else answered. The bytes themselves stay
 //! where they were read; see docs/adr/0001-gather-instead-of-headroom.md.
 
+mod answering;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,16 +16,15 @@ use weft_bridge::{Attachment, BridgeDomain, DropReason, Port as PortRow, PortId,
 use weft_encap::checksum::Verified;
 use weft_encap::fragment::{self, Fragment, Fragmenter};
 use weft_encap::mss::{clamp_mss, mss_for};
-use weft_encap::mtu::{MIN_IPV6, overhead};
+use weft_encap::mtu::overhead;
 use weft_encap::outer::{DEFAULT_TTL, Ttl};
 use weft_encap::probe::{self, Probe};
-use weft_encap::too_big::NoReply;
 use weft_encap::{
     Checksum, FlowHash, FragmentError, GsoKind, Inner, Merger, MergerFull, Network, Offload, RecoverError, Splitter,
     checksum, recover,
 };
 
-use crate::answers::{Answer, Answered};
+use crate::answers::Answer;
 use crate::counters::WorkerCounters;
 use crate::gather::{Buffer, Buffers, Piece};
 use crate::port::Port;
@@ -100,28 +101,6 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         if let Err(reason) = outcome {
             self.dropped(egress, reason, 1);
         }
-    }
-
-    /// Tells the pod that sent a frame which MTU would have fitted, as far as that may be told and is not told too
-    /// often. Returns the reason to count.
-    pub(crate) fn too_long(&mut self, reason: DropReason, mtu: u16, copy: &Copy, arena: &[u8]) -> DropReason {
-        let Attachment::Port(id) = copy.ingress else { return reason };
-        let Ok(inner) = Inner::parse(&arena[copy.range.clone()]) else { return reason };
-        let Some((device, budget)) = self.ports.get_mut_with_budget(id) else { return reason };
-        match self.answer.write(&inner, mtu, budget, copy.now) {
-            Answered::Written => {
-                let headers = self.answer.bytes();
-                let piece = Piece::new(Buffer::Headers, 0..headers.len());
-                // A pod that cannot be told is a pod that sends again.
-                let _ = device.send(Offload::NONE, &[piece], &Buffers { arena, headers });
-                self.counters.answers_sent.add(1);
-                self.counters.port_writes.add(1);
-            }
-            Answered::Suppressed => self.counters.answers_suppressed.add(1),
-            Answered::No(NoReply::MtuTooSmall { min: MIN_IPV6, .. }) => return DropReason::BelowIpv6Minimum,
-            Answered::No(_) => {}
-        }
-        reason
     }
 
     /// Queues a path probe, or the echo of one, to a VTEP. Which source port it takes follows from its nonce, so

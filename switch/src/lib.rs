@@ -4,6 +4,7 @@
 //! [`port`] sends them.
 
 mod answers;
+mod budget;
 mod complaints;
 pub mod counters;
 mod egress;

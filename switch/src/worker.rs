@@ -24,6 +24,7 @@ use weft_encap::outer::outer_ttl;
 use weft_encap::probe::Probe;
 use weft_encap::{FlowHash, GsoKind, Inner, Network, Offload};
 
+use crate::budget::Budget;
 use crate::counters::WorkerCounters;
 use crate::egress::{Copy, Egress};
 use crate::port::{Port, PortFrame};
@@ -31,6 +32,10 @@ use crate::underlay::{Datagram, ReceiveCounts, Underlay};
 
 /// Bytes of the arena: sixteen receive slots of 64 KiB.
 const ARENA_BYTES: usize = 1 << 20;
+
+/// Frames in one second at most that come from managed VTEPs before their membership of the VNI does: what a new pod
+/// says first, and not what somebody can flood.
+const EARLY_PER_SECOND: u32 = 1000;
 
 /// What a worker shares with others.
 #[derive(Clone)]
@@ -72,6 +77,7 @@ pub(crate) struct Worker<P, U> {
     frames: Vec<PortFrame>,
     datagrams: Vec<Datagram>,
     egress: Egress<P, U>,
+    early: Budget,
 }
 
 impl<P: Port, U: Underlay> Worker<P, U> {
@@ -83,6 +89,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             frames: Vec::with_capacity(crate::port::BATCH_FRAMES),
             datagrams: Vec::with_capacity(crate::port::BATCH_FRAMES),
             egress,
+            early: Budget::new(),
         }
     }
 
@@ -189,7 +196,14 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                     }
                 }
             }
-            Ok(Arrival::Frame(Admitted { vtep, domain, frame, ecn })) => {
+            Ok(Arrival::Frame(Admitted { vtep, domain, frame, early, ecn })) => {
+                if early {
+                    if !self.early.take(EARLY_PER_SECOND, now) {
+                        self.refuse_entry(DropReason::NotMember);
+                        return;
+                    }
+                    counters.early.add(1);
+                }
                 let range = packet.end - frame.len()..packet.end;
                 let link = counters.vtep(vtep);
                 link.rx_frames.add(1);
@@ -250,7 +264,17 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                 counters.unicast.add(1);
                 self.egress.queue(tables, egress, &mut copy, &mut self.arena);
             }
+            Verdict::Answer(mac) => {
+                counters.answered.add(1);
+                self.egress.answer_neighbour(mac, &copy, &self.arena);
+            }
             Verdict::Flood(flood) => {
+                if let Attachment::Port(id) = attachment
+                    && let Err(reason) = self.egress.ports.may_flood(id, &flood, now)
+                {
+                    self.drop_at(attachment, reason);
+                    return;
+                }
                 counters.flood.add(1);
                 for egress in flood.targets() {
                     self.egress.queue(tables, egress, &mut copy, &mut self.arena);

@@ -21,6 +21,8 @@ pub(super) const PORT_MTU: RangeInclusive<u16> = 68..=65_521;
 pub(super) const PORT_MTU_IPV6: RangeInclusive<u16> = 1280..=*PORT_MTU.end();
 pub(super) const FDB_CAPACITY: RangeInclusive<u32> = 64..=1_048_576;
 pub(super) const FDB_AGEING_SECONDS: RangeInclusive<u32> = 1..=86_400;
+/// From none to all that a port can send.
+pub(super) const FLOODS_PER_SECOND: RangeInclusive<u32> = 0..=10_000_000;
 pub(super) const LEARN_LIMIT: RangeInclusive<u32> = 1..=65_536;
 pub(super) const UDP_PORT: RangeInclusive<u16> = 1..=u16::MAX;
 
@@ -57,6 +59,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("fdb", "ageing_seconds") => numbers(&FDB_AGEING_SECONDS),
         ("vni", "id") | ("port", "vni") => format!("allowed are 1 to {}", Vni::MAX),
         ("vni", "vlan_transparent" | "clamp_mss") => "allowed are true and false".to_owned(),
+        ("vni", "flood_unknown_per_second" | "flood_group_per_second") => numbers(&FLOODS_PER_SECOND),
         ("vtep", "address") => format!("allowed is one IP address, as in \"192.0.2.2\"; {NOT_OF_VTEPS}"),
         ("vtep", "encapsulation") => "allowed are \"vxlan\" and \"geneve\"".to_owned(),
         ("vtep", "port") => numbers(&UDP_PORT),

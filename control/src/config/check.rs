@@ -6,7 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 
 use toml::Spanned;
-use weft_bridge::tables::DomainOptions;
+use weft_bridge::tables::{DomainOptions, FloodLimits};
 use weft_encap::mtu::MIN_IPV6;
 use weft_encap::probe;
 use weft_encap::{Encapsulation, MacAddr, Vni};
@@ -14,8 +14,8 @@ use weft_switch::levels::Level;
 use weft_switch::underlay::{Listen, SocketOptions};
 
 use super::allowed::{
-    FDB_AGEING_SECONDS, FDB_CAPACITY, LEARN_LIMIT, PORT_MTU, PORT_MTU_IPV6, UDP_PORT, UNDERLAY_MTU, allowed, is_host,
-    is_interface, is_name, is_netns, not_of_vtep, numbers,
+    FDB_AGEING_SECONDS, FDB_CAPACITY, FLOODS_PER_SECOND, LEARN_LIMIT, PORT_MTU, PORT_MTU_IPV6, UDP_PORT, UNDERLAY_MTU,
+    allowed, is_host, is_interface, is_name, is_netns, not_of_vtep, numbers,
 };
 use super::file::{File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry};
 use super::{Config, PortConfig, VtepConfig};
@@ -73,7 +73,12 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
             return wrong(&entry.id, format!("VNI {id} has two `[[vni]]` entries: leave one"));
         }
         let VniEntry { vlan_transparent, clamp_mss, .. } = *entry;
-        vnis.push((id, DomainOptions { vlan_transparent, clamp_mss }));
+        let limit = |field, value| within(("vni", field), value, FLOODS_PER_SECOND);
+        let flood_limits = FloodLimits {
+            unknown: limit("flood_unknown_per_second", &entry.flood_unknown_per_second)?,
+            group: limit("flood_group_per_second", &entry.flood_group_per_second)?,
+        };
+        vnis.push((id, DomainOptions { vlan_transparent, clamp_mss, flood_limits }));
     }
     let addresses = file.underlay.addresses.as_ref().clone();
     let mut seen = HashSet::new();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Spanned;
+use weft_bridge::tables::FloodLimits;
 pub use weft_encap::Encapsulation;
 use weft_encap::ecn::Dscp;
 use weft_encap::outer::Ttl;
@@ -255,6 +256,12 @@ pub struct VniEntry {
     /// Lower TCP's maximum segment size, in SYNs that cross a tunnel, to what the tunnel carries. Default: false.
     #[serde(default)]
     pub clamp_mss: bool,
+    /// Frames to MACs that nobody knows which one port may flood in a second, 0 to 10,000,000. Default: 1,000.
+    #[serde(default = "default_flood_unknown")]
+    pub flood_unknown_per_second: Spanned<u32>,
+    /// Broadcast and multicast frames which one port may send in a second, 0 to 10,000,000. Default: 10,000.
+    #[serde(default = "default_flood_group")]
+    pub flood_group_per_second: Spanned<u32>,
 }
 
 impl Underlay {
@@ -278,7 +285,13 @@ impl VniEntry {
     /// This identifier, and every default.
     #[must_use]
     pub fn new(id: Vni) -> Self {
-        Self { id: unspanned(id), vlan_transparent: false, clamp_mss: false }
+        Self {
+            id: unspanned(id),
+            vlan_transparent: false,
+            clamp_mss: false,
+            flood_unknown_per_second: default_flood_unknown(),
+            flood_group_per_second: default_flood_group(),
+        }
     }
 }
 
@@ -372,6 +385,14 @@ fn default_geneve_ports() -> Spanned<Vec<u16>> {
 
 fn default_addresses() -> Spanned<Vec<IpNet>> {
     unspanned(Vec::new())
+}
+
+fn default_flood_unknown() -> Spanned<u32> {
+    unspanned(FloodLimits::default().unknown)
+}
+
+fn default_flood_group() -> Spanned<u32> {
+    unspanned(FloodLimits::default().group)
 }
 
 fn default_interface() -> Spanned<String> {

@@ -7,7 +7,7 @@ use weft_encap::{DecapError, Encapsulation, Inner, Offload};
 
 use crate::drop_reason::DropReason;
 use crate::id::VtepId;
-use crate::tables::{BridgeDomain, Tables};
+use crate::tables::{BridgeDomain, Tables, VtepKind};
 
 /// What a tunnel packet that may enter turns out to be.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,8 @@ pub struct Admitted<'t, 'p> {
     pub domain: &'t BridgeDomain,
     /// The inner frame.
     pub frame: &'p [u8],
+    /// Whether the sender is managed and its membership of this VNI has not arrived yet.
+    pub early: bool,
     /// What the frame's ECN field has to become before it goes on (RFC 6040 section 4.2).
     pub ecn: Option<Ecn>,
 }
@@ -93,14 +95,15 @@ pub fn admit<'t, 'p>(tables: &'t Tables, packet: &TunnelPacket<'p>) -> Result<Ar
         return Ok(Arrival::Probe { vtep, probe });
     }
     let domain = tables.domain(vni).ok_or(DropReason::UnknownVni)?;
-    if !domain.has_member(vtep) {
+    let early = !domain.has_member(vtep);
+    if early && tables.vtep(vtep).is_none_or(|row| row.kind != VtepKind::Managed) {
         return Err(DropReason::NotMember);
     }
     let ecn = match Ecn::of_tos(packet.tos) {
         Ecn::NotEct => None,
         Ecn::Ect0 | Ecn::Ect1 | Ecn::Ce => combined_ecn(frame, packet.tos)?,
     };
-    Ok(Arrival::Frame(Admitted { vtep, domain, frame, ecn }))
+    Ok(Arrival::Frame(Admitted { vtep, domain, frame, early, ecn }))
 }
 
 fn combined_ecn(frame: &[u8], outer_tos: u8) -> Result<Option<Ecn>, DropReason> {

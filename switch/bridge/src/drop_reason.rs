@@ -115,6 +115,10 @@ drop_reasons! {
     SplitHorizon Verdict "split_horizon" "the sender has a stale entry for this MAC",
     /// The source address is bound to another port of this node.
     StaticMacMoved Verdict "static_mac_moved" "two pods use the same MAC, or the underlay reflects our frames",
+    /// The port flooded too many frames towards targets that nobody knows in this second.
+    UnknownFloodLimit Verdict "unknown_flood_limit" "find out which address the pod looks for in vain; `flood_unknown_per_second` sets the limit",
+    /// The port sent too many frames to groups or to all in this second.
+    GroupFloodLimit Verdict "group_flood_limit" "capture at the pod: a storm, or more multicast than `flood_group_per_second` allows",
     /// Broadcast, multicast or an unknown target, and nobody else in the VNI.
     NoFloodTarget Verdict "no_flood_target" "add ports or VTEPs to the VNI",
     /// The packets are longer than the receiving port's MTU.

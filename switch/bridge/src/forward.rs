@@ -5,7 +5,8 @@
 //! the same function. The order of the checks is part of the contract: first whether the frame may be
 //! here at all, then what its source teaches, then where it goes.
 //!
-//! What decides where it goes: a group address floods; a static MAC wins over a learned one; an unknown
+//! What decides where it goes: a question for a neighbour that the tables know goes to it alone, or is answered; a
+//! group address floods; a static MAC wins over a learned one; an unknown
 //! MAC floods. What is refused: frames that break their port's bounds, tags where the VNI does not carry
 //! them, our own encapsulation to or from ourselves, and whatever would go back where it came from, or
 //! from a VTEP to a VTEP.
@@ -13,13 +14,13 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use weft_encap::inner::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP};
-use weft_encap::{Checksum, Inner, InnerError, MacAddr, Network, Offload, OffloadError, checksum};
+use weft_encap::{Checksum, Inner, InnerError, MacAddr, Network, Offload, OffloadError, checksum, neighbour};
 
 use crate::drop_reason::DropReason;
 use crate::fdb::{Fdb, Learn, Seconds};
 use crate::id::{Attachment, PortId, VtepId};
 use crate::size::wire_len;
-use crate::tables::{BridgeDomain, Port, PortMode, Tables, VtepKind};
+use crate::tables::{BridgeDomain, FloodLimits, Port, PortMode, Tables, VtepKind};
 
 /// MACs learned behind one foreign VTEP at most.
 pub const VTEP_LEARN_LIMIT: u32 = 16_384;
@@ -40,6 +41,8 @@ pub enum Verdict<'t> {
     Unicast(Attachment),
     /// A copy for each target of the flood.
     Flood(Flood<'t>),
+    /// None: the frame asks who has an address, and is answered that this MAC has it.
+    Answer(MacAddr),
     /// None, and why.
     Drop(DropReason),
 }
@@ -49,6 +52,27 @@ pub enum Verdict<'t> {
 pub struct Flood<'t> {
     domain: &'t BridgeDomain,
     ingress: Attachment,
+    cause: FloodCause,
+}
+
+/// Why a frame is flooded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FloodCause {
+    /// Nobody knows where its target is.
+    Unknown,
+    /// It is for a group, or for all.
+    Group,
+}
+
+impl FloodCause {
+    /// How many such frames one port may flood in a second, and what one more is dropped for.
+    #[must_use]
+    pub fn limit(self, limits: FloodLimits) -> (u32, DropReason) {
+        match self {
+            Self::Unknown => (limits.unknown, DropReason::UnknownFloodLimit),
+            Self::Group => (limits.group, DropReason::GroupFloodLimit),
+        }
+    }
 }
 
 /// A verdict, and what the frame taught us of its source.
@@ -67,9 +91,15 @@ impl<'t> Flood<'t> {
         self.domain
     }
 
+    /// Why it happens.
+    #[must_use]
+    pub fn cause(&self) -> FloodCause {
+        self.cause
+    }
+
     /// Every attachment that gets a copy: the other ports and, unless it came from one, the VTEPs.
     pub fn targets(&self) -> impl Iterator<Item = Attachment> + use<'t> {
-        let Self { domain, ingress } = *self;
+        let Self { domain, ingress, .. } = *self;
         let vteps = match ingress {
             Attachment::Port(_) => domain.flood_list(),
             Attachment::Vtep(_) => &[],
@@ -131,8 +161,25 @@ fn decide<'t>(
         return Err(DropReason::StaticMacMoved);
     }
     let learn = learn_limit.and_then(|limit| source_news(fdb, domain, attachment, inner.src, limit, now));
-    let verdict = destination(tables, fdb, domain, attachment, inner.dst).unwrap_or_else(Verdict::Drop);
+    let verdict = match neighbour_of(domain, attachment, inner) {
+        Some(verdict) => verdict,
+        None => destination(tables, fdb, domain, attachment, inner.dst).unwrap_or_else(Verdict::Drop),
+    };
     Ok(Decision { verdict, learn })
+}
+
+/// What becomes of a port's question for a neighbour that is known: one on this node answers itself, one behind a VTEP
+/// is answered for. None for every other frame, and for whoever asks whether its own address is taken.
+fn neighbour_of<'t>(domain: &BridgeDomain, ingress: Attachment, inner: &Inner<'_>) -> Option<Verdict<'t>> {
+    let Attachment::Port(_) = ingress else { return None };
+    let (mac, owner) = domain.neighbour(neighbour::question(inner)?.target)?;
+    if mac == inner.src || owner == ingress {
+        return None;
+    }
+    Some(match owner {
+        Attachment::Port(_) => Verdict::Unicast(owner),
+        Attachment::Vtep(_) => Verdict::Answer(mac),
+    })
 }
 
 /// Whether filling the checksum changes nothing but a field behind the addresses, which are checked here.
@@ -228,7 +275,8 @@ fn destination<'t>(
     ingress: Attachment,
     mac: MacAddr,
 ) -> Result<Verdict<'t>, DropReason> {
-    let flood = Flood { domain, ingress };
+    let cause = if mac.is_multicast() { FloodCause::Group } else { FloodCause::Unknown };
+    let flood = Flood { domain, ingress, cause };
     if !mac.is_multicast() {
         let learned = || fdb.lookup(domain.id(), mac).map(|entry| entry.attachment);
         let known = domain.static_mac(mac).or_else(learned).filter(|attachment| tables.has(*attachment));

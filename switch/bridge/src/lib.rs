@@ -14,7 +14,7 @@ pub mod tables;
 pub use admit::{Admitted, Arrival, Group, TunnelPacket, admit, group};
 pub use drop_reason::{DropReason, Stage};
 pub use fdb::{Fdb, Learn, Learned, Seconds};
-pub use forward::{Decision, Flood, Ingress, VTEP_LEARN_LIMIT, Verdict, forward};
+pub use forward::{Decision, Flood, FloodCause, Ingress, VTEP_LEARN_LIMIT, Verdict, forward};
 pub use id::{Attachment, PortId, VtepId};
 pub use size::wire_len;
 pub use tables::{BridgeDomain, DomainId, Port, PortMode, Tables, Vtep, VtepKind};

@@ -100,6 +100,21 @@ impl DomainId {
     }
 }
 
+/// How many frames of one port may be flooded, each second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FloodLimits {
+    /// Towards a MAC that nobody knows.
+    pub unknown: u32,
+    /// Towards a group or all.
+    pub group: u32,
+}
+
+impl Default for FloodLimits {
+    fn default() -> Self {
+        Self { unknown: 1000, group: 10_000 }
+    }
+}
+
 /// What a VNI does beyond forwarding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DomainOptions {
@@ -107,6 +122,8 @@ pub struct DomainOptions {
     pub vlan_transparent: bool,
     /// Lower TCP's maximum segment size, in SYNs that cross a tunnel, to what the tunnel carries.
     pub clamp_mss: bool,
+    /// How much a port may flood.
+    pub flood_limits: FloodLimits,
 }
 
 /// One VNI on this node: its ports, its flood list and its static MACs.
@@ -119,6 +136,7 @@ pub struct BridgeDomain {
     flood_list: Vec<VtepId>,
     members: Set<VtepId>,
     static_macs: Map<MacAddr, Attachment>,
+    neighbours: Map<IpAddr, MacAddr>,
 }
 
 impl BridgeDomain {
@@ -144,6 +162,12 @@ impl BridgeDomain {
     #[must_use]
     pub fn clamp_mss(&self) -> bool {
         self.options.clamp_mss
+    }
+
+    /// How much a port may flood.
+    #[must_use]
+    pub fn flood_limits(&self) -> FloodLimits {
+        self.options.flood_limits
     }
 
     /// The ports of this node in it.
@@ -262,6 +286,7 @@ impl Tables {
             flood_list: Vec::new(),
             members: Set::default(),
             static_macs: Map::default(),
+            neighbours: Map::default(),
         };
         if index == self.domains.len() {
             self.domains.push(None);

@@ -12,7 +12,7 @@ Every frame gets a verdict, and every drop has one of these names. `weft show dr
 A drop of stage *verdict* is a frame that went nowhere. A drop of stage *egress* is one copy of a frame that was
 forwarded: the other copies of a flood may have arrived. So two sums always hold:
 
-* frames in = unicast + flood + drops of stage verdict
+* frames in = unicast + flood + answered + drops of stage verdict
 * copies made = copies sent + drops of stage egress
 
 This page is written from the code: `UPDATE_DOCS=1 cargo test -p weft-bridge --test drops_doc`.

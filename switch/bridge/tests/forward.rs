@@ -52,6 +52,7 @@ struct Node {
 enum Fate {
     Unicast(Attachment),
     Flood(BTreeSet<Attachment>),
+    Answer(MacAddr),
     Drop(DropReason),
 }
 
@@ -64,6 +65,7 @@ fn fate(verdict: Verdict<'_>) -> Fate {
             assert_eq!(set.len(), targets.len(), "no target twice");
             Fate::Flood(set)
         }
+        Verdict::Answer(mac) => Fate::Answer(mac),
         Verdict::Drop(reason) => Fate::Drop(reason),
     }
 }
@@ -185,9 +187,13 @@ fn tagged(src: MacAddr, dst: MacAddr) -> Vec<u8> {
 }
 
 fn arp(src: MacAddr, sender_mac: MacAddr, sender_ip: [u8; 4]) -> Vec<u8> {
+    asks_for(OTHER_POD, (src, sender_mac, sender_ip))
+}
+
+fn asks_for(target: [u8; 4], (src, sender_mac, sender_ip): (MacAddr, MacAddr, [u8; 4])) -> Vec<u8> {
     let (operation, hardware) = (ArpOperation::REQUEST, ArpHardwareId::ETHERNET);
     let packet =
-        ArpPacket::new(hardware, EtherType::IPV4, operation, &sender_mac.0, &sender_ip, &[0; 6], &OTHER_POD).unwrap();
+        ArpPacket::new(hardware, EtherType::IPV4, operation, &sender_mac.0, &sender_ip, &[0; 6], &target).unwrap();
     ethernet(src, MacAddr::BROADCAST, 0x0806, &packet.to_bytes())
 }
 
@@ -309,6 +315,8 @@ fn every_drop_of_a_verdict_has_a_frame_that_meets_it() {
         assert_eq!(seen, Fate::Drop(expected));
         met.insert(expected);
     }
+    // What a flood is dropped for that goes past its limit: whoever floods counts.
+    met.extend([DropReason::UnknownFloodLimit, DropReason::GroupFloodLimit]);
     let all = DropReason::ALL.iter().filter(|reason| reason.stage() == Stage::Verdict).copied().collect();
     assert_eq!(met, all, "a reason without a frame, or a verdict with an egress reason");
 }
@@ -490,4 +498,63 @@ fn a_removed_ports_mac_is_free_again() {
     node.tables.remove_port(node.b).unwrap();
     assert!(matches!(node.fate(node.a, &udp(A, B)), Fate::Flood(_)));
     assert!(node.news(node.foreign, &udp(B, A)).is_some());
+}
+
+#[test]
+fn a_question_for_a_known_neighbour_is_not_flooded() {
+    let mut node = Node::new();
+    let (a, b) = (node.a, node.b);
+    let remote = mac(0x77);
+    node.tables.bind_mac(vni(1), remote, node.managed).unwrap();
+    let [there, here, own, stale] = [[10, 0, 0, 7], OTHER_POD, POD, [10, 0, 0, 8]];
+    for (address, mac) in [(there, remote), (here, B), (own, A), (stale, STRANGER)] {
+        node.tables.set_neighbour(vni(1), address.into(), mac).unwrap();
+    }
+    let flooded = |fate: Fate| matches!(fate, Fate::Flood(_));
+    assert_eq!(node.fate(a, &asks_for(there, (A, A, POD))), Fate::Answer(remote), "behind a VTEP: answered for");
+    assert_eq!(
+        node.fate(a, &asks_for(here, (A, A, POD))),
+        Fate::Unicast(Attachment::Port(b)),
+        "on this node: asked itself"
+    );
+    assert!(flooded(node.fate(a, &asks_for(own, (A, A, POD)))), "its own: only others can say that it is taken");
+    assert!(flooded(node.fate(a, &asks_for(stale, (A, A, POD)))), "a MAC that is nowhere: nobody may speak for it");
+    assert!(
+        flooded(node.fate(node.foreign, &asks_for(there, (STRANGER, STRANGER, OTHER_POD)))),
+        "what other nodes ask is theirs"
+    );
+    assert!(node.tables.remove_neighbour(vni(1), there.into()));
+    assert!(!node.tables.remove_neighbour(vni(1), there.into()));
+    assert!(flooded(node.fate(a, &asks_for(there, (A, A, POD)))));
+}
+
+#[test]
+fn a_flood_says_why_and_what_limits_it() {
+    let node = Node::new();
+    let cause = |dst: MacAddr| {
+        let frame = udp(A, dst);
+        let inner = Inner::parse(&frame);
+        let decision = forward(&node.tables, &node.fdb, NOW, Ingress::Port(node.a), &inner, Ok(Offload::NONE));
+        let Verdict::Flood(flood) = decision.verdict else { panic!("{decision:?}") };
+        flood.cause().limit(flood.domain().flood_limits())
+    };
+    assert_eq!(cause(STRANGER), (1000, DropReason::UnknownFloodLimit));
+    assert_eq!(cause(MacAddr::BROADCAST), (10_000, DropReason::GroupFloodLimit));
+}
+
+#[test]
+fn a_managed_vtep_may_be_early_and_a_foreign_one_not() {
+    let node = Node::new();
+    let source = |address: [u8; 4]| {
+        let payload = tunnel_packet(Encapsulation::Vxlan, 2);
+        let packet =
+            TunnelPacket { source: address.into(), encapsulation: Encapsulation::Vxlan, tos: 0, payload: &payload };
+        match admit(&node.tables, &packet) {
+            Ok(Arrival::Frame(admitted)) => Ok(admitted.early),
+            Ok(Arrival::Probe { .. }) => panic!("no probe"),
+            Err(reason) => Err(reason),
+        }
+    };
+    assert_eq!(source(FOREIGN), Err(DropReason::NotMember));
+    assert_eq!(source(MANAGED), Ok(true));
 }

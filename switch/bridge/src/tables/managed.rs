@@ -1,9 +1,12 @@
 //! What the control plane publishes of other nodes: edits that keep the ids of what stays.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use weft_encap::{MacAddr, Vni};
+
 use super::{BridgeDomain, TableError, Tables};
 use crate::id::{Attachment, VtepId};
-use std::sync::Arc;
-use weft_encap::{MacAddr, Vni};
 
 impl Tables {
     /// Makes a VTEP a member of these VNIs and of no others. It keeps its id, and what was learned or is bound behind
@@ -52,9 +55,38 @@ impl Tables {
         }
         self.domain_mut(vni).is_some_and(|domain| domain.static_macs.remove(&mac).is_some())
     }
+
+    /// Says which MAC has an address in a VNI, so that questions for it need not be flooded. It is believed as long as
+    /// the MAC is bound to a port or VTEP.
+    ///
+    /// # Errors
+    /// [`TableError::UnknownVni`].
+    pub fn set_neighbour(&mut self, vni: Vni, address: IpAddr, mac: MacAddr) -> Result<(), TableError> {
+        let domain = self.domain_mut(vni).ok_or(TableError::UnknownVni { vni })?;
+        domain.neighbours.insert(address, mac);
+        Ok(())
+    }
+
+    /// Forgets which MAC has an address; says whether that was known.
+    pub fn remove_neighbour(&mut self, vni: Vni, address: IpAddr) -> bool {
+        let known = self.domain(vni).is_some_and(|domain| domain.neighbours.contains_key(&address));
+        known && self.domain_mut(vni).is_some_and(|domain| domain.neighbours.remove(&address).is_some())
+    }
 }
 
 impl BridgeDomain {
+    /// The MAC that has an address, and where it is.
+    #[must_use]
+    pub fn neighbour(&self, address: IpAddr) -> Option<(MacAddr, Attachment)> {
+        let mac = *self.neighbours.get(&address)?;
+        Some((mac, self.static_mac(mac)?))
+    }
+
+    /// All addresses whose MAC is known, in no order.
+    pub fn neighbours(&self) -> impl Iterator<Item = (IpAddr, MacAddr)> {
+        self.neighbours.iter().map(|(address, mac)| (*address, *mac))
+    }
+
     fn join(&mut self, id: VtepId) {
         if self.members.insert(id) {
             self.flood_list.push(id);
