@@ -1,7 +1,7 @@
 //! The one thread that owns the state and the disk. Requests queue up while it writes; all that wait are applied one
 //! after another and written together, then answered, then told to watchers. So nobody sees what could still be lost.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::disk::{Disk, DiskError, Durability, Identity};
 use crate::mvcc::{Change, State};
 use crate::proto::etcdserverpb::CompactionRequest;
+use crate::proto::mvccpb::KeyValue;
 use crate::refusal::Refusal;
 use crate::watchers::Watchers;
 
@@ -75,7 +76,7 @@ pub(crate) struct Engine {
     /// What ended it, if not this value's end.
     pub(crate) failed: oneshot::Receiver<DiskError>,
     pub(crate) identity: Identity,
-    pub(crate) file: std::path::PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 impl Engine {
@@ -86,9 +87,9 @@ impl Engine {
         let (failure, failed) = oneshot::channel();
         let file = disk.path().to_owned();
         let watchers = Watchers::new(Handle { messages: messages.clone() }, runtime::Handle::current());
-        let turn = Turn { disk, state, watchers, keep, began: Instant::now() };
+        let owner = Owner { disk, state, watchers, keep, began: Instant::now() };
         let thread = std::thread::spawn(move || {
-            if let Err(error) = turn.run(&waiting) {
+            if let Err(error) = owner.run(&waiting) {
                 let _ = failure.send(error);
             }
         });
@@ -109,7 +110,7 @@ impl Drop for Engine {
     }
 }
 
-struct Turn {
+struct Owner {
     disk: Disk,
     state: State,
     watchers: Watchers,
@@ -117,7 +118,7 @@ struct Turn {
     began: Instant,
 }
 
-impl Turn {
+impl Owner {
     fn run(mut self, waiting: &Receiver<Message>) -> Result<(), DiskError> {
         loop {
             let first = match self.state.next_end() {
@@ -167,7 +168,7 @@ impl Turn {
 }
 
 /// The versions among changes, write by write.
-pub(crate) fn writes(changes: &[Change]) -> impl Iterator<Item = Vec<&crate::proto::mvccpb::KeyValue>> {
+pub(crate) fn writes(changes: &[Change]) -> impl Iterator<Item = Vec<&KeyValue>> {
     let mut versions = changes.iter().filter_map(|change| match change {
         Change::Version(revision, version) => Some((revision.main, version)),
         _ => None,

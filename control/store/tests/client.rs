@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use served::{Directory, Served, runtime, settings};
 use weft_store::client::{Access, AccessError, ClientTls, Condition, Operation, Store, StoreError, WatchEnd};
-use weft_store::{KeyRange, Refusal, ServerTls};
+use weft_store::{KeyRange, Refusal, Server, ServerTls};
 
 /// Nothing here takes as long, on however slow a machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -269,6 +269,78 @@ fn a_thousand_watchers_are_told_everything() {
         for watcher in watchers {
             assert_eq!(soon(watcher).await.unwrap(), written);
         }
+    });
+}
+
+#[test]
+fn a_watcher_that_does_not_read_misses_nothing() {
+    const WRITES: usize = 4000;
+    let directory = Directory::new("slow");
+    let served = Served::plain(&directory.0);
+    runtime().block_on(async {
+        let store = served.store();
+        let first = put(&store, "a", "first").await;
+        // A connection of its own: what is not read there stops nobody else.
+        let mut watch = served.store().watch(KeyRange::prefix("a"), first);
+        assert_eq!(soon(watch.next()).await.unwrap().revision, first);
+        let value = "v".repeat(1 << 10);
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..40 {
+            let (store, value) = (store.clone(), value.clone());
+            writers.spawn(async move {
+                for number in 0..WRITES / 40 {
+                    put(&store, &format!("a/{writer}/{number}"), &value).await;
+                }
+            });
+        }
+        soon(writers.join_all()).await;
+        let mut told = Vec::new();
+        while told.len() < WRITES {
+            let batch = soon(watch.next()).await.unwrap();
+            told.extend(batch.events.into_iter().map(|event| event.kv.unwrap().mod_revision));
+        }
+        assert_eq!(told, (first + 1..=first + WRITES as i64).collect::<Vec<_>>());
+        let last = put(&store, "a", "last").await;
+        assert_eq!(soon(watch.next()).await.unwrap().revision, last);
+    });
+}
+
+#[test]
+fn a_quiet_watcher_is_told_how_far_the_store_is() {
+    let directory = Directory::new("quiet");
+    let mut settings = settings(&directory.0, ([127, 0, 0, 1], 0).into());
+    settings.progress = Duration::from_millis(100);
+    let served = Served::start(settings);
+    runtime().block_on(async {
+        let store = served.store();
+        let first = put(&store, "a", "1").await;
+        let mut watch = store.watch(KeyRange::prefix("a"), first);
+        assert_eq!(soon(watch.next()).await.unwrap().events.len(), 1);
+        let elsewhere = put(&store, "b", "1").await;
+        let batch = soon(watch.next()).await.unwrap();
+        assert_eq!((batch.revision, batch.events), (elsewhere, Vec::new()));
+    });
+}
+
+#[test]
+fn a_second_store_on_the_same_data_is_refused() {
+    let directory = Directory::new("taken");
+    let served = Served::plain(&directory.0);
+    runtime().block_on(async {
+        let second = Server::open(settings(&directory.0, ([127, 0, 0, 1], 0).into())).await;
+        let refused = second.err().unwrap().to_string();
+        assert!(refused.contains("another store is open there"), "{refused}");
+        let port = Server::open(settings(&Directory::new("port").0, served.address)).await;
+        let refused = port.err().unwrap().to_string();
+        assert!(refused.contains("choose an address"), "{refused}");
+    });
+    drop(served);
+    let file = directory.0.join("store.redb");
+    std::fs::write(&file, "no database").unwrap();
+    runtime().block_on(async {
+        let broken = Server::open(settings(&directory.0, ([127, 0, 0, 1], 0).into())).await;
+        let refused = broken.err().unwrap().to_string();
+        assert!(refused.contains(file.to_str().unwrap()), "{refused}");
     });
 }
 
