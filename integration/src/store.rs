@@ -23,10 +23,28 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Which program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum StoreKind {
-    /// The real one.
+    /// The real one, without `fsync`.
     Etcd,
-    /// `weft store`.
+    /// The real one.
+    EtcdSynced,
+    /// `weft store`, without `fsync`.
     Weft,
+    /// `weft store`.
+    WeftSynced,
+}
+
+impl StoreKind {
+    /// Whether it is the real one.
+    #[must_use]
+    pub fn is_etcd(self) -> bool {
+        matches!(self, Self::Etcd | Self::EtcdSynced)
+    }
+
+    /// Whether its answers wait for the disk.
+    #[must_use]
+    pub fn is_synced(self) -> bool {
+        matches!(self, Self::EtcdSynced | Self::WeftSynced)
+    }
 }
 
 /// A store of a test's own, on loopback; it goes away with the value.
@@ -112,25 +130,25 @@ impl StoreNode {
     }
 
     fn command(&self, client: u16, peer: u16) -> Command {
-        let mut command = match self.kind {
-            StoreKind::Weft => {
-                let mut command = Command::new(weft());
-                command
-                    .args(["store", "--relaxed", "--listen", &self.address, "--data"])
-                    .arg(self.directory.join("data"));
-                command
-            }
-            StoreKind::Etcd => {
-                let mut command = Command::new("etcd");
-                let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
-                command.args(["--unsafe-no-fsync", "--logger=zap", "--log-level=error", "--data-dir"]);
-                command.arg(self.directory.join("data"));
-                command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-                command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-                command.args(["--initial-cluster", &format!("default={peer}")]);
-                command
-            }
+        let data = self.directory.join("data");
+        let mut command = if self.kind.is_etcd() {
+            let mut command = Command::new("etcd");
+            let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+            command.args(["--logger=zap", "--log-level=error", "--data-dir"]).arg(data);
+            command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+            command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+            command.args(["--initial-cluster", &format!("default={peer}")]);
+            command
+        } else {
+            let mut command = Command::new(weft());
+            command.args(["store", "--listen", &self.address, "--data"]).arg(data);
+            command
         };
+        match self.kind {
+            StoreKind::Etcd => _ = command.arg("--unsafe-no-fsync"),
+            StoreKind::Weft => _ = command.arg("--relaxed"),
+            StoreKind::EtcdSynced | StoreKind::WeftSynced => {}
+        }
         let log = std::fs::File::options().create(true).append(true).open(self.directory.join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command

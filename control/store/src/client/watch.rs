@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::{Status, Streaming};
 
 use super::{LONGEST_ANSWER, Store, StoreError, within};
@@ -142,7 +143,9 @@ impl Watch {
         // Before the stream is open: etcd does not say that it is until it was asked for something.
         let asked = requests.try_send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
         debug_assert!(asked.is_ok(), "there is room for one");
-        let request = self.store.authorised(endpoint, &channel, ReceiverStream::new(stream)).await?;
+        let mut request = self.store.authorised(endpoint, &channel, ReceiverStream::new(stream)).await?;
+        // A member of etcd that is cut off from the others ends the stream then, and does not keep silent.
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         let mut client = WatchClient::new(channel).max_decoding_message_size(LONGEST_ANSWER);
         let answers = within(client.watch(request)).await.map_err(|status| self.store.judge(endpoint, &status))?;
         Ok(Open { endpoint, answers, _requests: requests })
