@@ -37,8 +37,9 @@ pub use watch::{Batch, Watch, WatchEnd};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Rows that are read at once; longer ranges are read in several parts, all of one revision.
-const PAGE: i64 = 1000;
+/// Rows that are read at once; longer ranges are read in several parts, all of one revision. Each part costs the store
+/// a look at all rows that are left, because it counts them.
+const PAGE: i64 = 5000;
 /// Answers may be as long as etcd makes them.
 const LONGEST_ANSWER: usize = i32::MAX as usize; // bytes
 

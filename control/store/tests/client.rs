@@ -39,15 +39,18 @@ fn a_long_listing_is_of_one_revision() {
     let served = Served::plain(&directory.0);
     runtime().block_on(async {
         let store = served.store();
-        for number in 0..2345 {
-            put(&store, &format!("row/{number:04}"), "old").await;
+        // More than two parts.
+        for hundred in 0..110 {
+            let row = |number| bytes(&format!("row/{hundred:03}{number:02}"));
+            let rows: Vec<_> = (0..100).map(|number| Operation::Put(row(number), bytes("old"), None)).collect();
+            assert!(store.commit(&[], &rows, &[]).await.unwrap().succeeded);
         }
         let first = store.get(&KeyRange::prefix("row/"), None).await.unwrap();
-        put(&store, "row/0000", "new").await;
+        put(&store, "row/00000", "new").await;
         put(&store, "rox", "not in it").await;
         let again = store.get(&KeyRange::prefix("row/"), Some(first.revision)).await.unwrap();
         assert_eq!(again, first);
-        assert_eq!(first.rows.len(), 2345);
+        assert_eq!(first.rows.len(), 11_000);
         assert!(first.rows.is_sorted_by(|a, b| a.key < b.key));
         let now = store.get(&KeyRange::prefix("row/"), None).await.unwrap();
         assert_eq!((now.revision, now.rows[0].value.as_ref()), (first.revision + 2, b"new".as_slice()));
