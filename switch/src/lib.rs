@@ -25,5 +25,6 @@ mod worker_tests;
 
 pub use runtime::PortGone;
 pub use switch::{Options, StartError, Switch};
+pub use sys::packet::{PacketTap, SeenFrame};
 pub use sys::plain_tap::open_plain_tap;
 pub use worker::ProbeEcho;

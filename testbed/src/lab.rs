@@ -14,6 +14,18 @@ pub struct Lab {
     pub(crate) journal: Journal,
 }
 
+/// A log of a lab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LabLog {
+    /// What writes it: `agent`, `relay` or `command`.
+    pub kind: &'static str,
+    /// The node, link or pod.
+    pub of: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
 /// What [`Lab::list`] tells of a lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -156,6 +168,16 @@ impl Lab {
     #[must_use]
     pub fn log_of(&self, node: &str) -> PathBuf {
         self.run_dir_of(node).join("agent.log")
+    }
+
+    /// The logs that were begun: those of agents, then of relays, then of pods' commands.
+    #[must_use]
+    pub fn logs(&self) -> Vec<LabLog> {
+        let log = |kind, of: &str, path| LabLog { kind, of: of.to_owned(), path };
+        let agents = self.spec().nodes.iter().map(|node| log("agent", &node.name, self.log_of(&node.name)));
+        let relays = self.spec().links().map(|link| log("relay", &link, self.relay_log_of(&link)));
+        let commands = self.spec().pods().map(|(_, pod)| log("command", &pod.name, self.pod_log_of(&pod.name)));
+        agents.chain(relays).chain(commands).filter(|log| log.path.exists()).collect()
     }
 
     pub(crate) fn no_such_member(&self, name: &str) -> LabError {

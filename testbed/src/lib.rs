@@ -5,6 +5,7 @@
 
 mod agent;
 mod agent_config;
+mod capture;
 mod check;
 mod commands;
 mod connect;
@@ -23,14 +24,16 @@ mod process;
 mod progress;
 pub mod script;
 mod spec;
+mod svg;
 mod topology;
 mod up;
 
 pub use agent::{READY, READY_FD};
+pub use capture::Capture;
 pub use draw::draw;
 pub use error::LabError;
 pub use journal::LABS_DIR;
-pub use lab::{AgentState, Lab, LabState, LabStatus, NodeStatus};
+pub use lab::{AgentState, Lab, LabLog, LabState, LabStatus, NodeStatus};
 pub use node::{NodeEvent, NodeEventError};
 pub use problem::{LAB_FILE_MAX, LabFileError, Problem, Problems};
 pub use progress::Progress;
@@ -39,4 +42,5 @@ pub use spec::{
     POD_ADDRESSES_MAX, POD_NAME_MAX, PODS_MAX, PodSpec, PortMode, ROUTER_NAME_MAX, RouterSpec, SEGMENTS_MAX,
     SegmentSpec, UnderlaySpec, VniSpec,
 };
+pub use svg::draw_svg;
 pub use up::UpOptions;

@@ -1,3 +1,5 @@
+mod capture;
+mod graph;
 mod link;
 mod matrix;
 mod node;
@@ -52,6 +54,24 @@ enum Command {
     Matrix(matrix::Args),
     /// Do the steps of a script and check what it expects; fails if anything is otherwise
     Script(script::Args),
+    /// Write what passes a link or a pod's interface to a capture file
+    Capture(capture::Args),
+    /// Open a shell in a pod's or node's network namespace
+    Shell {
+        /// The lab
+        lab: LabName,
+        /// The pod, the node, the router, or `underlay`
+        pod: String,
+    },
+    /// Print the logs of agents, relays and pods' commands
+    Logs {
+        /// The lab
+        lab: LabName,
+        /// The node, link or pod; all that have a log if nobody is named
+        name: Option<String>,
+    },
+    /// Draw a lab
+    Graph(graph::Args),
     /// Carry the frames of an impaired link; labs start this themselves
     #[command(hide = true)]
     Relay {
@@ -71,6 +91,14 @@ enum Command {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let open_to_all = matches!(
+        &args.command,
+        // What is wrong with a file is told to everybody.
+        Command::Up { .. } | Command::List { .. } | Command::Logs { .. } | Command::Graph(_) | Command::Relay { .. }
+    );
+    if !open_to_all {
+        as_root()?;
+    }
     match &args.command {
         Command::Up { file, name } => up(file, name.as_ref()),
         Command::Down { lab } => down(lab),
@@ -79,6 +107,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Node(args) => node::run(args),
         Command::Matrix(args) => matrix::run(args),
         Command::Script(args) => script::run(args),
+        Command::Capture(args) => capture::run(args),
+        Command::Shell { lab, pod } => shell(lab, pod),
+        Command::Logs { lab, name } => logs(lab, name.as_deref()),
+        Command::Graph(args) => graph::run(args),
         Command::Relay { file } => relay(file),
         Command::Exec { lab, pod, command } => exec(lab, pod, command),
     }
@@ -117,6 +149,7 @@ pub(crate) fn remove(name: &LabName) -> anyhow::Result<()> {
 
 fn up(file: &Path, name: Option<&LabName>) -> anyhow::Result<ExitCode> {
     let spec = LabSpec::read(file)?;
+    as_root()?;
     let name = &lab_name(file, name, &spec)?;
     let started = Instant::now();
     let (lab, guard) = make(&spec, name)?;
@@ -185,6 +218,41 @@ fn exec(lab: &LabName, pod: &str, argv: &[String]) -> anyhow::Result<ExitCode> {
     let mut command = Lab::open(lab)?.command(pod, argv)?;
     let error = command.exec();
     Err(error).with_context(|| format!("running `{}` in {lab}.{pod}", argv.join(" ")))
+}
+
+fn shell(lab: &LabName, pod: &str) -> anyhow::Result<ExitCode> {
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let place = format!("{lab}.{pod}");
+    let mut command = Lab::open(lab)?.command(pod, &[&shell])?;
+    crate::out::remark(format_args!("a shell in the network namespace {place}; `exit` leaves it"));
+    let error = command.env("WEFT_LAB", &place).env("PS1", format!("[{place}] \\w \\$ ")).exec();
+    Err(error).with_context(|| format!("running {} in {place}", shell.to_string_lossy()))
+}
+
+fn logs(lab: &LabName, name: Option<&str>) -> anyhow::Result<ExitCode> {
+    let logs: Vec<_> =
+        Lab::open(lab)?.logs().into_iter().filter(|log| name.is_none_or(|name| log.of == name)).collect();
+    if let (Some(name), true) = (name, logs.is_empty()) {
+        anyhow::bail!("nothing in lab `{lab}` that has a log is named `{name}`");
+    }
+    for log in &logs {
+        if logs.len() > 1 {
+            say!("==> {} {} ({}) <==", log.kind, log.of, log.path.display())?;
+        }
+        let bytes = std::fs::read(&log.path).with_context(|| format!("reading {}", log.path.display()))?;
+        say!("{}", String::from_utf8_lossy(&bytes).trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses what only root can do, before anything is begun.
+fn as_root() -> anyhow::Result<()> {
+    anyhow::ensure!(
+        rustix::process::geteuid().is_root(),
+        "labs need root. Without it, and where /dev/net/tun is open to everybody, this gives a shell that may make \
+         labs of its own: unshare -Urnm sh -c 'mount -t tmpfs tmpfs /run && exec \"$SHELL\"'"
+    );
+    Ok(())
 }
 
 fn lab_json(lab: &LabStatus) -> serde_json::Value {

@@ -3,6 +3,7 @@
 
 pub(crate) mod device;
 mod iovec;
+pub(crate) mod packet;
 pub(crate) mod plain_tap;
 pub(crate) mod tap;
 pub(crate) mod udp;

@@ -1,0 +1,102 @@
+//! What passes a link or a pod's interface, as a capture file.
+
+mod pcapng;
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use weft_switch::{PacketTap, SeenFrame};
+
+use crate::error::io_error;
+use crate::spec::UNDERLAY;
+use crate::{Lab, LabError};
+
+/// Longest frame that is kept whole: a superframe of 64 KiB and its headers.
+const FRAME_MAX: usize = 1 << 17;
+/// Bytes that are written at once, about.
+const AT_ONCE_MAX: usize = 1 << 20;
+/// The interface of a pod.
+const POD_INTERFACE: &str = "eth0";
+
+/// A capture that listens already.
+#[derive(Debug)]
+pub struct Capture {
+    tap: PacketTap,
+    interface: String,
+}
+
+impl Lab {
+    /// Listens at a link, where its node is cabled to the underlay, or at a pod's interface.
+    ///
+    /// # Errors
+    /// [`LabError`]: neither link nor pod, or what the kernel refused.
+    pub fn capture(&self, place: &str) -> Result<Capture, LabError> {
+        let is_link = self.spec().links().any(|link| link == place);
+        let (member, interface) = match (is_link, self.spec().pod(place)) {
+            (true, _) => (UNDERLAY, place),
+            (false, Some(pod)) => (pod.name.as_str(), POD_INTERFACE),
+            (false, None) => return Err(self.no_such_link_or_pod(place)),
+        };
+        let netns = self.netns(member)?;
+        let number = netns.links(|links| Ok(links.get(interface)?.map(|link| link.index)))?;
+        let name = format!("{}.{place}", self.name());
+        let number = number.ok_or_else(|| io_error("listen at", &name)(io::Error::from(io::ErrorKind::NotFound)))?;
+        let tap = netns.run(|| PacketTap::open(number))?.map_err(io_error("listen at", &name))?;
+        Ok(Capture { tap, interface: name })
+    }
+
+    fn no_such_link_or_pod(&self, name: &str) -> LabError {
+        let pods = self.spec().pods().map(|(_, pod)| pod.name.clone());
+        let known = self.spec().links().chain(pods).collect();
+        LabError::NoSuchLink { lab: self.name().clone(), name: name.to_owned(), known }
+    }
+}
+
+impl Capture {
+    /// Where it listens: the lab, and the link or pod.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Writes a pcapng file, whole blocks at a time, until `count` frames came; `seen` is told how many did so far.
+    ///
+    /// # Errors
+    /// Those of the file, and of the interface once it is gone.
+    pub fn write(&self, file: &mut impl Write, count: Option<u64>, mut seen: impl FnMut(u64)) -> io::Result<u64> {
+        file.write_all(&pcapng::head(&self.interface))?;
+        file.flush()?;
+        let mut frames = 0;
+        let mut buffer = vec![0; FRAME_MAX];
+        while count.is_none_or(|count| frames < count) {
+            let mut fds = [PollFd::from_borrowed_fd(self.tap.as_fd(), PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let mut blocks = Vec::new();
+            while count.is_none_or(|count| frames < count)
+                && blocks.len() < AT_ONCE_MAX
+                && let Some(frame) = self.next(&mut buffer)?
+            {
+                blocks.extend(pcapng::packet(&frame));
+                frames += 1;
+            }
+            // In one piece: who is interrupted leaves whole blocks behind.
+            file.write_all(&blocks)?;
+            file.flush()?;
+            seen(frames);
+        }
+        Ok(frames)
+    }
+
+    fn next(&self, buffer: &mut [u8]) -> io::Result<Option<SeenFrame>> {
+        match self.tap.receive(buffer) {
+            // An interface that was switched off may be switched on again.
+            Err(error) if error.kind() == io::ErrorKind::NetworkDown => Ok(None),
+            received => received,
+        }
+    }
+}
