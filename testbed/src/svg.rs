@@ -38,7 +38,7 @@ pub fn draw_svg(spec: &LabSpec, title: &str) -> String {
         canvas.rectangle(x, y, width_of(&[&router.name]), height, "router");
         canvas.text(x + PADDING, y + PADDING + LINE - 4, "bold", &router.name);
         for (_, bus) in router.segments.iter().map(|segment| buses[*segment]) {
-            canvas.line(x + PADDING, bus, left, bus);
+            canvas.line(x + PADDING, bus, left - PADDING, bus);
             canvas.line(x + PADDING, bus, x + PADDING, y);
         }
         y += height + GAP;
@@ -64,9 +64,9 @@ fn nodes_of(canvas: &mut Canvas, spec: &LabSpec, segment: usize, left: usize, mu
             }
             x += width + GAP;
         }
-        canvas.bus(left, x - GAP, bus);
+        canvas.bus(left - PADDING, x - GAP, bus);
         if number > 0 {
-            canvas.line(left, last, left, bus);
+            canvas.line(left - PADDING, last, left - PADDING, bus);
         }
         last = bus;
         y = bus + GAP;
