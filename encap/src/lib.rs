@@ -25,6 +25,7 @@ pub mod search;
 pub mod split;
 pub mod too_big;
 mod tunnel;
+mod tunnel_offload;
 mod vni;
 pub mod vxlan;
 
@@ -45,4 +46,5 @@ pub use search::{ProbeToSend, Search};
 pub use split::{SplitError, Splitter};
 pub use too_big::{NoReply, too_big};
 pub use tunnel::{DecapError, Encapsulation, EncapsulationError, TunnelHeader};
+pub use tunnel_offload::{TunnelGso, TunnelOffload, VIRTIO_NET_HDR_TUNNEL_LEN};
 pub use vni::{Vni, VniError};

@@ -10,7 +10,7 @@ use crate::bytes::{array, be16, be32, len16, put};
 use crate::checksum;
 use crate::inner::IPV6_LEN;
 use crate::l4::{L4, L4Error};
-use crate::{GsoKind, Inner, InnerError, Offload};
+use crate::{Checksum, Gso, GsoKind, Inner, InnerError, Offload};
 
 /// Bytes of headers that a superframe can have at most: what to allow for in `next_segment`.
 pub const MAX_HEADER_LEN: usize = 256;
@@ -159,6 +159,21 @@ impl<'a> Splitter<'a> {
     /// Payload bytes of the last segment.
     pub(crate) fn last_payload(&self) -> usize {
         self.l4.payload_len() - (self.segments - 1) * self.size
+    }
+
+    /// The Offload with which the frame could go on whole: the sender's segment size, and the rest as the frame's
+    /// own headers say, whatever the sender said.
+    #[must_use]
+    pub fn offload(&self) -> Offload {
+        let kind = match (self.l4.tcp, self.l4.ipv6) {
+            (true, false) => GsoKind::Tcp4,
+            (true, true) => GsoKind::Tcp6,
+            (false, _) => GsoKind::Udp,
+        };
+        let checksum = Checksum::Needed { start: len16(self.l4.start), offset: self.l4.checksum_offset() };
+        let gso =
+            Gso { kind, size: len16(self.size), header_len: len16(self.l4.payload), ecn: self.tcp_flags & CWR != 0 };
+        Offload { checksum, gso: Some(gso) }
     }
 
     /// Writes the next segment's headers to the first [`Self::header_len`] bytes of `headers` and returns where

@@ -131,3 +131,18 @@ fn a_superframe_without_payload_is_one_segment() {
         assert_eq!(segments, [packet.bytes(Sum::Right)]);
     }
 }
+
+#[test]
+fn the_offload_of_the_whole_is_told_by_its_own_headers() {
+    for (tcp, v6) in [(true, false), (true, true), (false, false), (false, true)] {
+        let packet = sample(tcp, v6);
+        let frame = packet.bytes(Sum::Partial);
+        let said = superframe(&packet, 100);
+        let wrong = Checksum::Needed { start: 3, offset: 5 };
+        let gso = Gso { header_len: 1, ..said.gso.unwrap() };
+        let told = Splitter::new(&frame, &Offload { checksum: wrong, gso: Some(gso) }).unwrap().offload();
+        let (start, offset) = (packet.l4_offset() as u16, if tcp { 16 } else { 6 });
+        assert_eq!(told.checksum, Checksum::Needed { start, offset });
+        assert_eq!(told.gso, Some(Gso { header_len: packet.header_len() as u16, ..said.gso.unwrap() }));
+    }
+}
