@@ -14,6 +14,7 @@ mod link;
 mod links;
 mod named;
 mod namespace;
+mod redirect;
 mod vxlan;
 
 pub use addresses::ADDRESS_MARK;
@@ -23,3 +24,4 @@ pub use link::{Link, LinkStats};
 pub use links::{INTERFACE_NAME_MAX, Links};
 pub use named::RUN_DIR;
 pub use namespace::Netns;
+pub use redirect::{REDIRECT_PRIORITY, Redirect};
