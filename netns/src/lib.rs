@@ -14,8 +14,10 @@ mod link;
 mod links;
 mod named;
 mod namespace;
+mod next_hop;
 mod redirect;
 mod vxlan;
+mod watch;
 
 pub use addresses::ADDRESS_MARK;
 pub use child::enter_in_child;
@@ -24,4 +26,6 @@ pub use link::{Link, LinkStats};
 pub use links::{INTERFACE_NAME_MAX, Links};
 pub use named::RUN_DIR;
 pub use namespace::Netns;
+pub use next_hop::{Neighbour, Route};
 pub use redirect::{REDIRECT_PRIORITY, Redirect};
+pub use watch::{News, Watch};
