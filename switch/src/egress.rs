@@ -29,7 +29,7 @@ use crate::counters::WorkerCounters;
 use crate::gather::{Buffer, Buffers, Piece};
 use crate::port::Port;
 use crate::ports::Ports;
-use crate::underlay::{LANES, Lane, MAX_GROUPS, Outcome, Outer, Underlay};
+use crate::underlay::{LANES, Lane, MAX_GROUP_BYTES, MAX_GROUPS, Outcome, Outer, Underlay};
 
 /// Frames that the merger holds before it is flushed.
 const MERGE_FRAMES: usize = 1024;
@@ -287,6 +287,16 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         let frame = &arena[copy.range.clone()];
         let mut splitter = Splitter::new(frame, &copy.offload).map_err(|_| DropReason::BadSuperframe)?;
         let (header_len, segments) = (splitter.header_len(), splitter.segments());
+        let fits = tunnel.len() + frame.len() <= MAX_GROUP_BYTES;
+        if segments > 1 && fits && copy.tag_len == 0 && self.underlay.carries_superframes(outer.vtep) {
+            let offload = splitter.offload();
+            let segment = tunnel.len() + header_len + offload.gso.map_or(0, |gso| usize::from(gso.size));
+            if !self.lanes[index].has_room(1, tunnel.len()) {
+                self.flush_lane(index, arena);
+            }
+            self.lanes[index].push_superframe(outer, tunnel, copy.range.clone(), offload, segment);
+            return Ok(());
+        }
         for segment in 1..=segments {
             if !self.lanes[index].has_room(1, tunnel.len() + header_len) {
                 self.flush_lane(index, arena);

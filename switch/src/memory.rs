@@ -16,7 +16,7 @@ use weft_encap::{Encapsulation, Offload, OffloadError};
 use crate::counters::{Totals, WorkerCounters};
 use crate::gather::{Buffers, Piece};
 use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame, TapOffloads};
-use crate::underlay::{Datagram, Group, Lane, Outcome, ReceiveCounts, Underlay};
+use crate::underlay::{Datagram, Form, Group, Lane, Outcome, ReceiveCounts, Underlay};
 use crate::worker::{ECHOES, ProbeEcho, Shared, Worker};
 
 /// A frame with what travels besides its bytes.
@@ -160,7 +160,7 @@ impl Underlay for MemoryUnderlay {
             }
             arena[start..end].copy_from_slice(bytes);
             if let Some((source, encapsulation, segment, tos, _)) = queues.arrived.pop_front() {
-                datagrams.push(Datagram { range: start..end, segment, source, encapsulation, tos });
+                datagrams.push(Datagram { range: start..end, segment, source, encapsulation, tos, form: Form::Untold });
             }
             start = end;
         }

@@ -18,7 +18,7 @@ use crate::complaints::Complaint;
 use crate::counters::WorkerCounters;
 use crate::polling::{Poller, Polling};
 use crate::port::Tap;
-use crate::underlay::SocketUnderlay;
+use crate::underlay::NodeUnderlay;
 use crate::worker::{Shared, Turn, Worker};
 
 /// Ready descriptors taken from the kernel in one call at most.
@@ -58,7 +58,7 @@ pub(crate) struct Mailbox {
 
 /// A worker's own end.
 pub(crate) struct Runtime {
-    worker: Worker<Tap, SocketUnderlay>,
+    worker: Worker<Tap, NodeUnderlay>,
     poller: Poller,
     counters: Arc<CachePadded<WorkerCounters>>,
     epoll: OwnedFd,
@@ -98,7 +98,7 @@ impl Mailbox {
 impl Runtime {
     pub(crate) fn new(
         shared: Shared,
-        underlay: SocketUnderlay,
+        underlay: NodeUnderlay,
         polling: Polling,
         gone: Sender<PortGone>,
     ) -> io::Result<(Self, Mailbox)> {

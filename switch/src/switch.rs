@@ -15,7 +15,7 @@ use crate::levels::Levels;
 use crate::polling::Polling;
 use crate::port::Tap;
 use crate::runtime::{Command, Mailbox, PortGone, Runtime, now};
-use crate::underlay::{Listen, SocketError, SocketOptions, SocketUnderlay};
+use crate::underlay::{Listen, NodeUnderlay, SocketError, SocketOptions, SocketUnderlay, Uplink};
 use crate::worker::{ECHOES, ProbeEcho, Shared};
 
 /// Reports of lost ports that wait to be read at most.
@@ -64,15 +64,17 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Opens the underlay in the calling thread's network namespace and starts the workers.
+    /// Opens the sockets in the calling thread's network namespace and starts the workers. What the uplink reaches,
+    /// if there is one, goes through it; the sockets carry the rest.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(options: &Options, tables: Tables) -> Result<Self, StartError> {
+    pub fn start(options: &Options, tables: Tables, uplink: Option<Uplink>) -> Result<Self, StartError> {
         let tables = Arc::new(ArcSwap::from_pointee(tables));
         let fdb = Arc::new(Fdb::new(options.fdb_capacity));
         let (sender, gone) = crossbeam_channel::bounded(GONE_REPORTS);
         let underlay = SocketUnderlay::open(&options.listen, &options.socket, options.levels.clone())?;
+        let underlay = NodeUnderlay::new(underlay, uplink, &options.listen, &options.socket);
         let counters = Arc::new(WorkerCounters::new());
         let (echo_sender, echoes) = crossbeam_channel::bounded(ECHOES);
         let shared =

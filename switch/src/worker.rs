@@ -28,7 +28,7 @@ use crate::budget::Budget;
 use crate::counters::WorkerCounters;
 use crate::egress::{Copy, Egress};
 use crate::port::{Port, PortFrame};
-use crate::underlay::{Datagram, ReceiveCounts, Underlay};
+use crate::underlay::{Datagram, Form, ReceiveCounts, Underlay};
 
 /// Bytes of the arena: sixteen receive slots of 64 KiB.
 const ARENA_BYTES: usize = 1 << 20;
@@ -105,6 +105,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
     pub(crate) fn probe(&mut self, vtep: VtepId, probe: &Probe) {
         self.shared.counters.begin_turn();
         let tables = self.shared.tables.load();
+        self.egress.underlay.begin_turn();
         self.egress.queue_probe(&tables, vtep, probe, &self.arena);
         self.egress.flush(&self.arena);
         self.shared.counters.end_turn();
@@ -119,6 +120,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         let result = port.recv(&mut self.arena, &mut self.frames, &mut reads);
         self.shared.counters.port_reads.add(reads);
         let tables = self.shared.tables.load();
+        self.egress.underlay.begin_turn();
         for index in 0..self.frames.len() {
             let PortFrame { range, offload } = self.frames[index].clone();
             let link = self.shared.counters.port(id);
@@ -140,11 +142,18 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         let result = self.egress.underlay.recv(source, &mut self.arena, &mut self.datagrams, &mut counts);
         self.shared.counters.underlay_receives.add(counts.receives);
         self.shared.counters.underlay_overflow.add(counts.overflow);
+        self.shared.counters.underlay_datagrams_in.add(counts.malformed);
+        (0..counts.malformed).for_each(|_| self.refuse_entry(DropReason::BadOuter));
         let tables = self.shared.tables.load();
+        self.egress.underlay.begin_turn();
         for index in 0..self.datagrams.len() {
             let datagram = self.datagrams[index].clone();
-            let Datagram { range, segment, source, encapsulation, tos } = &datagram;
-            if *segment < range.len() {
+            let Datagram { range, segment, source, encapsulation, tos, form } = &datagram;
+            if let Form::Packet(offload) = form {
+                self.tunnel_packet(&tables, &datagram, range.clone(), *offload, now);
+                continue;
+            }
+            if *form == Form::Untold && *segment < range.len() {
                 let payload = &self.arena[range.clone()];
                 let packet = TunnelPacket { source: *source, encapsulation: *encapsulation, tos: *tos, payload };
                 match group(&tables, &packet, *segment) {

@@ -14,7 +14,7 @@ use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, MacAddr, Offload, Vni};
 use crate::counters::{Totals, WorkerCounters};
 use crate::gather::{Buffers, Piece};
 use crate::port::{Port, PortFrame, TapOffloads};
-use crate::underlay::{Datagram, Lane, Outcome, ReceiveCounts, Underlay};
+use crate::underlay::{Datagram, Form, Lane, Outcome, ReceiveCounts, Underlay};
 use crate::worker::{Shared, Worker};
 
 thread_local! {
@@ -93,7 +93,14 @@ impl Underlay for Wire {
             // Bytes 16 to 19: the end of the inner source MAC behind eight bytes of tunnel header.
             arena[start + 16..start + 20].copy_from_slice(&self.next_mac.to_be_bytes());
             let (source, encapsulation) = (self.source, Encapsulation::Vxlan);
-            datagrams.push(Datagram { range: start..end, segment: payload.len(), source, encapsulation, tos: 0 });
+            datagrams.push(Datagram {
+                range: start..end,
+                segment: payload.len(),
+                source,
+                encapsulation,
+                tos: 0,
+                form: Form::Untold,
+            });
             start = end;
         }
         self.next_mac += 1;

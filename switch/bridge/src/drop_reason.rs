@@ -54,6 +54,8 @@ drop_reasons! {
     UnknownSource Verdict "unknown_source" "add the sender to the VTEPs, or find out who sends to our tunnel port",
     /// The tunnel packet came from one of this node's own VTEP addresses.
     OwnSource Verdict "own_source" "two nodes have the same underlay address, or the underlay reflects our packets",
+    /// The headers outside the tunnel, or their checksum, are wrong: only where packets are taken from the NIC itself.
+    BadOuter Verdict "bad_outer" "capture on the underlay: something damages packets, or builds wrong ones",
     /// The tunnel packet ended inside its own header.
     TunnelTruncated Verdict "tunnel_truncated" "capture on the underlay: something cuts packets short",
     /// The VXLAN header says that it carries no VNI.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use weft_encap::VIRTIO_NET_HDR_LEN;
+use weft_encap::{VIRTIO_NET_HDR_LEN, VIRTIO_NET_HDR_TUNNEL_LEN};
 
 use super::iovec::IoVecs;
 use super::{check, interface_request};
@@ -24,6 +24,8 @@ const TUN_F_TSO6: libc::c_ulong = 0x04;
 const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
 const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
+const TUN_F_UDP_TUNNEL_GSO: libc::c_ulong = 0x80;
+const TUN_F_UDP_TUNNEL_GSO_CSUM: libc::c_ulong = 0x100;
 
 /// Pieces in one write at most (UIO_MAXIOV, include/uapi/linux/uio.h).
 pub(crate) const MAX_PIECES: usize = 1024;
@@ -38,27 +40,30 @@ impl TapQueue {
     /// Opens a queue of the device with this name in the calling thread's network namespace; makes the
     /// device if there is none. What an earlier owner left set on a device that stayed, this sets anew.
     pub(crate) fn open(name: &str) -> io::Result<Self> {
-        let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
-        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/net/tun")?;
-        let mut request = interface_request(name)?;
-        let mode = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
-        request.ifr_ifru.ifru_flags = mode as libc::c_short;
-        // SAFETY: TUNSETIFF reads and writes the ifreq that we own.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) }.into())?;
-        let header_len = VIRTIO_NET_HDR_LEN as libc::c_int;
-        // SAFETY: TUNSETVNETHDRSZ reads the int that we own.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const header_len) }.into())?;
-        let little_endian = libc::c_int::from(cfg!(target_endian = "little"));
-        // SAFETY: TUNSETVNETLE reads the int that we own.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETLE, &raw const little_endian) }.into())?;
-        Ok(Self { file, iovecs: IoVecs::with_capacity(MAX_PIECES + 1) })
+        let (file, _) = open(name, libc::IFF_MULTI_QUEUE, VIRTIO_NET_HDR_LEN)?;
+        Ok(Self::new(file))
+    }
+
+    /// Makes a device in the calling thread's network namespace that takes and gives superframes inside UDP tunnels;
+    /// it goes with this descriptor. The kernel puts a number in place of `%d`; the name it chose is returned.
+    ///
+    /// # Errors
+    /// EINVAL before Linux 6.17; those of [`Self::open`].
+    pub(crate) fn make_for_tunnels(template: &str) -> io::Result<(Self, String)> {
+        let (file, name) = open(template, 0, VIRTIO_NET_HDR_TUNNEL_LEN)?;
+        let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+        let tunnels = TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM;
+        set_offload_bits(&file, tcp | TUN_F_USO4 | TUN_F_USO6 | tunnels)?;
+        Ok((Self::new(file), name))
     }
 
     /// Says what the pod's stack may leave to us.
     pub(crate) fn set_offloads(&self, offloads: TapOffloads) -> io::Result<()> {
-        // SAFETY: TUNSETOFFLOAD takes its argument by value.
-        check(unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETOFFLOAD, bits(offloads)) }.into())?;
-        Ok(())
+        set_offload_bits(&self.file, bits(offloads))
+    }
+
+    fn new(file: File) -> Self {
+        Self { file, iovecs: IoVecs::with_capacity(MAX_PIECES + 1) }
     }
 
     /// Lets the device outlive its queues.
@@ -68,8 +73,8 @@ impl TapQueue {
         Ok(())
     }
 
-    /// Reads one frame. None when the queue is empty.
-    pub(crate) fn read(&self, header: &mut [u8; VIRTIO_NET_HDR_LEN], buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Reads one frame, behind a header of the length that the device has. None when the queue is empty.
+    pub(crate) fn read<const N: usize>(&self, header: &mut [u8; N], buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let iovecs = [
             libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() },
             libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() },
@@ -77,19 +82,15 @@ impl TapQueue {
         // SAFETY: both iovecs describe buffers that are borrowed mutably for the whole call.
         let result = check(unsafe { libc::readv(self.file.as_raw_fd(), iovecs.as_ptr(), 2) } as libc::c_long);
         match result {
-            Ok(len) => Ok(Some(len.saturating_sub(VIRTIO_NET_HDR_LEN))),
+            Ok(len) => Ok(Some(len.saturating_sub(N))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Writes one frame.
-    pub(crate) fn write(
-        &mut self,
-        header: &[u8; VIRTIO_NET_HDR_LEN],
-        pieces: &[Piece],
-        buffers: &Buffers<'_>,
-    ) -> io::Result<()> {
+    /// Writes one frame: the header that the device wants, with the frame's first bytes behind it if need be, and
+    /// pieces.
+    pub(crate) fn write(&mut self, header: &[u8], pieces: &[Piece], buffers: &Buffers<'_>) -> io::Result<()> {
         self.iovecs.clear();
         self.iovecs.push(header);
         self.iovecs.extend(pieces, buffers);
@@ -108,6 +109,25 @@ impl AsFd for TapQueue {
     }
 }
 
+/// Opens a device, or makes it; returns its name too.
+fn open(name: &str, flags: libc::c_int, header_len: usize) -> io::Result<(File, String)> {
+    let how = libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).write(true).custom_flags(how).open("/dev/net/tun")?;
+    let mut request = interface_request(name)?;
+    let mode = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | flags;
+    request.ifr_ifru.ifru_flags = mode as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes the ifreq that we own.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) }.into())?;
+    let header_len = header_len as libc::c_int;
+    // SAFETY: TUNSETVNETHDRSZ reads the int that we own.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const header_len) }.into())?;
+    let little_endian = libc::c_int::from(cfg!(target_endian = "little"));
+    // SAFETY: TUNSETVNETLE reads the int that we own.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETLE, &raw const little_endian) }.into())?;
+    let name = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect();
+    Ok((file, name))
+}
+
 /// The argument of TUNSETOFFLOAD. Superframes without checksums, and one family of UDP superframes without the other,
 /// are not to be had.
 fn bits(offloads: TapOffloads) -> libc::c_ulong {
@@ -119,4 +139,10 @@ fn bits(offloads: TapOffloads) -> libc::c_ulong {
         .into_iter()
         .filter(|(wanted, _)| *wanted)
         .fold(TUN_F_CSUM, |bits, (_, bit)| bits | bit)
+}
+
+fn set_offload_bits(file: &File, bits: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its argument by value.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOFFLOAD, bits) }.into())?;
+    Ok(())
 }

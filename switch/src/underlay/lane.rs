@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use weft_bridge::{DropReason, VtepId};
+use weft_encap::Offload;
 
 use crate::gather::{Buffer, Buffers, Piece, append};
 
@@ -38,6 +39,9 @@ pub struct Group {
     pub bytes: usize,
     /// Bytes of the frames whose last packet is in it, before encapsulation.
     pub frame_bytes: u64,
+    /// The Offload of the frame, if this is one packet with a superframe inside; `segment` is then what each of the
+    /// packets has that it stands for.
+    pub superframe: Option<Offload>,
     /// A bit for each packet that ends a frame, the first packet's lowest.
     frame_ends: u64,
     /// Whether its first packet goes on with a frame that an earlier group began.
@@ -223,6 +227,27 @@ impl Lane {
         self.append(Piece::new(Buffer::Arena, payload));
     }
 
+    /// Queues a superframe whole behind its tunnel header; each of the packets it stands for has `segment` bytes.
+    pub(crate) fn push_superframe(
+        &mut self,
+        outer: Outer,
+        tunnel: &[u8],
+        frame: Range<usize>,
+        offload: Offload,
+        segment: usize,
+    ) {
+        self.close();
+        self.push_packet(outer, tunnel.len() + frame.len(), true, Some(frame.len()));
+        let start = self.headers.len();
+        self.headers.extend_from_slice(tunnel);
+        self.append(Piece::new(Buffer::Headers, start..self.headers.len()));
+        self.append(Piece::new(Buffer::Arena, frame));
+        if let Some(group) = self.groups.last_mut() {
+            (group.superframe, group.segment) = (Some(offload), segment);
+        }
+        self.close();
+    }
+
     /// Queues one packet that no group may share, because it may be longer than the path: a tunnel header and
     /// `len` bytes that `write` fills. It carries no frame, so nothing counts it as a copy.
     pub(crate) fn push_alone(&mut self, outer: Outer, tunnel: &[u8], len: usize, write: impl FnOnce(&mut [u8])) {
@@ -270,6 +295,7 @@ impl Lane {
                 segments: 0,
                 bytes: 0,
                 frame_bytes: 0,
+                superframe: None,
                 frame_ends: 0,
                 continues: !begins_frame,
                 pieces: start..start,
@@ -361,6 +387,17 @@ mod tests {
         }
         let groups: Vec<_> = lane.groups().iter().map(|group| (group.tos, group.ttl, group.segments)).collect();
         assert_eq!(groups, [(0, 64, 2), (0, 63, 1), (4, 63, 2)]);
+    }
+
+    #[test]
+    fn a_superframe_is_one_packet_of_its_own() {
+        let mut lane = Lane::new();
+        lane.push_frame(outer(), &[0; 8], 0..50, &[0; 50]);
+        lane.push_superframe(outer(), &[0; 8], 0..3000, Offload::NONE, 1458);
+        lane.push_frame(outer(), &[0; 8], 0..50, &[0; 50]);
+        let whole = &lane.groups()[1];
+        assert_eq!((lane.groups().len(), whole.bytes, whole.segment, whole.segments), (3, 3008, 1458, 1));
+        assert_eq!(lane.tally(1, Outcome::all_lost(REASON)), tally(0, 1, None));
     }
 
     #[test]

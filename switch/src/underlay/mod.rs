@@ -1,18 +1,23 @@
 //! The second seam: how tunnel packets leave and arrive.
 
 mod lane;
+mod node;
 mod sender;
 mod socket;
+mod uplink;
 
 use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use weft_encap::Encapsulation;
+use weft_bridge::VtepId;
+use weft_encap::{Encapsulation, Offload};
 
 pub use lane::{Group, Lane, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS, Outcome};
 pub(crate) use lane::{MAX_GROUPS, Outer};
+pub(crate) use node::NodeUnderlay;
 pub use socket::{Listen, SocketError, SocketOptions, SocketUnderlay};
+pub use uplink::{NextHop, NextHops, Uplink, UplinkDevice, UplinkState};
 
 /// Ways with a UDP source port of their own, among which flows are spread. One flow keeps to one.
 pub const LANES: usize = 16;
@@ -30,6 +35,19 @@ pub struct Datagram {
     pub encapsulation: Encapsulation,
     /// DSCP and ECN of the outer headers.
     pub tos: u8,
+    /// What more than one segment of bytes means.
+    pub form: Form,
+}
+
+/// Whether a datagram that is longer than its segment size is several tunnel packets or one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A socket does not tell; [`weft_bridge::group`] finds out.
+    Untold,
+    /// Tunnel packets behind each other.
+    Packets,
+    /// One tunnel packet, with what the kernel said of the frame in it. Offsets count from the frame's start.
+    Packet(Offload),
 }
 
 /// What one receive brought besides datagrams.
@@ -39,6 +57,8 @@ pub struct ReceiveCounts {
     pub receives: u64,
     /// Tunnel packets that the kernel dropped since the last call.
     pub overflow: u64,
+    /// Packets whose outer headers or outer checksum are wrong.
+    pub malformed: u64,
 }
 
 /// Carries tunnel packets between VTEPs.
@@ -54,6 +74,14 @@ pub trait Underlay {
         datagrams: &mut Vec<Datagram>,
         counts: &mut ReceiveCounts,
     ) -> io::Result<()>;
+
+    /// A turn begins: until the next one, what this says of VTEPs stays the same.
+    fn begin_turn(&mut self) {}
+
+    /// Whether superframes to a VTEP may be queued whole in this turn.
+    fn carries_superframes(&self, _vtep: VtepId) -> bool {
+        false
+    }
 
     /// Sends a lane's groups in order; tells `report` of each group in that order, by its place, what became of it.
     /// Returns the number of system calls.

@@ -7,6 +7,7 @@
 //! segments, segmentation itself is at fault: it is switched off, once, visibly.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use socket2::Socket;
@@ -51,17 +52,18 @@ impl Sender {
         Self { messages, segments, levels, calls: 0 }
     }
 
-    /// Sends a lane's groups in order. Returns the number of system calls.
+    /// Sends some of a lane's groups in order. Returns the number of system calls.
     pub(super) fn send(
         &mut self,
         sockets: Sockets<'_>,
         queued: &Lane,
+        range: Range<usize>,
         buffers: &Buffers<'_>,
         report: &mut dyn FnMut(usize, Outcome),
     ) -> u64 {
         self.calls = 0;
-        let mut next = 0;
-        while let Some(group) = queued.groups().get(next) {
+        let mut next = range.start;
+        while let Some(group) = queued.groups()[..range.end].get(next) {
             let socket = if group.to.is_ipv6() { sockets.ipv6 } else { sockets.ipv4 };
             let Some(socket) = socket else {
                 report(next, Outcome::all_lost(DropReason::NoAddressFamily));
@@ -72,7 +74,7 @@ impl Sender {
                 report(next, self.send_singly(socket, group, queued.pieces(group), buffers));
                 next += 1;
             } else {
-                next += self.send_run(socket, queued, next, buffers, report);
+                next += self.send_run(socket, queued, next..range.end, buffers, report);
             }
         }
         self.calls
@@ -82,16 +84,17 @@ impl Sender {
         group.segments > 1 && !self.levels.uses(Level::Segment)
     }
 
-    /// Sends the groups from `first` on that one socket can send as they are. Returns how many were dealt with.
+    /// Sends those first groups of a range that one socket can send as they are. Returns how many were dealt with.
     fn send_run(
         &mut self,
         socket: &Socket,
         queued: &Lane,
-        first: usize,
+        range: Range<usize>,
         buffers: &Buffers<'_>,
         report: &mut dyn FnMut(usize, Outcome),
     ) -> usize {
-        let groups = &queued.groups()[first..];
+        let first = range.start;
+        let groups = &queued.groups()[range];
         let plain = !self.levels.uses(Level::Segment);
         let alike = |group: &&Group| group.to.is_ipv6() == groups[0].to.is_ipv6() && !(plain && group.segments > 1);
         let messages = groups.iter().take_while(alike).map(|group| Outgoing {
@@ -226,7 +229,9 @@ mod tests {
         }
         let mut outcomes = Vec::new();
         let sockets = Sockets { ipv4: Some(socket), ipv6: None };
-        let calls = sender.send(sockets, &lane, &lane.buffers(&arena), &mut |_, outcome| outcomes.push(outcome));
+        let calls = sender.send(sockets, &lane, 0..lane.groups().len(), &lane.buffers(&arena), &mut |_, outcome| {
+            outcomes.push(outcome)
+        });
         for frame in arena.chunks(PACKET) {
             let mut buffer = [0; 2 * PACKET];
             let len = receiver.recv(&mut buffer).unwrap();

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use weft_encap::outer::DEFAULT_TTL;
 
 use super::lane::{Lane, Outcome};
 use super::sender::{Sender, Sockets};
-use super::{Datagram, LANES, ReceiveCounts, Underlay};
+use super::{Datagram, Form, LANES, ReceiveCounts, Underlay};
 use crate::levels::{Level, Levels};
 use crate::sys::udp::{self, Messages};
 
@@ -110,6 +111,25 @@ impl SocketUnderlay {
         })
     }
 
+    /// The UDP source port of a lane, in one address family.
+    pub(super) fn source_port(&self, lane: usize, ipv6: bool) -> Option<u16> {
+        let socket = if ipv6 { self.ipv6.get(lane) } else { self.ipv4.get(lane) };
+        Some(socket?.local_addr().ok()?.as_socket()?.port())
+    }
+
+    /// Sends some of a lane's groups.
+    pub(super) fn send_some(
+        &mut self,
+        lane: usize,
+        queued: &Lane,
+        range: Range<usize>,
+        arena: &[u8],
+        report: &mut dyn FnMut(usize, Outcome),
+    ) -> u64 {
+        let sockets = Sockets { ipv4: self.ipv4.get(lane), ipv6: self.ipv6.get(lane) };
+        self.sender.send(sockets, queued, range, &queued.buffers(arena), report)
+    }
+
     /// The descriptors to wait on; their places are the `source` of [`Underlay::recv`].
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.receivers.iter().map(|receiver| receiver.socket.as_fd())
@@ -140,14 +160,14 @@ impl Underlay for SocketUnderlay {
                 source: incoming.source,
                 encapsulation: receiver.encapsulation,
                 tos: incoming.tos,
+                form: Form::Untold,
             });
         }
         Ok(())
     }
 
     fn send(&mut self, lane: usize, queued: &Lane, arena: &[u8], report: &mut dyn FnMut(usize, Outcome)) -> u64 {
-        let sockets = Sockets { ipv4: self.ipv4.get(lane), ipv6: self.ipv6.get(lane) };
-        self.sender.send(sockets, queued, &queued.buffers(arena), report)
+        self.send_some(lane, queued, 0..queued.groups().len(), arena, report)
     }
 }
 

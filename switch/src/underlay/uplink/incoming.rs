@@ -1,0 +1,64 @@
+//! What a packet off the uplink is: pure.
+
+use weft_encap::checksum::Verified;
+use weft_encap::inner::ETHERNET_LEN;
+use weft_encap::outer::Outer;
+use weft_encap::{Checksum, Gso, GsoKind, Offload, TunnelOffload, VIRTIO_NET_HDR_TUNNEL_LEN};
+
+use crate::underlay::{Datagram, Form, Listen};
+
+/// What is taken.
+#[derive(Clone, Debug)]
+pub(super) struct Accepted {
+    pub(super) listen: Vec<Listen>,
+    /// Take packets without a UDP checksum over IPv6 (RFC 6935); over IPv4 they are always taken.
+    pub(super) zero_checksums_over_ipv6: bool,
+}
+
+impl Accepted {
+    /// Reads a packet that begins at `start` in the arena. None if its outer headers or its outer checksum are
+    /// wrong, or if it is for nobody here.
+    pub(super) fn read(
+        &self,
+        header: &[u8; VIRTIO_NET_HDR_TUNNEL_LEN],
+        packet: &[u8],
+        start: usize,
+    ) -> Option<Datagram> {
+        let TunnelOffload { offload, tunnel } = TunnelOffload::from_bytes(header).ok()?;
+        let received = Outer::read(packet).ok()?;
+        let outer = received.outer;
+        let to = (outer.addresses.dst(), outer.dst_port);
+        let listen = self.listen.iter().find(|listen| (listen.at.ip(), listen.at.port()) == to)?;
+        let at = ETHERNET_LEN + outer.header_len();
+        let without = packet[at - 2..at] == [0, 0];
+        if without && to.0.is_ipv6() && !self.zero_checksums_over_ipv6 {
+            return None;
+        }
+        // What the kernel marks was verified by it, or never was on a wire.
+        if offload.checksum == Checksum::Unknown && received.verify() == Verified::Wrong {
+            return None;
+        }
+        let payload = received.payload;
+        let (segment, form) = match (offload.gso, tunnel) {
+            (None, _) => (payload.len(), Form::Packets),
+            (Some(Gso { kind: GsoKind::Udp, size, .. }), None) => (usize::from(size), Form::Packets),
+            (Some(_), None) => return None,
+            (Some(gso), Some(_)) => {
+                let inner = listen.encapsulation.decap(payload).map_or(0, |(_, frame)| payload.len() - frame.len());
+                let of_frame = of_frame(&offload, gso, (at + inner) as u16)?;
+                (payload.len(), Form::Packet(of_frame))
+            }
+        };
+        let range = start + at..start + at + payload.len();
+        let (source, encapsulation) = (outer.addresses.src(), listen.encapsulation);
+        Some(Datagram { range, segment, source, encapsulation, tos: outer.tos, form })
+    }
+}
+
+/// An Offload with offsets from the start of the inner frame, which begins at `frame`.
+fn of_frame(offload: &Offload, gso: Gso, frame: u16) -> Option<Offload> {
+    let Checksum::Needed { start, offset } = offload.checksum else { return None };
+    let checksum = Checksum::Needed { start: start.checked_sub(frame)?, offset };
+    let gso = Gso { header_len: gso.header_len.saturating_sub(frame), ..gso };
+    Some(Offload { checksum, gso: Some(gso) })
+}
