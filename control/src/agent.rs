@@ -14,6 +14,7 @@ use weft_bridge::tables::TableError;
 use weft_encap::mtu::MIN_IPV6;
 use weft_netns::{Netns, NetnsError};
 use weft_switch::port::{Port, TapOffloads};
+use weft_switch::underlay::Uplink as SwitchUplink;
 use weft_switch::{Options, StartError, Switch};
 
 use crate::api::{self, ApiError};
@@ -23,6 +24,7 @@ use crate::desired::{Desired, desired, fitting_mtu, port_mtu, too_narrow_for_ipv
 use crate::lock::{LockError, RunDirLock};
 use crate::paths::Paths;
 use crate::prove::prove;
+use crate::uplink::{Choice, Uplink, UplinkError, choose, remove_stale};
 
 /// What is said of a port whose device was removed.
 const REMOVED: &str = "the device was removed in the pod; it is made again once the namespace is there";
@@ -45,6 +47,9 @@ pub enum AgentError {
     /// Its data plane.
     #[error(transparent)]
     Switch(#[from] StartError),
+    /// Its uplink, where nothing else is wanted.
+    #[error("{0}; or set `underlay.kind` to \"auto\"")]
+    Uplink(#[from] UplinkError),
     /// Its local socket.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -111,6 +116,10 @@ pub(crate) struct AttachedPort {
 pub struct Agent {
     pub(crate) config: Config,
     pub(crate) underlay_mtu: u16,
+    /// None where the sockets carry everything from the start. Ends before the switch does.
+    pub(crate) uplink: Option<Uplink>,
+    /// Why there is none, unless none was asked for.
+    pub(crate) no_uplink: Option<String>,
     pub(crate) switch: Switch,
     pub(crate) ports: Vec<AttachedPort>,
     /// None where probes are switched off.
@@ -145,7 +154,17 @@ impl Agent {
             fdb_capacity: config.fdb_capacity,
             polling: config.polling,
         };
-        let switch = Switch::start(&options, tables)?;
+        remove_stale();
+        let (uplink, device, no_uplink) = match choose(&config)? {
+            Choice::Uplink(uplink, device) => (Some(uplink), Some(device), None),
+            Choice::Socket(reason) => (None, None, reason),
+        };
+        let for_switch = uplink.as_ref().zip(device);
+        let for_switch = for_switch.map(|(uplink, device)| SwitchUplink { device, state: uplink.state.clone() });
+        let switch = Switch::start(&options, tables, for_switch)?;
+        if let Some(uplink) = &uplink {
+            uplink.follow(&switch.tables());
+        }
         // All devices are up before the first is served, so that no early frame meets one that is down.
         let mut taps = Vec::with_capacity(ids.len());
         let mut ports = Vec::with_capacity(ids.len());
@@ -174,7 +193,8 @@ impl Agent {
             switch.add_port(id, tap);
         }
         let paths = config.path_probes.then(|| Paths::new(&switch.tables(), underlay_mtu));
-        Ok(Self { config, underlay_mtu, switch, ports, paths, started: Instant::now(), listener, _lock: lock })
+        let started = Instant::now();
+        Ok(Self { config, underlay_mtu, uplink, no_uplink, switch, ports, paths, started, listener, _lock: lock })
     }
 
     /// Sends and takes path probes. Returns how soon that is due again; none where they are switched off.
@@ -184,6 +204,9 @@ impl Agent {
 
     /// What is due once a second.
     pub(crate) fn keep_house(&mut self) {
+        if let Some(uplink) = &self.uplink {
+            uplink.follow(&self.switch.tables());
+        }
         self.switch.fdb().sweep(self.switch.now(), self.config.fdb_ageing_seconds);
         for gone in self.switch.lost_ports() {
             if let Some(port) = self.ports.iter_mut().find(|port| port.id == gone.id) {

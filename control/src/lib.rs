@@ -10,5 +10,6 @@ mod paths;
 mod prove;
 mod serve;
 mod show;
+mod uplink;
 
 pub use agent::{Agent, AgentError};

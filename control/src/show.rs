@@ -9,6 +9,7 @@ use weft_switch::levels::{Level, Levels, Off};
 
 use crate::agent::{Agent, AttachedPort};
 use crate::desired::name_of;
+use crate::uplink::Uplink;
 
 pub(crate) fn reply(agent: &Agent, query: Query) -> Reply {
     match query {
@@ -63,6 +64,24 @@ fn law_broken(totals: &Totals) -> Option<String> {
 }
 
 fn underlay(agent: &Agent) -> UnderlayStatus {
+    let (level, reason) = level(agent);
+    let listen = agent.config.listen.iter().map(|listen| format!("{} {}", listen.at, listen.encapsulation));
+    UnderlayStatus {
+        level: level.to_owned(),
+        reason,
+        addresses: agent.config.addresses.iter().map(ToString::to_string).collect(),
+        listen: listen.collect(),
+        mtu: agent.underlay_mtu,
+    }
+}
+
+/// How tunnel packets travel, and why not in a better way.
+fn level(agent: &Agent) -> (&'static str, Option<String>) {
+    if agent.uplink.as_ref().is_some_and(|uplink| !uplink.state.is_given_up()) {
+        return ("uplink", None);
+    }
+    let given_up = agent.uplink.as_ref().and_then(|uplink| uplink.state.reason()).map(str::to_owned);
+    let no_uplink = given_up.or_else(|| agent.no_uplink.clone()).map(|reason| format!("no uplink: {reason}"));
     let levels = agent.switch.levels();
     let level = match (levels.uses(Level::Segment), levels.uses(Level::Gro)) {
         (true, true) => "socket+offload",
@@ -71,15 +90,8 @@ fn underlay(agent: &Agent) -> UnderlayStatus {
         (false, false) => "socket",
     };
     let off = [Level::Segment, Level::Gro].into_iter().filter_map(|level| Some((level, levels.off(level)?)));
-    let reasons: Vec<_> = off.map(|(level, off)| format!("{level}: {off}")).collect();
-    let listen = agent.config.listen.iter().map(|listen| format!("{} {}", listen.at, listen.encapsulation));
-    UnderlayStatus {
-        level: level.to_owned(),
-        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
-        addresses: agent.config.addresses.iter().map(ToString::to_string).collect(),
-        listen: listen.collect(),
-        mtu: agent.underlay_mtu,
-    }
+    let reasons: Vec<_> = off.map(|(level, off)| format!("{level}: {off}")).chain(no_uplink).collect();
+    (level, (!reasons.is_empty()).then(|| reasons.join("; ")))
 }
 
 fn port_row(agent: &Agent, port: &AttachedPort) -> PortRow {
@@ -126,6 +138,7 @@ fn vtep_row(agent: &Agent, tables: &Tables, id: VtepId, vtep: &Vtep) -> VtepRow 
         }
         .to_owned(),
         pod_mtu: vtep.pod_mtu,
+        via: via(agent, id).to_owned(),
         path: path.map_or("off", |path| path_name(path.state)).to_owned(),
         path_mtu: path.and_then(|path| path.mtu),
         path_rtt_us: path.and_then(|path| path.rtt).map(|rtt| rtt.as_micros() as u64),
@@ -133,6 +146,11 @@ fn vtep_row(agent: &Agent, tables: &Tables, id: VtepId, vtep: &Vtep) -> VtepRow 
         learned: agent.switch.fdb().len_behind(Attachment::Vtep(id)),
         link: link(agent.switch.link_totals(Attachment::Vtep(id))),
     }
+}
+
+fn via(agent: &Agent, vtep: VtepId) -> &'static str {
+    let through_uplink = |uplink: &Uplink| uplink.state.hops().get(vtep).is_some();
+    if agent.uplink.as_ref().is_some_and(through_uplink) { "uplink" } else { "socket" }
 }
 
 fn path_name(state: State) -> &'static str {

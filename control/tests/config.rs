@@ -78,6 +78,7 @@ const UNDERLAY: &[Case] = &[
     (UNDER, "vxlan_ports = [8472, 8472]\n", 3, &["`vxlan_ports` has 8472", "once"]),
     (UNDER, "vxlan_ports = [6081]\n", 3, &["`geneve_ports` has 6081 by default", "once in both"]),
     (UNDER, "vxlan_ports = []\ngeneve_ports = []\n", 3, &["both empty"]),
+    (UNDER, "kind = \"tap\"\n", 3, &["`kind` is \"tap\"", "\"auto\", \"uplink\" and \"socket\""]),
     (UNDER, "ttl = 0\n", 3, &["`ttl` is 0", "1 to 255", "\"inherit\""]),
     (UNDER, "ttl = 256\n", 3, &["`ttl` is 256", "1 to 255", "\"inherit\""]),
     (UNDER, "ttl = \"copy\"\n", 3, &["`ttl` is \"copy\"", "1 to 255", "\"inherit\""]),

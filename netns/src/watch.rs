@@ -49,12 +49,6 @@ impl News {
     /// Anything may have changed.
     pub const ALL: Self = Self { links: true, routes: true, neighbours: true, filters: true };
 
-    /// Whether nothing has changed.
-    #[must_use]
-    pub fn is_none(self) -> bool {
-        self == Self::default()
-    }
-
     fn and(self, more: Self) -> Self {
         Self {
             links: self.links | more.links,

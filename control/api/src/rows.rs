@@ -43,7 +43,7 @@ pub struct Status {
 /// How tunnel packets travel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct UnderlayStatus {
-    /// The level in use: `socket+offload`, `socket+segment`, `socket+gro` or `socket`.
+    /// The level in use: `uplink`, `socket+offload`, `socket+segment`, `socket+gro` or `socket`.
     pub level: String,
     /// Why it is not a better one.
     pub reason: Option<String>,
@@ -130,6 +130,9 @@ pub struct VtepRow {
     pub kind: String,
     /// Longest inner IP packet that fits through the tunnel to it, in bytes.
     pub pod_mtu: u16,
+    /// How tunnel packets to it travel now: `uplink` or `socket`.
+    #[serde(default)]
+    pub via: String,
     /// What probes know of the path: `unprobed`, `searching`, `up`, `black hole`, `down`, or `off`.
     pub path: String,
     /// Longest outer IP packet that the path is proven to carry, in bytes.

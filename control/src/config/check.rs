@@ -94,6 +94,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         listen,
         socket,
         switched_off,
+        underlay_kind: file.underlay.kind,
         dscp: file.underlay.dscp.0,
         ttl: file.underlay.ttl.0,
         path_probes: file.underlay.path_probes == Switch::Auto,

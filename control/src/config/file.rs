@@ -93,6 +93,10 @@ pub struct Underlay {
     /// none. Default: `auto`.
     #[serde(default)]
     pub path_probes: Switch,
+    /// How tunnel packets travel: `uplink` through a TAP that is joined to the NIC, `socket` through UDP sockets,
+    /// `auto` through an uplink where there can be one. Default: `socket`.
+    #[serde(default)]
+    pub kind: UnderlayKind,
 }
 
 /// `[offloads]`: what is left to the kernel, level by level. `auto` uses a level that passes its self-test, `off`
@@ -188,6 +192,19 @@ fn number_or_inherit<'de, D: Deserializer<'de>>(
     })
 }
 
+/// How tunnel packets travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnderlayKind {
+    /// Through an uplink where there can be one, else through sockets.
+    Auto,
+    /// Through an uplink; without one the agent does not start.
+    Uplink,
+    /// Through sockets.
+    #[default]
+    Socket,
+}
+
 /// Whether something is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -277,6 +294,7 @@ impl Underlay {
             dscp: DscpEntry::default(),
             zero_checksums_over_ipv6: false,
             path_probes: Switch::default(),
+            kind: UnderlayKind::default(),
         }
     }
 }

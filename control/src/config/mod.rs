@@ -20,6 +20,7 @@ use weft_switch::polling::Polling;
 use weft_switch::underlay::{Listen, SocketOptions};
 
 pub use error::ConfigError;
+pub use file::UnderlayKind;
 
 /// A configuration in which every value is allowed and fits the others.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Config {
     pub socket: SocketOptions,
     /// What is not left to the kernel, whatever it can do.
     pub switched_off: Vec<Level>,
+    /// Whether tunnel packets go through the sockets alone.
+    pub underlay_kind: UnderlayKind,
     /// Whether the paths to VTEPs are probed.
     pub path_probes: bool,
     /// Where the DSCP of tunnel packets comes from.

@@ -1,0 +1,209 @@
+//! The uplink: which underlay a node takes, the device and the redirects that join it to the NIC, and their end.
+//!
+//! Redirects outlive the process that made them, the device does not: after a crash the NIC's redirects point
+//! nowhere and swallow what they match. So every start removes such first, whichever underlay it then takes.
+
+mod follow;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use weft_bridge::{Tables, VtepId};
+use weft_encap::MacAddr;
+use weft_netns::{Link, LinkError, Links, Netns, NetnsError};
+use weft_switch::underlay::{Listen, UplinkDevice, UplinkState};
+
+use crate::config::{Config, UnderlayKind};
+use follow::Follower;
+
+/// Frames that wait in the device's queue while the worker is elsewhere: as many as its sockets hold.
+const QUEUE_FRAMES: u32 = 4096;
+/// What the device is marked with, for people.
+const ALIAS: &str = "weft";
+
+/// Why there is no uplink.
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    /// The device cannot be made.
+    #[error("making the uplink's TAP: {source}: {hint}")]
+    Device {
+        /// The kernel's answer.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// No interface has the address.
+    #[error("no interface of this node has the address {address}")]
+    NoInterface {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The interface is not one to which Ethernet frames can be written.
+    #[error("{address} is on `{interface}`, which is no Ethernet interface: take `underlay.kind = \"socket\"`")]
+    NotEthernet {
+        /// The address.
+        address: IpAddr,
+        /// The interface.
+        interface: String,
+    },
+    /// Joining the two.
+    #[error("joining the uplink's TAP to the NIC: {0} (this needs clsact, cls_u32 and act_mirred in the kernel)")]
+    Join(NetnsError),
+    /// Anything else.
+    #[error("setting the uplink up: {0}")]
+    Process(#[from] io::Error),
+}
+
+/// The agent's end of an uplink. Dropping it ends the uplink, redirects first.
+pub(crate) struct Uplink {
+    pub(crate) state: Arc<UplinkState>,
+    vteps: Arc<Mutex<Vec<(VtepId, IpAddr)>>>,
+    follower: Option<JoinHandle<()>>,
+}
+
+/// What a node takes.
+pub(crate) enum Choice {
+    /// The uplink, and the sockets beside it.
+    Uplink(Uplink, UplinkDevice),
+    /// The sockets alone, and why, unless that was asked for.
+    Socket(Option<String>),
+}
+
+/// Removes redirects into nothing. What they match reaches our sockets again.
+pub(crate) fn remove_stale() {
+    let removed = Netns::current().and_then(|netns| {
+        netns.links(|links| {
+            let mut stale = links.redirects()?;
+            stale.retain(|redirect| redirect.to.is_none());
+            links.remove_redirects(&stale)?;
+            Ok(stale.len())
+        })
+    });
+    match removed {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "redirects of an agent that was killed are removed"),
+        // Without privileges there was no uplink before, and a kernel without tc has none either.
+        Err(error) => tracing::debug!(%error, "cannot look for redirects"),
+    }
+}
+
+/// Takes the uplink where it is wanted and works.
+///
+/// # Errors
+/// [`UplinkError`] where nothing else is wanted.
+pub(crate) fn choose(config: &Config) -> Result<Choice, UplinkError> {
+    if config.underlay_kind == UnderlayKind::Socket {
+        return Ok(Choice::Socket(None));
+    }
+    match set_up(config) {
+        Ok((uplink, device)) => Ok(Choice::Uplink(uplink, device)),
+        Err(error) if config.underlay_kind == UnderlayKind::Auto => {
+            tracing::info!(%error, "no uplink: sockets carry everything");
+            Ok(Choice::Socket(Some(error.to_string())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Uplink {
+    /// Follows the paths to these VTEPs from now on.
+    pub(crate) fn follow(&self, tables: &Tables) {
+        let wanted: Vec<_> = tables.vteps().map(|(id, vtep)| (id, vtep.address)).collect();
+        // A thread that panicked while it held the list left it whole.
+        let mut vteps = self.vteps.lock().unwrap_or_else(PoisonError::into_inner);
+        if *vteps != wanted {
+            *vteps = wanted;
+        }
+    }
+}
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        self.state.give_up("the agent ends".to_owned());
+        if let Some(follower) = self.follower.take() {
+            // A follower that panicked has said so already.
+            let _ = follower.join();
+        }
+    }
+}
+
+/// The interfaces that an uplink joins.
+#[derive(Clone, Debug)]
+struct Joined {
+    nic: Link,
+    mac: MacAddr,
+    device: Link,
+    /// Addresses of ours that are on the NIC.
+    addresses: Vec<IpAddr>,
+    /// Where tunnel packets arrive there.
+    listen: Vec<SocketAddr>,
+}
+
+fn set_up(config: &Config) -> Result<(Uplink, UplinkDevice), UplinkError> {
+    let netns = Netns::current().map_err(UplinkError::Join)?;
+    let join = UplinkError::Join;
+    let Some(address) = config.addresses.first().copied() else { return Err(io::Error::other("no address").into()) };
+    let on = |address| netns.links(move |links| links.link_with_address(address)).map_err(join);
+    let nic = on(address)?.ok_or(UplinkError::NoInterface { address })?;
+    let not_ethernet = || UplinkError::NotEthernet { address, interface: nic.name.clone() };
+    let mac = nic.mac.filter(|mac| *mac != MacAddr::ZERO).ok_or_else(not_ethernet)?;
+    let mut addresses = config.addresses.clone();
+    addresses.retain(|address| on(*address).is_ok_and(|link| link.is_some_and(|link| link.index == nic.index)));
+    let listen = on_addresses(&config.listen, &addresses);
+    let device = UplinkDevice::make().map_err(|source| UplinkError::Device { hint: hint(&source), source })?;
+    let state = Arc::new(UplinkState::new()?);
+    let name = device.name().to_owned();
+    let device_link = netns.links(|links| raise(links, &name)).map_err(join)?;
+    let joined = Joined { nic, mac, device: device_link, addresses, listen };
+    let vteps = Arc::<Mutex<_>>::default();
+    let (ready, outcome) = std::sync::mpsc::sync_channel(1);
+    let follower = {
+        let (state, vteps) = (state.clone(), vteps.clone());
+        std::thread::Builder::new().name("next-hops".to_owned()).spawn(move || {
+            let ended = netns.links(|links| Follower::join(links, joined, state.clone(), vteps)?.run(links, &ready));
+            if let Err(error) = ended {
+                let reason = format!("next hops cannot be followed: {error}");
+                // Whoever waits for the set-up hears of it there.
+                if ready.try_send(Err(error)).is_err() {
+                    tracing::warn!(reason, "the uplink is given up: sockets carry everything from now on");
+                }
+                state.give_up(reason);
+            }
+        })?
+    };
+    let uplink = Uplink { state, vteps, follower: Some(follower) };
+    match outcome.recv() {
+        Ok(Ok(())) => Ok((uplink, device)),
+        Ok(Err(error)) => Err(join(error)),
+        Err(_) => Err(io::Error::other("the thread that follows next hops ended").into()),
+    }
+}
+
+fn on_addresses(listen: &[Listen], addresses: &[IpAddr]) -> Vec<SocketAddr> {
+    listen.iter().map(|listen| listen.at).filter(|at| addresses.contains(&at.ip())).collect()
+}
+
+/// Makes the device ready, with nothing of its own to say.
+fn raise(links: &mut Links, name: &str) -> Result<Link, LinkError> {
+    // A kernel without IPv6 has no such file and needs none.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+    links.set_alias(name, ALIAS)?;
+    links.set_tx_queue_len(name, QUEUE_FRAMES)?;
+    links.set_up(name)?;
+    links.get(name)?.ok_or_else(|| LinkError::NoSuchLink {
+        operation: "look up",
+        interface: name.to_owned(),
+        netns: String::new(),
+    })
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => "the kernel carries no superframes inside tunnels: Linux 6.17 is the first",
+        io::ErrorKind::PermissionDenied => "this needs root, or CAP_NET_ADMIN",
+        io::ErrorKind::NotFound => "the kernel has no TUN/TAP, or /dev/net/tun is missing",
+        _ => "take `underlay.kind = \"socket\"` if this stays",
+    }
+}
