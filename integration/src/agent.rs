@@ -126,6 +126,18 @@ impl AgentNode {
         }
     }
 
+    /// Waits until tunnel packets to all its VTEPs travel this way, `uplink` or `socket`.
+    ///
+    /// # Panics
+    /// If they do not.
+    #[track_caller]
+    pub fn wait_for_way(&self, via: &str) {
+        wait::eventually("the way to the VTEPs", || {
+            let rows = self.vteps();
+            if rows.iter().all(|row| row.via == via) { Ok(()) } else { Err(format!("{rows:?}\n{}", self.log())) }
+        });
+    }
+
     /// Static and learned MACs.
     #[must_use]
     pub fn fdb(&self) -> Vec<FdbRow> {

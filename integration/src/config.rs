@@ -3,7 +3,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use weft_control::config::file::{
-    Encapsulation, Fdb, File, Offloads, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry, Workers, unspanned,
+    Encapsulation, Fdb, File, Offloads, PortEntry, PortMode, Switch, Underlay, UnderlayKind, VniEntry, VtepEntry,
+    Workers, unspanned,
 };
 use weft_encap::{MacAddr, Vni};
 use weft_testbed::Family;
@@ -86,6 +87,13 @@ impl AgentConfig {
     #[must_use]
     pub fn without_probes(mut self) -> Self {
         self.file.underlay.path_probes = Switch::Off;
+        self
+    }
+
+    /// Lets tunnel packets travel in this way.
+    #[must_use]
+    pub fn underlay(mut self, kind: UnderlayKind) -> Self {
+        self.file.underlay.kind = kind;
         self
     }
 

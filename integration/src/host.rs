@@ -72,6 +72,15 @@ impl Host {
         self.words("ip", words)
     }
 
+    /// Runs `tc` with these words, parted by blanks.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[track_caller]
+    pub fn tc(&self, words: &str) -> String {
+        self.words("tc", words)
+    }
+
     /// Runs `bridge` with these words, parted by blanks.
     ///
     /// # Panics

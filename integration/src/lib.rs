@@ -50,5 +50,6 @@ pub use steady::SteadyStream;
 pub use store::{StoreClients, StoreKind, StoreNode};
 pub use wait::{BOUND, eventually};
 pub use weft::weft;
+pub use weft_control::config::file::UnderlayKind;
 pub use weft_encap::{Encapsulation, MacAddr};
 pub use weft_testbed::Family;

@@ -1,3 +1,4 @@
+use weft_control::config::file::UnderlayKind;
 use weft_encap::Encapsulation;
 use weft_testbed::Family;
 
@@ -46,11 +47,28 @@ impl Overlay {
     #[must_use]
     #[track_caller]
     pub fn start(site: &Site, nodes: [Node; 2], pods: [Host; 2], encapsulation: Encapsulation, family: Family) -> Self {
+        Self::start_over(site, nodes, pods, (encapsulation, family), [UnderlayKind::default(); 2])
+    }
+
+    /// The same with these kinds of underlay.
+    ///
+    /// # Panics
+    /// If an agent does not start.
+    #[must_use]
+    #[track_caller]
+    pub fn start_over(
+        site: &Site,
+        nodes: [Node; 2],
+        pods: [Host; 2],
+        (encapsulation, family): (Encapsulation, Family),
+        kinds: [UnderlayKind; 2],
+    ) -> Self {
         let agents = [0, 1].map(|own| {
             AgentConfig::new(site, &nodes[own], &[family])
                 .vni(Self::VNI)
                 .peer(nodes[1 - own].address(family), encapsulation, &[Self::VNI])
                 .port(&pods[own], Self::VNI, &Self::NETWORKS[own])
+                .underlay(kinds[own])
                 .start()
         });
         Self { nodes, pods, agents }

@@ -113,7 +113,7 @@ fn start(nodes: &[Node; 2], own: usize, pods: &[(&Host, MacAddr, [&str; 2])], le
         fdb_capacity: 4096,
         polling: Polling::Off,
     };
-    let switch = nodes[own].netns().run(|| Switch::start(&options, tables)).unwrap().unwrap();
+    let switch = nodes[own].netns().run(|| Switch::start(&options, tables, None)).unwrap().unwrap();
     for ((pod, mac, addresses), id) in pods.iter().zip(ids) {
         let tap = pod.netns().run(|| Tap::open("eth0", TapOffloads::of(levels))).unwrap().unwrap();
         let give = |links: &mut weft_netns::Links| {
