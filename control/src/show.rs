@@ -228,7 +228,11 @@ fn counters(agent: &Agent) -> Counters {
             ("underlay_sends", totals.underlay_sends),
         ]),
         learning: named(&totals.learned),
-        kernel: named(&[("underlay_overflow", totals.underlay_overflow), ("port_tx_dropped", tx_dropped)]),
+        kernel: named(&[
+            ("underlay_overflow", totals.underlay_overflow),
+            ("uplink_tx_dropped", agent.uplink.as_ref().map_or(0, Uplink::tx_dropped)),
+            ("port_tx_dropped", tx_dropped),
+        ]),
     }
 }
 

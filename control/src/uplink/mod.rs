@@ -59,6 +59,7 @@ pub enum UplinkError {
 /// The agent's end of an uplink. Dropping it ends the uplink, redirects first.
 pub(crate) struct Uplink {
     pub(crate) state: Arc<UplinkState>,
+    device: String,
     vteps: Arc<Mutex<Vec<(VtepId, IpAddr)>>>,
     follower: Option<JoinHandle<()>>,
 }
@@ -117,6 +118,12 @@ impl Uplink {
             *vteps = wanted;
         }
     }
+
+    /// Packets that the kernel dropped because the device's queue was full before we read it; zero without a device.
+    pub(crate) fn tx_dropped(&self) -> u64 {
+        let link = Netns::current().and_then(|netns| netns.links(|links| links.get(&self.device)));
+        link.ok().flatten().map_or(0, |link| link.stats.tx_dropped)
+    }
 }
 
 impl Drop for Uplink {
@@ -173,7 +180,7 @@ fn set_up(config: &Config) -> Result<(Uplink, UplinkDevice), UplinkError> {
             }
         })?
     };
-    let uplink = Uplink { state, vteps, follower: Some(follower) };
+    let uplink = Uplink { state, device: name, vteps, follower: Some(follower) };
     match outcome.recv() {
         Ok(Ok(())) => Ok((uplink, device)),
         Ok(Err(error)) => Err(join(error)),
