@@ -16,6 +16,9 @@ use crate::site::{Node, Site};
 /// The interface of every pod.
 const POD_INTERFACE: &str = "eth0";
 
+/// Names the kind of underlay of agents whose test does not care.
+const UNDERLAY_KIND: &str = "WEFT_UNDERLAY";
+
 /// The configuration of an agent that is still to start.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -34,11 +37,12 @@ impl AgentConfig {
     pub fn new(site: &Site, node: &Node, families: &[Family]) -> Self {
         let directory = site.directory().join(node.name());
         fs::create_dir_all(&directory).unwrap();
+        let addresses = families.iter().map(|family| node.address(*family)).collect();
         let file = File {
             node: Some(unspanned(node.name().to_owned())),
             run_dir: unspanned(directory.clone()),
             log: "info".to_owned(),
-            underlay: Underlay::new(families.iter().map(|family| node.address(*family)).collect()),
+            underlay: Underlay { kind: default_kind(), ..Underlay::new(addresses) },
             offloads: Offloads::default(),
             fdb: Fdb::default(),
             workers: Workers::default(),
@@ -172,6 +176,21 @@ impl AgentConfig {
             learn_limit: unspanned(256),
         });
         self
+    }
+}
+
+/// The kind of underlay of agents whose test does not care: `WEFT_UNDERLAY`, or the configuration's default.
+///
+/// # Panics
+/// If the variable names no kind.
+#[must_use]
+pub(crate) fn default_kind() -> UnderlayKind {
+    match std::env::var(UNDERLAY_KIND).as_deref() {
+        Err(_) => UnderlayKind::default(),
+        Ok("auto") => UnderlayKind::Auto,
+        Ok("uplink") => UnderlayKind::Uplink,
+        Ok("socket") => UnderlayKind::Socket,
+        Ok(other) => panic!("{UNDERLAY_KIND} is {other}: allowed are auto, uplink and socket"),
     }
 }
 

@@ -3,7 +3,7 @@ use weft_encap::Encapsulation;
 use weft_testbed::Family;
 
 use crate::agent::AgentNode;
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, default_kind};
 use crate::host::Host;
 use crate::site::{Node, Site};
 
@@ -47,7 +47,7 @@ impl Overlay {
     #[must_use]
     #[track_caller]
     pub fn start(site: &Site, nodes: [Node; 2], pods: [Host; 2], encapsulation: Encapsulation, family: Family) -> Self {
-        Self::start_over(site, nodes, pods, (encapsulation, family), [UnderlayKind::default(); 2])
+        Self::start_over(site, nodes, pods, (encapsulation, family), [default_kind(); 2])
     }
 
     /// The same with these kinds of underlay.

@@ -1,4 +1,4 @@
-//! Weft on one node, the kernel's own VXLAN on the other.
+//! Weft on one node, over sockets, the kernel's own VXLAN on the other.
 //!
 //! Nothing is switched off on either side: a kernel sender across a veth delivers whole superframes, whose
 //! inner checksums are not filled in and whose segment size nobody tells.
@@ -11,8 +11,8 @@ use weft_encap::inner::PROTOCOL_TCP;
 use weft_encap::{Inner, L4Error, Outer};
 use weft_integration::{
     AgentConfig, AgentNode, Capture, Encapsulation, Family, GIB, Host, KernelNode, KernelTunnel, MIB, Node, Overlay,
-    Site, ethernet, eventually, exchange, exchange_superframes, keep_as_vectors, mac_of, ping_all, send_superframe,
-    site, stream, vxlan,
+    Site, UnderlayKind, ethernet, eventually, exchange, exchange_superframes, keep_as_vectors, mac_of, ping_all,
+    send_superframe, site, stream, vxlan,
 };
 
 /// A pod behind Weft and one behind the kernel.
@@ -30,6 +30,7 @@ impl Meeting {
             .vni(Overlay::VNI)
             .peer(theirs.address(family), Encapsulation::Vxlan, &[Overlay::VNI])
             .port(&weft, Overlay::VNI, &Overlay::NETWORKS[0])
+            .underlay(UnderlayKind::Socket)
             .start();
         let tunnel = KernelTunnel { vni: Overlay::VNI, family, remotes: &[&ours], words };
         let node = KernelNode::new(&theirs, &tunnel);
@@ -174,6 +175,7 @@ fn a_pods_payload_is_never_taken_for_tunnel_headers() {
         .peer(nodes[1].address(Family::Ipv4), Encapsulation::Vxlan, &[Overlay::VNI, 6000])
         .port(&weft, Overlay::VNI, &["10.0.0.1/24"])
         .port(&victim, 6000, &[])
+        .underlay(UnderlayKind::Socket)
         .start();
     let tunnel = KernelTunnel { vni: Overlay::VNI, family: Family::Ipv4, remotes: &[&nodes[0]], words: "" };
     let kernel = KernelNode::new(&nodes[1], &tunnel).pod(&site, "kernel", &["10.0.0.2/24"]);

@@ -86,7 +86,7 @@ fn one_source_port_for_everything() {
     let (outer, inner) = (14 + 20, 14 + 20 + 8 + 8 + 14 + 20);
     let port = |frame: &Frame, at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
     // Path probes are no IPv4. Of two sockets that get one port behind each other, the destination's differ.
-    let datagram = |frame: &Frame| frame.len() > inner + 8 + 100 && frame[inner - 22..inner - 20] == [8, 0];
+    let datagram = |frame: &Frame| frame.len() >= inner + 8 + 100 && frame[inner - 22..inner - 20] == [8, 0];
     let frames: Vec<Frame> = capture.stop().into_iter().filter(datagram).collect();
     let flow = |frame: &Frame| (port(frame, inner), port(frame, inner + 2));
     let pairs: BTreeSet<((u16, u16), u16)> = frames.iter().map(|frame| (flow(frame), port(frame, outer))).collect();

@@ -290,7 +290,7 @@ fn answers_as_text_and_as_json() {
     };
     let mac = overlay.pods[1].mac("eth0").to_string();
     for (words, part) in [
-        (&["status"][..], "socket+offload"),
+        (&["status"][..], overlay.agents[0].status().underlay.level.as_str()),
         (&["show", "ports"], "forwarding"),
         (&["show", "vteps"], "192.0.2.2"),
         (&["show", "fdb"], &mac),

@@ -1,16 +1,18 @@
-//! Weft on both nodes: streams and datagrams, every byte of them compared.
+//! Weft on both nodes, over sockets: streams and datagrams, every byte of them compared.
 
 use weft_control::config::file::Switch;
 use weft_integration::{
     AgentConfig, AgentNode, Capture, Encapsulation, Family, Frame, GIB, MIB, MacAddr, Node, Overlay, PacketSocket,
-    Site, ethernet, exchange, exchange_superframes, mac_of, ping_all, site, stream, streams,
+    Site, UnderlayKind, ethernet, exchange, exchange_superframes, mac_of, ping_all, site, stream, streams,
 };
 
 /// An EtherType of nobody (IEEE 802 local experimental 1), so that no stack answers.
 const EXPERIMENT: u16 = 0x88b5;
 
 fn between_two(site: &Site, encapsulation: Encapsulation, family: Family, bytes: u64) {
-    let overlay = Overlay::pair(site, encapsulation, family);
+    let pods = ["a", "b"].map(|name| site.host(name));
+    let kinds = [UnderlayKind::Socket; 2];
+    let overlay = Overlay::start_over(site, site.pair(), pods, (encapsulation, family), kinds);
     let [a, b] = &overlay.pods;
     for addresses in [Overlay::IPV4, Overlay::IPV6] {
         ping_all(a, addresses[1]);
@@ -84,7 +86,8 @@ fn across_something_like_a_wire() {
     let nodes = site.pair();
     nodes.iter().for_each(Node::like_a_wire);
     let pods = ["a", "b"].map(|name| site.host(name));
-    let overlay = Overlay::start(&site, nodes, pods, Encapsulation::Vxlan, Family::Ipv4);
+    let carrier = (Encapsulation::Vxlan, Family::Ipv4);
+    let overlay = Overlay::start_over(&site, nodes, pods, carrier, [UnderlayKind::Socket; 2]);
     let [a, b] = &overlay.pods;
     ping_all(a, Overlay::IPV4[1]);
     stream(a, b, Overlay::IPV4[1], 128 * MIB);

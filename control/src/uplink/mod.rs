@@ -95,8 +95,11 @@ pub(crate) fn remove_stale() {
 /// # Errors
 /// [`UplinkError`] where nothing else is wanted.
 pub(crate) fn choose(config: &Config) -> Result<Choice, UplinkError> {
-    if config.underlay_kind == UnderlayKind::Socket {
-        return Ok(Choice::Socket(None));
+    match config.underlay_kind {
+        UnderlayKind::Socket => return Ok(Choice::Socket(None)),
+        // Of which the sockets tell by themselves.
+        UnderlayKind::Auto if !config.socket.offload => return Ok(Choice::Socket(None)),
+        UnderlayKind::Auto | UnderlayKind::Uplink => {}
     }
     match set_up(config) {
         Ok((uplink, device)) => Ok(Choice::Uplink(uplink, device)),
