@@ -94,7 +94,7 @@ pub struct Underlay {
     #[serde(default)]
     pub path_probes: Switch,
     /// How tunnel packets travel: `uplink` through a TAP that is joined to the NIC, `socket` through UDP sockets,
-    /// `auto` through an uplink where there can be one. Default: `socket`.
+    /// `auto` through an uplink where there can be one. Default: `auto`.
     #[serde(default)]
     pub kind: UnderlayKind,
 }
@@ -197,11 +197,11 @@ fn number_or_inherit<'de, D: Deserializer<'de>>(
 #[serde(rename_all = "lowercase")]
 pub enum UnderlayKind {
     /// Through an uplink where there can be one, else through sockets.
+    #[default]
     Auto,
     /// Through an uplink; without one the agent does not start.
     Uplink,
     /// Through sockets.
-    #[default]
     Socket,
 }
 
