@@ -21,8 +21,12 @@ fn config(site: &Site, own: &Node, peer: IpAddr, pod: &Host, number: usize) -> A
 
 /// Two nodes with these kinds of underlay, over IPv4.
 fn overlay(site: &Site, kinds: [UnderlayKind; 2]) -> Overlay {
+    overlay_over(site, Family::Ipv4, kinds)
+}
+
+fn overlay_over(site: &Site, family: Family, kinds: [UnderlayKind; 2]) -> Overlay {
     let pods = ["a", "b"].map(|name| site.host(name));
-    let carrier = (Encapsulation::Vxlan, Family::Ipv4);
+    let carrier = (Encapsulation::Vxlan, family);
     let overlay = Overlay::start_over(site, site.pair(), pods, carrier, kinds);
     for (agent, kind) in overlay.agents.iter().zip(kinds) {
         agent.wait_for_way(if kind == Socket { "socket" } else { "uplink" });
@@ -50,12 +54,14 @@ fn assert_traffic([a, b]: &[Host; 2]) {
 
 #[test]
 fn teardown_leaves_nothing() {
-    let site = site!("ip", "tc");
-    let Overlay { nodes, pods, agents } = overlay(&site, [Uplink, Uplink]);
-    assert!(nodes.iter().all(|node| redirects(node) > 0));
-    assert_traffic(&pods);
-    agents.into_iter().for_each(AgentNode::finish);
-    nodes.iter().for_each(assert_nothing_is_left);
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let site = site!("ip", "tc");
+        let Overlay { nodes, pods, agents } = overlay_over(&site, family, [Uplink, Uplink]);
+        assert!(nodes.iter().all(|node| redirects(node) > 0));
+        assert_traffic(&pods);
+        agents.into_iter().for_each(AgentNode::finish);
+        nodes.iter().for_each(assert_nothing_is_left);
+    }
 }
 
 /// A filter that outlives its device is a black hole.
