@@ -52,7 +52,7 @@ pub struct Uplink {
 
 /// The worker's end.
 pub(super) struct Carrier {
-    /// None once it is given up.
+    /// None once it cannot be read any more.
     device: Option<UplinkDevice>,
     state: Arc<UplinkState>,
     published: Arc<ArcSwap<NextHops>>,
@@ -139,6 +139,7 @@ impl Carrier {
                 Err(error) => {
                     let reason = format!("{} cannot be read: {error}", device.name);
                     self.give_up(reason);
+                    self.device = None;
                     return;
                 }
             }
@@ -172,6 +173,7 @@ impl Carrier {
     fn give_up(&mut self, reason: String) {
         tracing::warn!(reason, "the uplink is given up: sockets carry everything from now on");
         self.state.give_up(reason);
-        self.device = None;
+        // What arrives until the redirect is taken away is still read.
+        self.hops = Arc::default();
     }
 }
