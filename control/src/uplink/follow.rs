@@ -1,6 +1,6 @@
 //! The thread that keeps an uplink true: its redirects, and the next hop of each VTEP.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -150,7 +150,7 @@ impl Follower {
             .map(|neighbour| ((neighbour.interface, neighbour.address), neighbour))
             .collect();
         let mut hops = NextHops::default();
-        let mut stale = Vec::new();
+        let mut stale = HashSet::new();
         for (id, to) in &self.vteps {
             let Some(route) = self.routes.get(to) else { continue };
             let on_link = route.gateway.unwrap_or(*to);
@@ -159,8 +159,8 @@ impl Follower {
             else {
                 continue;
             };
-            if is_stale && !stale.contains(&on_link) {
-                stale.push(on_link);
+            if is_stale {
+                stale.insert(on_link);
             }
             if let Some(hop) = self.hop(*to, mac) {
                 hops.insert(*id, hop);
