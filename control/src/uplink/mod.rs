@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use weft_bridge::{Tables, VtepId};
 use weft_encap::MacAddr;
 use weft_netns::{Link, LinkError, Links, Netns, NetnsError};
+use weft_switch::levels::Level;
 use weft_switch::underlay::{Listen, UplinkDevice, UplinkState};
 
 use crate::config::{Config, UnderlayKind};
@@ -98,7 +99,7 @@ pub(crate) fn choose(config: &Config) -> Result<Choice, UplinkError> {
     match config.underlay_kind {
         UnderlayKind::Socket => return Ok(Choice::Socket(None)),
         // Of which the sockets tell by themselves.
-        UnderlayKind::Auto if !config.socket.offload => return Ok(Choice::Socket(None)),
+        UnderlayKind::Auto if config.switched_off.contains(&Level::Segment) => return Ok(Choice::Socket(None)),
         UnderlayKind::Auto | UnderlayKind::Uplink => {}
     }
     match set_up(config) {

@@ -230,7 +230,7 @@ mod tests {
         let mut outcomes = Vec::new();
         let sockets = Sockets { ipv4: Some(socket), ipv6: None };
         let calls = sender.send(sockets, &lane, 0..lane.groups().len(), &lane.buffers(&arena), &mut |_, outcome| {
-            outcomes.push(outcome)
+            outcomes.push(outcome);
         });
         for frame in arena.chunks(PACKET) {
             let mut buffer = [0; 2 * PACKET];
