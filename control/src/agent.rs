@@ -13,7 +13,7 @@ use weft_bridge::PortId;
 use weft_bridge::tables::TableError;
 use weft_encap::mtu::MIN_IPV6;
 use weft_netns::{Netns, NetnsError};
-use weft_switch::port::{Port, TapOffloads};
+use weft_switch::port::{Port, Tap, TapOffloads};
 use weft_switch::underlay::Uplink as SwitchUplink;
 use weft_switch::{Options, StartError, Switch};
 
@@ -153,6 +153,8 @@ impl Agent {
             levels,
             fdb_capacity: config.fdb_capacity,
             polling: config.polling,
+            workers: config.workers,
+            cpus: config.cpus.clone(),
         };
         remove_stale();
         let (uplink, device, no_uplink) = match choose(&config)? {
@@ -179,18 +181,19 @@ impl Agent {
                     "longer packets than fit through the tunnel will be dropped"
                 );
             }
-            let tap = attach(port, mtu, offloads).map_err(of_port(port))?;
-            ports.push(AttachedPort { config: port.clone(), id, mtu, offloads: tap.offloads(), lost: None });
-            taps.push((id, tap));
+            let queues = attach(port, mtu, offloads, config.workers).map_err(of_port(port))?;
+            let offloads = offloads_of(&queues);
+            ports.push(AttachedPort { config: port.clone(), id, mtu, offloads, lost: None });
+            taps.push((id, queues));
             tracing::info!(port = port.name, vni = port.vni.get(), netns = port.netns, mac = %port.mac, mtu, "port attached");
         }
         let listener = api::listen(&config.run_dir)?;
         // What a start made that failed before this went with it.
-        for ((_, tap), port) in taps.iter().zip(&config.ports) {
-            tap.keep().map_err(|source| of_port(port)(AttachError::tap(port, source)))?;
+        for ((_, queues), port) in taps.iter().zip(&config.ports) {
+            keep(queues, port).map_err(of_port(port))?;
         }
-        for (id, tap) in taps {
-            switch.add_port(id, tap);
+        for (id, queues) in taps {
+            switch.add_port(id, queues);
         }
         let paths = config.path_probes.then(|| Paths::new(&switch.tables(), underlay_mtu));
         let started = Instant::now();
@@ -224,13 +227,13 @@ impl Agent {
 impl AttachedPort {
     /// Makes the device of a lost port again, if that is possible by now.
     fn try_again(&mut self, switch: &Switch) {
-        let again = attach(&self.config, self.mtu, TapOffloads::of(switch.levels()))
-            .and_then(|tap| tap.keep().map(|()| tap).map_err(|source| AttachError::tap(&self.config, source)));
+        let again = attach(&self.config, self.mtu, TapOffloads::of(switch.levels()), switch.workers())
+            .and_then(|queues| keep(&queues, &self.config).map(|()| queues));
         match again {
-            Ok(tap) => {
-                self.offloads = tap.offloads();
+            Ok(queues) => {
+                self.offloads = offloads_of(&queues);
                 self.lost = None;
-                switch.add_port(self.id, tap);
+                switch.add_port(self.id, queues);
                 tracing::info!(port = self.config.name, "port attached again");
             }
             Err(AttachError::Netns(NetnsError::NotFound { .. } | NetnsError::NotANamespace { .. })) => {
@@ -240,6 +243,16 @@ impl AttachedPort {
             Err(error) => self.lost = Some(error.to_string()),
         }
     }
+}
+
+/// Lets a device stay when its queues are closed.
+fn keep(queues: &[Tap], port: &PortConfig) -> Result<(), AttachError> {
+    queues.iter().take(1).try_for_each(Tap::keep).map_err(|source| AttachError::tap(port, source))
+}
+
+/// What a device does for its pod's stack; all its queues agree.
+fn offloads_of(queues: &[Tap]) -> TapOffloads {
+    queues.first().map_or(TapOffloads::NONE, Port::offloads)
 }
 
 fn why_lost(error: &io::Error) -> String {

@@ -1,6 +1,7 @@
 //! A pod's device: whether it may be ours, and what it is given.
 
 use std::io;
+use std::num::NonZero;
 
 use weft_netns::{Link, Netns, NetnsError};
 use weft_switch::port::{Tap, TapOffloads};
@@ -31,6 +32,18 @@ pub enum AttachError {
         /// What to do.
         hint: &'static str,
     },
+    /// The device cannot keep each flow in one of several queues.
+    #[error(
+        "spreading `{interface}` in `{netns}` over several workers: {source}: give the agent CAP_BPF and a kernel with BPF, or choose `workers.count = 1`"
+    )]
+    Steering {
+        /// The device.
+        interface: String,
+        /// The namespace.
+        netns: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// Another process has the device open.
     #[error(
         "`{interface}` in `{netns}` is held by another program: a second agent? Stop it first, or choose another `interface`"
@@ -57,6 +70,10 @@ impl AttachError {
     pub(crate) fn tap(port: &PortConfig, source: io::Error) -> Self {
         let (interface, netns) = (port.interface.clone(), port.netns.clone());
         Self::Tap { interface, netns, hint: hint(&source), source }
+    }
+
+    fn steering(port: &PortConfig, source: io::Error) -> Self {
+        Self::Steering { interface: port.interface.clone(), netns: port.netns.clone(), source }
     }
 
     fn held(port: &PortConfig) -> Self {
@@ -90,18 +107,27 @@ impl Place {
     }
 }
 
-/// Makes or reopens the pod's device and gives it what the configuration says. One that this made goes with the
-/// [`Tap`] until that is told to keep it.
-pub(crate) fn attach(port: &PortConfig, mtu: u16, offloads: TapOffloads) -> Result<Tap, AttachError> {
+/// Makes or reopens the pod's device, with so many queues, and gives it what the configuration says. One that this made
+/// goes with the [`Tap`]s until one of them is told to keep it.
+pub(crate) fn attach(
+    port: &PortConfig,
+    mtu: u16,
+    offloads: TapOffloads,
+    workers: NonZero<usize>,
+) -> Result<Vec<Tap>, AttachError> {
     let place = Place::open(port)?;
     place.check(port)?;
-    let opened = place.0.run(|| Tap::open(&port.interface, offloads))?;
-    let tap = opened.map_err(|source| AttachError::tap(port, source))?;
+    let open = || (0..workers.get()).map(|_| Tap::open(&port.interface, offloads)).collect::<io::Result<Vec<_>>>();
+    let taps = place.0.run(open)?.map_err(|source| AttachError::tap(port, source))?;
+    if workers.get() > 1 {
+        let steered = taps.iter().take(1).try_for_each(Tap::steer_by_flow);
+        steered.map_err(|source| AttachError::steering(port, source))?;
+    }
     let name = &port.interface;
     // The kernel lets any number of programs open a multi-queue TAP: one that came since the look above
     // would share it with us.
     let link = place.0.links(|links| links.get(name))?;
-    if link.as_ref().is_some_and(|link| queues(link) > 1) {
+    if link.as_ref().is_some_and(|link| queues(link) as usize > taps.len()) {
         return Err(AttachError::held(port));
     }
     place.0.links(|links| {
@@ -121,7 +147,7 @@ pub(crate) fn attach(port: &PortConfig, mtu: u16, offloads: TapOffloads) -> Resu
         }
         links.set_addresses(name, &port.addresses)
     })?;
-    Ok(tap)
+    Ok(taps)
 }
 
 /// Queues that are open; none where the kernel does not say.

@@ -31,7 +31,7 @@ fn status(agent: &Agent) -> Status {
         uptime_seconds: agent.started.elapsed().as_secs(),
         underlay: underlay(agent),
         offloads: Level::ALL.map(|level| offload_row(agent.switch.levels(), level)).to_vec(),
-        workers: agent.switch.workers(),
+        workers: agent.switch.workers().get(),
         ports: agent.ports.len(),
         ports_lost: agent.ports.iter().filter(|port| port.lost.is_some()).count(),
         vteps: tables.vteps().count(),
@@ -233,6 +233,12 @@ fn counters(agent: &Agent) -> Counters {
             ("uplink_tx_dropped", agent.uplink.as_ref().map_or(0, Uplink::tx_dropped)),
             ("port_tx_dropped", tx_dropped),
         ]),
+        workers: agent
+            .switch
+            .frames_by_worker()
+            .enumerate()
+            .map(|(n, frames)| (format!("worker-{n}"), frames))
+            .collect(),
     }
 }
 

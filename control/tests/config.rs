@@ -102,6 +102,10 @@ const FDB: &[Case] = &[
 
 #[rustfmt::skip]
 const WORKERS: &[Case] = &[
+    (NODE, "[workers]\ncount = 0\n", 6, &["`count` is 0", "1 to 64"]),
+    (NODE, "[workers]\ncount = 65\n", 6, &["`count` is 65", "1 to 64"]),
+    (NODE, "[workers]\ncpus = [0, 1024]\n", 6, &["`cpus` has 1024", "0 to 1023"]),
+    (NODE, "[workers]\ncpus = 1\n", 6, &["`cpus` is 1", "a list of CPUs"]),
     (NODE, "[workers]\npolling = 0\n", 6, &["`polling` is 0", "1 to 10000"]),
     (NODE, "[workers]\npolling = 10001\n", 6, &["`polling` is 10001", "1 to 10000"]),
     (NODE, "[workers]\npolling = \"on\"\n", 6, &["`polling` is \"on\"", "\"auto\", \"off\""]),
@@ -221,7 +225,7 @@ fn a_minimal_file_gets_every_default() {
     let at = |port| SocketAddr::new(own, port);
     assert_eq!(listen, [(at(4789), Encapsulation::Vxlan), (at(6081), Encapsulation::Geneve)]);
     assert_eq!((config.fdb_capacity, config.fdb_ageing_seconds), (65_536, 300));
-    assert_eq!(config.polling, Polling::Auto);
+    assert_eq!((config.polling, config.workers.get(), config.cpus.len()), (Polling::Auto, 1, 0));
     let vni = Vni::new(7).unwrap();
     assert_eq!(config.vnis, [(vni, DomainOptions::default())]);
     let SocketOptions { zero_checksums_over_ipv6 } = config.socket;

@@ -4,6 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
@@ -112,6 +113,8 @@ fn start(nodes: &[Node; 2], own: usize, pods: &[(&Host, MacAddr, [&str; 2])], le
         levels: levels.clone(),
         fdb_capacity: 4096,
         polling: Polling::Off,
+        workers: NonZero::<usize>::MIN,
+        cpus: Vec::new(),
     };
     let switch = nodes[own].netns().run(|| Switch::start(&options, tables, None)).unwrap().unwrap();
     for ((pod, mac, addresses), id) in pods.iter().zip(ids) {
@@ -123,7 +126,7 @@ fn start(nodes: &[Node; 2], own: usize, pods: &[(&Host, MacAddr, [&str; 2])], le
             addresses.iter().try_for_each(|address| links.add_address("eth0", address.parse().unwrap()))
         };
         pod.netns().links(give).unwrap();
-        switch.add_port(id, tap);
+        switch.add_port(id, vec![tap]);
     }
     switch
 }

@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use weft_api::{Client, OffloadRow, Query, Reply};
 use weft_control::config::file::Switch;
 use weft_integration::{
-    AgentConfig, AgentNode, Child, Encapsulation, Family, Host, MIB, Node, Overlay, Site, eventually, exchange,
-    exchange_superframes, ping_all, send_superframe, site, stream, weft,
+    AgentConfig, AgentNode, Child, Encapsulation, Family, Host, MIB, Node, Overlay, Site, UnderlayKind, eventually,
+    exchange, exchange_superframes, ping_all, send_superframe, site, stream, weft,
 };
 use weft_switch::levels::{Level, Levels};
 use weft_switch::port::{Tap, TapOffloads};
@@ -180,7 +180,9 @@ fn a_test_that_hears_nothing_is_a_reason() {
     let site = site!("ip");
     let [node, _] = site.pair();
     node.ip("link set lo down");
-    let agent = AgentConfig::new(&site, &node, &[Family::Ipv4, Family::Ipv6]).start();
+    let mut config = AgentConfig::new(&site, &node, &[Family::Ipv4, Family::Ipv6]);
+    config.file.underlay.kind = UnderlayKind::Socket;
+    let agent = config.start();
     let status = agent.status();
     assert_eq!(off(&status.offloads), ["segment", "gro"], "{status:?}");
     for level in ["segment", "gro"] {

@@ -130,6 +130,14 @@ impl Tap {
         Ok(tap)
     }
 
+    /// Lets all frames of one flow come to one of the device's queues, whichever it is, for as long as it exists.
+    ///
+    /// # Errors
+    /// The kernel's: EPERM without CAP_BPF, ENOSYS without BPF, EINVAL before Linux 4.16.
+    pub fn steer_by_flow(&self) -> io::Result<()> {
+        self.queue.steer_by_flow()
+    }
+
     /// Says from now on what the pod's stack may leave to us.
     pub(crate) fn set_offloads(&mut self, offloads: TapOffloads) -> io::Result<()> {
         self.queue.set_offloads(offloads)?;

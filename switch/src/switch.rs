@@ -1,12 +1,14 @@
 //! The data plane as its owner holds it: starts the workers, publishes tables, reads counters.
 
 use std::io;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::Receiver;
 use crossbeam_utils::CachePadded;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables, VtepId};
 use weft_encap::probe::Probe;
 
@@ -34,6 +36,10 @@ pub struct Options {
     pub fdb_capacity: u32,
     /// What workers do that have nothing to do.
     pub polling: Polling,
+    /// Threads that forward. With several, each flow keeps to one.
+    pub workers: NonZero<usize>,
+    /// Processors that they run on, by their numbers, one after the other and from the start again; none: any.
+    pub cpus: Vec<usize>,
 }
 
 /// Why a switch did not start.
@@ -45,6 +51,14 @@ pub enum StartError {
     /// The worker's thread or its descriptors.
     #[error("starting a worker: {0}")]
     Worker(#[from] io::Error),
+    /// A processor that workers are to run on.
+    #[error("a worker cannot run on CPU {cpu}: {source}: choose others of `workers.cpus`, or none")]
+    Cpu {
+        /// Its number.
+        cpu: usize,
+        /// The kernel's answer.
+        source: io::Error,
+    },
 }
 
 struct WorkerHandle {
@@ -73,20 +87,25 @@ impl Switch {
         let tables = Arc::new(ArcSwap::from_pointee(tables));
         let fdb = Arc::new(Fdb::new(options.fdb_capacity));
         let (sender, gone) = crossbeam_channel::bounded(GONE_REPORTS);
-        let underlay = SocketUnderlay::open(&options.listen, &options.socket, options.levels.clone())?;
-        let underlay = NodeUnderlay::new(underlay, uplink, &options.listen, &options.socket);
-        let counters = Arc::new(WorkerCounters::new());
+        let mut uplink = uplink;
         let (echo_sender, echoes) = crossbeam_channel::bounded(ECHOES);
-        let shared =
-            Shared { tables: tables.clone(), fdb: fdb.clone(), counters: counters.clone(), echoes: echo_sender };
-        let (runtime, mailbox) = Runtime::new(shared, underlay, options.polling, sender)?;
-        let thread = std::thread::Builder::new().name("worker-0".to_owned()).spawn(move || {
-            if let Err(error) = runtime.run() {
-                tracing::error!(%error, "the worker ended: no frame is forwarded any more");
-                std::process::abort();
-            }
-        })?;
-        let workers = vec![WorkerHandle { counters, mailbox, thread: Some(thread) }];
+        let mut workers = Vec::with_capacity(options.workers.get());
+        for socket in SocketUnderlay::open(&options.listen, &options.socket, &options.levels, options.workers.get())? {
+            // An uplink's one queue belongs to the first worker.
+            let underlay = NodeUnderlay::new(socket, uplink.take(), &options.listen, &options.socket);
+            let counters = Arc::new(WorkerCounters::new());
+            let shared = Shared {
+                tables: tables.clone(),
+                fdb: fdb.clone(),
+                counters: counters.clone(),
+                echoes: echo_sender.clone(),
+            };
+            let (runtime, mailbox) = Runtime::new(shared, underlay, options.polling, sender.clone())?;
+            let number = workers.len();
+            let cpu = options.cpus.get(number % options.cpus.len().max(1)).copied();
+            let thread = spawn(runtime, number, cpu)?;
+            workers.push(WorkerHandle { counters, mailbox, thread: Some(thread) });
+        }
         Ok(Self { tables, fdb, workers, levels: options.levels.clone(), gone, echoes })
     }
 
@@ -101,9 +120,12 @@ impl Switch {
         self.tables.store(Arc::new(tables));
     }
 
-    /// Gives a port's device to the workers. Publish the tables that name the port first.
-    pub fn add_port(&self, id: PortId, tap: Tap) {
-        self.workers[0].mailbox.send(Command::AddPort(id, tap));
+    /// Gives a port's device to the workers, a queue to each of them. Publish the tables that name the port first.
+    pub fn add_port(&self, id: PortId, queues: Vec<Tap>) {
+        debug_assert_eq!(queues.len(), self.workers.len(), "a queue for each worker");
+        for (worker, queue) in self.workers.iter().zip(queues) {
+            worker.mailbox.send(Command::AddPort(id, queue));
+        }
     }
 
     /// Takes a port's device away and forgets what was learned behind it.
@@ -164,13 +186,46 @@ impl Switch {
 
     /// Number of workers.
     #[must_use]
-    pub fn workers(&self) -> usize {
-        self.workers.len()
+    pub fn workers(&self) -> NonZero<usize> {
+        NonZero::new(self.workers.len()).unwrap_or(NonZero::<usize>::MIN)
+    }
+
+    /// Frames that each worker took in.
+    pub fn frames_by_worker(&self) -> impl Iterator<Item = u64> {
+        self.counters().map(|counters| counters.frames_in.get())
     }
 
     fn counters(&self) -> impl Iterator<Item = &WorkerCounters> {
         self.workers.iter().map(|worker| &**worker.counters)
     }
+}
+
+/// Starts a worker's thread, on one processor if one is given.
+fn spawn(runtime: Runtime, number: usize, cpu: Option<usize>) -> Result<JoinHandle<()>, StartError> {
+    let (pinned, answer) = crossbeam_channel::bounded(1);
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let result = cpu.map_or(Ok(()), run_on);
+        let stays = result.is_ok();
+        let _ = pinned.send(result);
+        if stays && let Err(error) = runtime.run() {
+            tracing::error!(%error, "a worker ended: its frames are not forwarded any more");
+            std::process::abort();
+        }
+    })?;
+    match (answer.recv(), cpu) {
+        (Ok(Err(source)), Some(cpu)) => Err(StartError::Cpu { cpu, source }),
+        _ => Ok(thread),
+    }
+}
+
+/// Keeps the calling thread on one processor.
+fn run_on(cpu: usize) -> io::Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 impl Drop for Switch {

@@ -226,7 +226,12 @@ fn print_drops(rows: &[DropRow], all: bool) -> anyhow::Result<()> {
 }
 
 fn print_counters(counters: &Counters) -> anyhow::Result<()> {
-    let groups = [("forwarding", &counters.forwarding), ("learning", &counters.learning), ("kernel", &counters.kernel)];
+    let groups = [
+        ("forwarding", &counters.forwarding),
+        ("learning", &counters.learning),
+        ("kernel", &counters.kernel),
+        ("frames_in of", &counters.workers),
+    ];
     let rows = groups.iter().flat_map(|(group, counters)| {
         counters.iter().map(|(name, n)| vec![(*group).to_owned(), name.clone(), n.to_string()])
     });

@@ -189,4 +189,7 @@ pub struct Counters {
     pub learning: BTreeMap<String, u64>,
     /// What the kernel dropped before or after us, by name.
     pub kernel: BTreeMap<String, u64>,
+    /// Frames that each worker took in, by its name.
+    #[serde(default)]
+    pub workers: BTreeMap<String, u64>,
 }

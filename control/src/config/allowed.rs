@@ -24,6 +24,9 @@ pub(super) const FDB_AGEING_SECONDS: RangeInclusive<u32> = 1..=86_400;
 /// From none to all that a port can send.
 pub(super) const FLOODS_PER_SECOND: RangeInclusive<u32> = 0..=10_000_000;
 pub(super) const LEARN_LIMIT: RangeInclusive<u32> = 1..=65_536;
+pub(super) const WORKERS: RangeInclusive<u16> = 1..=64;
+/// What a set of processors holds (CPU_SETSIZE).
+pub(super) const CPUS: RangeInclusive<usize> = 0..=1023;
 pub(super) const UDP_PORT: RangeInclusive<u16> = 1..=u16::MAX;
 
 const NOT_OF_VTEPS: &str = "no link-local IPv6 address, and IPv4 in its own form";
@@ -53,6 +56,8 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("underlay", "ttl") => numbers_or_inherit(&TTL),
         ("underlay", "dscp") => numbers_or_inherit(&DSCP),
         ("underlay", "zero_checksums_over_ipv6") => "allowed are true and false".to_owned(),
+        ("workers", "count") => numbers(&WORKERS),
+        ("workers", "cpus") => format!("allowed is a list of CPUs, {} to {}, as in [0, 2]", CPUS.start(), CPUS.end()),
         ("workers", "polling") => {
             format!("allowed are \"auto\", \"off\" and 1 to {} (microseconds)", MAX_POLLING.as_micros())
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 
@@ -14,8 +15,8 @@ use weft_switch::levels::Level;
 use weft_switch::underlay::{Listen, SocketOptions};
 
 use super::allowed::{
-    FDB_AGEING_SECONDS, FDB_CAPACITY, FLOODS_PER_SECOND, LEARN_LIMIT, PORT_MTU, PORT_MTU_IPV6, UDP_PORT, UNDERLAY_MTU,
-    allowed, is_host, is_interface, is_name, is_netns, not_of_vtep, numbers,
+    CPUS, FDB_AGEING_SECONDS, FDB_CAPACITY, FLOODS_PER_SECOND, LEARN_LIMIT, PORT_MTU, PORT_MTU_IPV6, UDP_PORT,
+    UNDERLAY_MTU, WORKERS, allowed, is_host, is_interface, is_name, is_netns, not_of_vtep, numbers,
 };
 use super::file::{File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry};
 use super::{Config, PortConfig, VtepConfig};
@@ -62,6 +63,12 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
     let socket = SocketOptions { zero_checksums_over_ipv6: file.underlay.zero_checksums_over_ipv6 };
     let mut offloads = file.offloads;
     let switched_off = Level::ALL.into_iter().filter(|level| *offloads.switch(*level) == Switch::Off).collect();
+    let count = within(("workers", "count"), &file.workers.count, WORKERS)?;
+    let workers = NonZero::new(usize::from(count)).unwrap_or(NonZero::<usize>::MIN);
+    let cpus: Vec<usize> = file.workers.cpus.as_ref().iter().map(|cpu| usize::from(*cpu)).collect();
+    if let Some(cpu) = cpus.iter().find(|cpu| !CPUS.contains(cpu)) {
+        return not_allowed(&file.workers.cpus, ("workers", "cpus"), format!("has {cpu}"));
+    }
     let mut vnis = Vec::new();
     let mut known = HashSet::new();
     for entry in &file.vnis {
@@ -98,6 +105,8 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         dscp: file.underlay.dscp.0,
         ttl: file.underlay.ttl.0,
         path_probes: file.underlay.path_probes == Switch::Auto,
+        workers,
+        cpus,
         polling: file.workers.polling.0,
         fdb_capacity,
         fdb_ageing_seconds,

@@ -227,12 +227,23 @@ pub struct Fdb {
 }
 
 /// `[workers]`: the threads that forward.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Workers {
+    /// How many, 1 to 64. Default: 1.
+    pub count: Spanned<u16>,
+    /// Numbers of the processors that they run on, 0 to 1023, one after the other and from the start again. Default: any.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub cpus: Spanned<Vec<u16>>,
     /// Microseconds, 1 to 10,000, for which a worker without frames looks for the next one before it sleeps; `auto`
     /// does so for a short time while conversations go on, `off` never. Default: `auto`.
     pub polling: PollingEntry,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self { count: unspanned(1), cpus: unspanned(Vec::new()), polling: PollingEntry::default() }
+    }
 }
 
 /// For how long a worker looks for frames before it sleeps.

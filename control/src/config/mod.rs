@@ -8,6 +8,7 @@ mod reading;
 mod word_or_number;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -47,6 +48,10 @@ pub struct Config {
     pub path_probes: bool,
     /// Where the DSCP of tunnel packets comes from.
     pub dscp: Dscp,
+    /// Threads that forward.
+    pub workers: NonZero<usize>,
+    /// Processors that they run on; none: any.
+    pub cpus: Vec<usize>,
     /// What workers do that have nothing to do.
     pub polling: Polling,
     /// Where the TTL, or hop limit, of tunnel packets comes from.

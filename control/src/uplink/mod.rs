@@ -100,6 +100,9 @@ pub(crate) fn choose(config: &Config) -> Result<Choice, UplinkError> {
         UnderlayKind::Socket => return Ok(Choice::Socket(None)),
         // Of which the sockets tell by themselves.
         UnderlayKind::Auto if config.switched_off.contains(&Level::Segment) => return Ok(Choice::Socket(None)),
+        UnderlayKind::Auto if config.workers.get() > 1 => {
+            return Ok(Choice::Socket(Some("it has one queue, and there are several workers".to_owned())));
+        }
         UnderlayKind::Auto | UnderlayKind::Uplink => {}
     }
     match set_up(config) {

@@ -5,6 +5,7 @@ pub(crate) mod device;
 mod iovec;
 pub(crate) mod packet;
 pub(crate) mod plain_tap;
+mod steering;
 pub(crate) mod tap;
 pub(crate) mod udp;
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use weft_encap::{VIRTIO_NET_HDR_LEN, VIRTIO_NET_HDR_TUNNEL_LEN};
 
 use super::iovec::IoVecs;
-use super::{check, interface_request};
+use super::{check, interface_request, steering};
 use crate::gather::{Buffers, Piece};
 use crate::port::TapOffloads;
 
@@ -64,6 +64,11 @@ impl TapQueue {
 
     fn new(file: File) -> Self {
         Self { file, iovecs: IoVecs::with_capacity(MAX_PIECES + 1) }
+    }
+
+    /// Lets all frames of one flow come to one queue, whichever it is.
+    pub(crate) fn steer_by_flow(&self) -> io::Result<()> {
+        steering::by_flow(&self.file)
     }
 
     /// Lets the device outlive its queues.

@@ -82,38 +82,57 @@ struct Receiver {
     overflow: u32,
 }
 
-/// The underlay.
-pub struct SocketUnderlay {
-    receivers: Vec<Receiver>,
+/// The sockets that send, for each address family: all workers', so that a flow has one source port whoever sends it.
+struct Lanes {
     ipv4: Vec<Socket>,
     ipv6: Vec<Socket>,
+}
+
+/// One worker's share of the underlay.
+pub struct SocketUnderlay {
+    receivers: Vec<Receiver>,
+    lanes: Arc<Lanes>,
     incoming: Messages,
     sender: Sender,
 }
 
 impl SocketUnderlay {
-    /// Opens the sockets in the calling thread's network namespace. UDP_SEGMENT and UDP_GRO are used as `levels` say.
+    /// Opens the sockets in the calling thread's network namespace, for so many workers. UDP_SEGMENT and UDP_GRO are used
+    /// as `levels` say. Of several receivers on one port the kernel gives each flow's packets to one (SO_REUSEPORT).
     ///
     /// # Errors
     /// [`SocketError`], naming the address.
-    pub fn open(listen: &[Listen], options: &SocketOptions, levels: Arc<Levels>) -> Result<Self, SocketError> {
-        let receivers = listen.iter().map(|listen| receiver(listen, options, &levels)).collect::<Result<_, _>>()?;
-        let lanes = |ipv6: bool| {
+    pub fn open(
+        listen: &[Listen],
+        options: &SocketOptions,
+        levels: &Arc<Levels>,
+        workers: usize,
+    ) -> Result<Vec<Self>, SocketError> {
+        let shared = workers > 1;
+        if shared {
+            // A port that is shared could be shared with another agent.
+            listen.iter().try_for_each(|listen| receiver(listen, options, levels, false).map(drop))?;
+        }
+        let family = |ipv6: bool| {
             let local = listen.iter().map(|listen| listen.at.ip()).find(|address| address.is_ipv6() == ipv6);
             local.map_or(Ok(Vec::new()), |address| (0..LANES).map(|lane| sender(address, lane)).collect())
         };
-        Ok(Self {
-            receivers,
-            ipv4: lanes(false)?,
-            ipv6: lanes(true)?,
-            incoming: Messages::with_capacity(RECEIVE_SLOTS, RECEIVE_SLOTS),
-            sender: Sender::new(levels),
-        })
+        let lanes = Arc::new(Lanes { ipv4: family(false)?, ipv6: family(true)? });
+        let worker = |_| {
+            let receivers = listen.iter().map(|listen| receiver(listen, options, levels, shared));
+            Ok(Self {
+                receivers: receivers.collect::<Result<_, _>>()?,
+                lanes: lanes.clone(),
+                incoming: Messages::with_capacity(RECEIVE_SLOTS, RECEIVE_SLOTS),
+                sender: Sender::new(levels.clone()),
+            })
+        };
+        (0..workers).map(worker).collect()
     }
 
     /// The UDP source port of a lane, in one address family.
     pub(super) fn source_port(&self, lane: usize, ipv6: bool) -> Option<u16> {
-        let socket = if ipv6 { self.ipv6.get(lane) } else { self.ipv4.get(lane) };
+        let socket = if ipv6 { self.lanes.ipv6.get(lane) } else { self.lanes.ipv4.get(lane) };
         Some(socket?.local_addr().ok()?.as_socket()?.port())
     }
 
@@ -126,7 +145,7 @@ impl SocketUnderlay {
         arena: &[u8],
         report: &mut dyn FnMut(usize, Outcome),
     ) -> u64 {
-        let sockets = Sockets { ipv4: self.ipv4.get(lane), ipv6: self.ipv6.get(lane) };
+        let sockets = Sockets { ipv4: self.lanes.ipv4.get(lane), ipv6: self.lanes.ipv6.get(lane) };
         self.sender.send(sockets, queued, range, &queued.buffers(arena), report)
     }
 
@@ -171,10 +190,10 @@ impl Underlay for SocketUnderlay {
     }
 }
 
-fn receiver(listen: &Listen, options: &SocketOptions, levels: &Levels) -> Result<Receiver, SocketError> {
+fn receiver(listen: &Listen, options: &SocketOptions, levels: &Levels, shared: bool) -> Result<Receiver, SocketError> {
     let at = listen.at;
     let open = || -> io::Result<Socket> {
-        let socket = bind(at)?;
+        let socket = bind(at, shared)?;
         udp::receive_buffer(&socket, RECEIVE_BUFFER_BYTES)?;
         udp::enable_overflow_count(&socket)?;
         udp::enable_tos(&socket, at.is_ipv6())?;
@@ -202,7 +221,7 @@ fn sender(address: IpAddr, lane: usize) -> Result<Socket, SocketError> {
     let at = SocketAddr::new(address, first);
     let open = || -> io::Result<Socket> {
         let candidates = (first..first + SOURCE_PORT_TRIES).chain([0]);
-        let mut bound = candidates.map(|port| bind(SocketAddr::new(address, port)));
+        let mut bound = candidates.map(|port| bind(SocketAddr::new(address, port), false));
         let taken =
             |result: &io::Result<Socket>| matches!(result, Err(error) if error.kind() == io::ErrorKind::AddrInUse);
         let socket = bound.find(|result| !taken(result)).unwrap_or_else(|| Err(io::ErrorKind::AddrInUse.into()))?;
@@ -215,11 +234,12 @@ fn sender(address: IpAddr, lane: usize) -> Result<Socket, SocketError> {
     open().map_err(|source| SocketError::Socket { at, source })
 }
 
-fn bind(at: SocketAddr) -> io::Result<Socket> {
+fn bind(at: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(at), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
     if at.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    socket.set_reuse_port(shared)?;
     socket.bind(&at.into())?;
     Ok(socket)
 }
