@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: help build demo deps test loom fuzz lint bench fmt ci clean
+.PHONY: help build demo deps test soak loom fuzz lint bench fmt ci clean
 
 help: ## List the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -20,6 +20,9 @@ deps: ## Install the test peers that are missing (root; DEPS=no installs nothing
 
 test: deps ## Everything: unit, property, model and namespace tests; says what it skipped
 	@scripts/test.sh
+
+soak: ## 100,000 random schedules of the control plane's simulation (WEFT_SCHEDULES)
+	WEFT_SCHEDULES=$${WEFT_SCHEDULES:-100000} $(CARGO) test --release -p weft-control --test simulation -- schedule
 
 loom: ## Model-check the shared table
 	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir target/loom -p weft-bridge --lib fdb

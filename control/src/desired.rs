@@ -95,6 +95,7 @@ fn mtu_to(vtep: &VtepConfig, underlay_mtu: u16) -> u16 {
     inner_mtu(vtep.encapsulation, vtep.at.is_ipv6(), underlay_mtu)
 }
 
-fn inner_mtu(encapsulation: Encapsulation, ipv6: bool, underlay_mtu: u16) -> u16 {
+/// The longest inner IP packet that fits through a tunnel over an underlay with this MTU, in bytes.
+pub(crate) fn inner_mtu(encapsulation: Encapsulation, ipv6: bool, underlay_mtu: u16) -> u16 {
     pod_mtu(underlay_mtu, overhead(encapsulation, ipv6, 0)).unwrap_or(MIN_IPV4)
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod api;
 mod attach;
+pub mod cluster;
 pub mod config;
 mod desired;
 mod lock;

@@ -1,7 +1,5 @@
 //! Several workers on one node: every flow keeps to one of them, and its frames to their order.
 
-#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
-
 use weft_control::config::file::unspanned;
 use weft_integration::{
     AgentConfig, AgentNode, Encapsulation, Family, Host, MIB, Site, exchange, exchange_superframes, ping_all, site,

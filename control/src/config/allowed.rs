@@ -112,7 +112,8 @@ pub(super) fn is_netns(name: &str) -> bool {
 }
 
 /// Why an address can be none of a VTEP.
-pub(super) fn not_of_vtep(address: IpAddr) -> Option<&'static str> {
+/// Why an address is no VTEP's.
+pub(crate) fn not_of_vtep(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if !is_host(address) => Some("which is no address of a single host"),
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("which is link-local"),

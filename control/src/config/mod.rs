@@ -20,6 +20,7 @@ use weft_switch::levels::Level;
 use weft_switch::polling::Polling;
 use weft_switch::underlay::{Listen, SocketOptions};
 
+pub(crate) use allowed::not_of_vtep;
 pub use error::ConfigError;
 pub use file::UnderlayKind;
 

@@ -1,0 +1,354 @@
+//! A node's own rows: what to ask of the store, one request after another, until it has them all and no others.
+//!
+//! The name is claimed by a transaction, and its revision is the node's incarnation. Every later write holds only while
+//! the node's row goes with the lease of that claim, so whoever lost the name cannot write any more. A claim is never
+//! renewed: when anything of it is in doubt, a new one is made, with a new lease.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use weft_encap::{MacAddr, Vni};
+use weft_store::KeyRange;
+use weft_store::client::{Committed, Condition, Operation};
+use weft_store::proto::mvccpb::KeyValue;
+
+use super::keys::{Key, Keys};
+use super::record::{self, Attached, Endpoint, Node, RECORD_VERSION, Standing};
+
+/// Rows written by one transaction at most; etcd allows 128.
+const ROWS_AT_ONCE: usize = 100;
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Its row. Incarnation and standing are filled in.
+    pub node: Node,
+    /// Its endpoints.
+    pub endpoints: BTreeMap<(Vni, MacAddr), OwnEndpoint>,
+}
+
+/// What a node says of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnEndpoint {
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Its port.
+    pub port: String,
+    /// Whether the MAC is the port's own.
+    pub attached: Attached,
+}
+
+/// What to do next. The answer goes to the method of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, until something changes.
+    Rest,
+    /// Nothing, until [`Membership::retry`]: another has the name.
+    Refused(Holder),
+    /// Do this as one transaction, without conditions, and give what it reads to [`Membership::read`].
+    Read(Vec<Operation>),
+    /// Get a new lease in place of any older one, and give it to [`Membership::leased`].
+    Lease,
+    /// Do this as one transaction, and give what comes of it to [`Membership::written`].
+    Write(Vec<Condition>, Vec<Operation>),
+}
+
+/// Who has the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Where its claim is from: a running holder keeps it.
+    pub lease: i64,
+}
+
+/// A row of ours in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stored {
+    value: Bytes,
+    created: i64,
+    modified: i64,
+    lease: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Claim {
+    incarnation: i64,
+    lease: i64,
+}
+
+#[derive(Clone, Debug)]
+enum Asked {
+    Claim,
+    Publish(Vec<Operation>),
+}
+
+/// A node's rows on their way into the store.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    keys: Keys,
+    own: Own,
+    lease: Option<i64>,
+    claim: Option<Claim>,
+    /// What of us is in the store; none until it was read.
+    stored: Option<BTreeMap<Bytes, Stored>>,
+    /// Whether that has to be looked at again.
+    in_doubt: bool,
+    refused: Option<Holder>,
+    asked: Option<Asked>,
+    /// Whether nothing has changed since there was nothing to do.
+    at_rest: bool,
+    /// When each endpoint was first published.
+    sequences: BTreeMap<(Vni, MacAddr), i64>,
+}
+
+impl Membership {
+    /// A node of which nothing is in the store yet, as far as is known.
+    #[must_use]
+    pub fn new(keys: Keys, own: Own) -> Self {
+        Self {
+            keys,
+            own,
+            lease: None,
+            claim: None,
+            stored: None,
+            in_doubt: true,
+            refused: None,
+            asked: None,
+            at_rest: false,
+            sequences: BTreeMap::new(),
+        }
+    }
+
+    /// What the node says of itself.
+    #[must_use]
+    pub fn own(&self) -> &Own {
+        &self.own
+    }
+
+    /// Says something else of its endpoints from now on.
+    pub fn set_endpoints(&mut self, endpoints: BTreeMap<(Vni, MacAddr), OwnEndpoint>) {
+        self.at_rest &= self.own.endpoints == endpoints;
+        self.sequences.retain(|key, _| endpoints.contains_key(key));
+        self.own.endpoints = endpoints;
+    }
+
+    /// The revision at which the name was claimed, as long as the claim holds as far as is known.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<i64> {
+        self.claim.map(|claim| claim.incarnation)
+    }
+
+    /// The lease is gone, or may be.
+    pub fn lease_lost(&mut self) {
+        (self.lease, self.claim) = (None, None);
+        self.in_doubt = true;
+    }
+
+    /// A write may have been done or not.
+    pub fn uncertain(&mut self) {
+        (self.stored, self.asked) = (None, None);
+        self.in_doubt = true;
+    }
+
+    /// Looks whether all is still there.
+    pub fn verify(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// It is another store, or one that went back: what was written may be gone, and its revisions say nothing.
+    pub fn replaced(&mut self) {
+        self.lease_lost();
+        self.stored = None;
+        self.sequences.clear();
+    }
+
+    /// Tries again after [`Step::Refused`].
+    pub fn retry(&mut self) {
+        self.refused = None;
+        self.in_doubt = true;
+    }
+
+    /// What to do next.
+    pub fn step(&mut self) -> Step {
+        if self.at_rest && !self.in_doubt && self.refused.is_none() && self.lease.is_some() {
+            return Step::Rest;
+        }
+        self.at_rest = false;
+        if let Some(holder) = &self.refused {
+            return Step::Refused(holder.clone());
+        }
+        let Some(stored) = self.stored.as_ref().filter(|_| !self.in_doubt) else {
+            let node = KeyRange::One(self.node_key());
+            return Step::Read(vec![Operation::Get(node), Operation::Get(self.keys.endpoints(&self.own.node.name))]);
+        };
+        let Some(lease) = self.lease else { return Step::Lease };
+        let key = self.node_key();
+        let Some(claim) = self.claim else {
+            let condition = match stored.get(&key) {
+                Some(row) => Condition::Unchanged(key.clone(), row.modified),
+                None => Condition::Absent(key.clone()),
+            };
+            self.asked = Some(Asked::Claim);
+            return Step::Write(vec![condition], vec![self.put_node(0, Standing::Joining, lease)]);
+        };
+        let mut operations = self.changes(stored, claim);
+        if operations.is_empty() {
+            let joined = self.put_node(claim.incarnation, Standing::Joined, lease);
+            if !is_done(stored, &joined) {
+                operations.push(joined);
+            }
+        }
+        if operations.is_empty() {
+            self.at_rest = true;
+            return Step::Rest;
+        }
+        operations.truncate(ROWS_AT_ONCE);
+        self.asked = Some(Asked::Publish(operations.clone()));
+        Step::Write(vec![Condition::Leased(key, lease)], operations)
+    }
+
+    /// What [`Step::Read`] has read, at this revision.
+    pub fn read(&mut self, revision: i64, rows: &[Vec<KeyValue>]) {
+        let as_stored = |kv: &KeyValue| Stored {
+            value: kv.value.clone(),
+            created: kv.create_revision,
+            modified: kv.mod_revision,
+            lease: kv.lease,
+        };
+        let found: BTreeMap<Bytes, Stored> = rows.iter().flatten().map(|kv| (kv.key.clone(), as_stored(kv))).collect();
+        self.in_doubt = false;
+        let held = found.get(&self.node_key());
+        self.refused = held.and_then(|row| self.another(row));
+        let claimed = self.claim.map(|claim| claim.lease);
+        if self.refused.is_some() || claimed.is_some() && held.map(|row| row.lease) != claimed {
+            self.lose_claim();
+        } else if claimed.is_some() && self.stored.as_ref().is_some_and(|known| *known != found) {
+            // Nobody else writes them: it is not the history that we wrote into.
+            self.lose_claim();
+            self.sequences.clear();
+        }
+        self.sequences.retain(|_, sequence| *sequence <= revision);
+        for (key, row) in &found {
+            let Some(Key::Endpoint(_, vni, mac)) = self.keys.read(key) else { continue };
+            let Ok(record) = record::read::<Endpoint>(&row.value) else { continue };
+            if self.own.endpoints.contains_key(&(vni, mac)) {
+                let sequence = if record.sequence == 0 { row.created } else { record.sequence };
+                self.sequences.entry((vni, mac)).or_insert(sequence);
+            }
+        }
+        self.stored = Some(found);
+    }
+
+    /// The lease that [`Step::Lease`] got.
+    pub fn leased(&mut self, lease: i64) {
+        self.lease = Some(lease);
+    }
+
+    /// What came of [`Step::Write`].
+    pub fn written(&mut self, committed: &Committed) {
+        let (Some(asked), Some(lease)) = (self.asked.take(), self.lease) else { return };
+        if !committed.succeeded {
+            self.lose_claim();
+            self.in_doubt = true;
+            return;
+        }
+        let operations = match asked {
+            Asked::Claim => {
+                self.claim = Some(Claim { incarnation: committed.revision, lease });
+                vec![self.put_node(0, Standing::Joining, lease)]
+            }
+            Asked::Publish(operations) => operations,
+        };
+        for operation in operations {
+            self.note(operation, committed.revision);
+        }
+    }
+
+    /// What removes the node from the cluster at once, in place of the lease's end; none if it is not in it.
+    #[must_use]
+    pub fn leave(&self) -> Option<(Vec<Condition>, Vec<Operation>)> {
+        let claim = self.claim?;
+        let left = self.put_node(claim.incarnation, Standing::Left, claim.lease);
+        let endpoints = Operation::Delete(self.keys.endpoints(&self.own.node.name));
+        Some((vec![Condition::Leased(self.node_key(), claim.lease)], vec![left, endpoints]))
+    }
+
+    fn lose_claim(&mut self) {
+        (self.claim, self.lease) = (None, None);
+    }
+
+    fn node_key(&self) -> Bytes {
+        self.keys.write(&Key::Node(self.own.node.name.clone()))
+    }
+
+    /// Who has the name by this row, if that is not us. A row that cannot be read is nobody's that we know.
+    fn another(&self, row: &Stored) -> Option<Holder> {
+        let Ok(node) = record::read::<Node>(&row.value) else {
+            return Some(Holder { addresses: Vec::new(), lease: row.lease });
+        };
+        let ours = node.instance == self.own.node.instance || node.standing == Standing::Left;
+        (!ours).then_some(Holder { addresses: node.addresses, lease: row.lease })
+    }
+
+    fn put_node(&self, incarnation: i64, standing: Standing, lease: i64) -> Operation {
+        let node = Node { version: RECORD_VERSION, incarnation, standing, ..self.own.node.clone() };
+        Operation::Put(self.node_key(), record::write(&node).into(), Some(lease))
+    }
+
+    /// What has to be written and deleted so that the store has our endpoints and no others.
+    fn changes(&self, stored: &BTreeMap<Bytes, Stored>, claim: Claim) -> Vec<Operation> {
+        let name = &self.own.node.name;
+        let mut operations = Vec::new();
+        for key in stored.keys() {
+            match self.keys.read(key) {
+                Some(Key::Endpoint(_, vni, mac)) if self.own.endpoints.contains_key(&(vni, mac)) => {}
+                Some(Key::Node(_)) => {}
+                _ => operations.push(Operation::Delete(KeyRange::One(key.clone()))),
+            }
+        }
+        for ((vni, mac), endpoint) in &self.own.endpoints {
+            let key = self.keys.write(&Key::Endpoint(name.clone(), *vni, *mac));
+            let first = self.sequences.get(&(*vni, *mac)).copied().unwrap_or_default();
+            let goes_without_saying = stored.get(&key).is_some_and(|row| row.created == first);
+            let record = Endpoint {
+                version: RECORD_VERSION,
+                vni: *vni,
+                mac: *mac,
+                ips: endpoint.ips.clone(),
+                node: name.clone(),
+                incarnation: claim.incarnation,
+                sequence: if goes_without_saying { 0 } else { first },
+                port: endpoint.port.clone(),
+                attached: endpoint.attached,
+            };
+            let put = Operation::Put(key, record::write(&record).into(), Some(claim.lease));
+            if !is_done(stored, &put) {
+                operations.push(put);
+            }
+        }
+        operations
+    }
+
+    /// Something of ours was written.
+    fn note(&mut self, operation: Operation, revision: i64) {
+        let Some(stored) = &mut self.stored else { return };
+        match operation {
+            Operation::Get(_) => {}
+            Operation::Put(key, value, lease) => {
+                let created = stored.get(&key).map_or(revision, |row| row.created);
+                if let Some(Key::Endpoint(_, vni, mac)) = self.keys.read(&key) {
+                    self.sequences.entry((vni, mac)).or_insert(created);
+                }
+                stored.insert(key, Stored { value, created, modified: revision, lease: lease.unwrap_or_default() });
+            }
+            Operation::Delete(range) => stored.retain(|key, _| !range.contains(key)),
+        }
+    }
+}
+
+fn is_done(stored: &BTreeMap<Bytes, Stored>, operation: &Operation) -> bool {
+    let Operation::Put(key, value, lease) = operation else { return false };
+    stored.get(key).is_some_and(|row| row.value == value && row.lease == lease.unwrap_or_default())
+}

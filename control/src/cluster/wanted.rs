@@ -1,0 +1,230 @@
+//! What of the cluster concerns one node, and who has what where several claim it.
+//!
+//! A VTEP address is the node's that claimed its name last; a MAC of a VNI, and an address of a pod, that of the endpoint
+//! published last, for a pod has moved then. Nodes that are present come before suspects. Revisions of the store decide
+//! what is last, and names where they are equal, so that all nodes see the same.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::net::IpAddr;
+
+use weft_bridge::VtepKind;
+use weft_encap::{Encapsulation, MacAddr, Vni};
+
+use super::record::{Endpoint, Node};
+use super::view::{Member, Presence, Row, View};
+use crate::config::VtepConfig;
+
+/// The node that asks.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Its name.
+    pub node: String,
+    /// Its VTEP addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its virtual networks.
+    pub vnis: BTreeSet<Vni>,
+    /// MTU of its underlay in bytes.
+    pub underlay_mtu: u16,
+    /// Foreign VTEPs that its own configuration names.
+    pub vteps: Vec<VtepConfig>,
+}
+
+/// What its tables should have of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The other tunnel ends.
+    pub vteps: BTreeMap<IpAddr, WantedVtep>,
+    /// MACs behind them.
+    pub macs: BTreeMap<(Vni, MacAddr), IpAddr>,
+    /// The MACs that addresses of pods have, those of this node's own pods included.
+    pub neighbours: BTreeMap<(Vni, IpAddr), MacAddr>,
+}
+
+/// A tunnel end, and the virtual networks that it has in common with this node: those whose floods it gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedVtep {
+    /// Whether its state is published.
+    pub kind: VtepKind,
+    /// How frames travel to it.
+    pub encapsulation: Encapsulation,
+    /// UDP destination port.
+    pub udp_port: u16,
+    /// MTU of the underlay between both in bytes, as far as both know it.
+    pub underlay_mtu: u16,
+    /// The virtual networks.
+    pub vnis: BTreeSet<Vni>,
+}
+
+/// Something that several claim.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    /// What it is.
+    pub what: String,
+    /// Who has it.
+    pub winner: String,
+    /// Who claims it too.
+    pub others: Vec<String>,
+}
+
+/// Who claims something; the greatest has it.
+type Claims<'v, K, T> = BTreeMap<K, BTreeMap<(Presence, i64, Reverse<&'v str>), T>>;
+
+struct Claimed<'v> {
+    addresses: Claims<'v, IpAddr, &'v Member>,
+    macs: Claims<'v, (Vni, MacAddr), &'v Row<Endpoint>>,
+    ips: Claims<'v, (Vni, IpAddr), &'v Row<Endpoint>>,
+}
+
+impl<'v> Claimed<'v> {
+    fn new(view: &'v View) -> Self {
+        let mut claimed = Self { addresses: Claims::new(), macs: Claims::new(), ips: Claims::new() };
+        for (name, member) in view.members() {
+            let presence = member.presence();
+            for address in &member.row().record.addresses {
+                let rank = (presence, member.row().incarnation(), Reverse(name));
+                claimed.addresses.entry(*address).or_default().insert(rank, member);
+            }
+            for row in view.endpoints(member) {
+                let Endpoint { vni, mac, ips, .. } = &row.record;
+                let rank = (presence, row.sequence(), Reverse(name));
+                claimed.macs.entry((*vni, *mac)).or_default().insert(rank, row);
+                for ip in ips {
+                    claimed.ips.entry((*vni, *ip)).or_default().insert(rank, row);
+                }
+            }
+        }
+        claimed
+    }
+
+    /// Whether the address by which others reach a node is its own.
+    fn has_address(&self, member: &Member, address: IpAddr) -> bool {
+        let winner = self.addresses.get(&address).and_then(|claims| claims.values().next_back());
+        winner.is_some_and(|winner| winner.row().record.name == member.row().record.name)
+    }
+}
+
+/// What one node wants of all that is known.
+#[must_use]
+pub fn wanted(view: &View, local: &Local) -> Wanted {
+    let claimed = Claimed::new(view);
+    let mut wanted = Wanted::default();
+    let mut reached: BTreeMap<&str, IpAddr> = BTreeMap::new();
+    for (name, member) in view.members().filter(|(name, _)| *name != local.node) {
+        let node = &member.row().record;
+        let Some(address) = common_address(node, local) else { continue };
+        let Some(first) = node.receives.iter().find(|receives| receives.udp_port != 0) else { continue };
+        let vnis: BTreeSet<Vni> = node.vnis.iter().copied().filter(|vni| local.vnis.contains(vni)).collect();
+        if vnis.is_empty() || local.addresses.contains(&address) || !claimed.has_address(member, address) {
+            continue;
+        }
+        reached.insert(name, address);
+        let vtep = WantedVtep {
+            kind: VtepKind::Managed,
+            encapsulation: first.encapsulation,
+            udp_port: first.udp_port,
+            underlay_mtu: node.underlay_mtu.min(local.underlay_mtu),
+            vnis,
+        };
+        wanted.vteps.insert(address, vtep);
+    }
+    for row in claimed.macs.values().filter_map(|claims| claims.values().next_back()) {
+        let Endpoint { vni, mac, node, .. } = &row.record;
+        let Some(address) = reached.get(node.as_str()) else { continue };
+        if wanted.vteps.get(address).is_some_and(|vtep| vtep.vnis.contains(vni)) {
+            wanted.macs.insert((*vni, *mac), *address);
+        }
+    }
+    for ((vni, ip), claims) in claimed.ips.iter().filter(|((vni, _), _)| local.vnis.contains(vni)) {
+        if let Some(row) = claims.values().next_back() {
+            wanted.neighbours.insert((*vni, *ip), row.record.mac);
+        }
+    }
+    add_foreign(&mut wanted, view, local);
+    wanted
+}
+
+/// What is in the store and in the node's own configuration, where no node has the address.
+fn add_foreign(wanted: &mut Wanted, view: &View, local: &Local) {
+    let stored = view.foreign().map(|row| {
+        let record = &row.record;
+        (record.address, record.encapsulation, record.udp_port, &record.vnis)
+    });
+    let written = local.vteps.iter().map(|vtep| (vtep.at.ip(), vtep.encapsulation, vtep.at.port(), &vtep.vnis));
+    for (address, encapsulation, udp_port, vnis) in written.chain(stored) {
+        let vnis: BTreeSet<Vni> = vnis.iter().copied().filter(|vni| local.vnis.contains(vni)).collect();
+        let reachable = local.addresses.iter().any(|own| own.is_ipv6() == address.is_ipv6());
+        if vnis.is_empty() || !reachable || local.addresses.contains(&address) {
+            continue;
+        }
+        let underlay_mtu = local.underlay_mtu;
+        let vtep = WantedVtep { kind: VtepKind::Foreign, encapsulation, udp_port, underlay_mtu, vnis };
+        wanted.vteps.entry(address).or_insert(vtep);
+    }
+}
+
+/// The address by which two nodes reach each other: of IPv4 if both have it, for its headers are shorter. Both choose
+/// alike, so that each knows the sender of what the other sends.
+fn common_address(node: &Node, local: &Local) -> Option<IpAddr> {
+    let both = |ipv6: bool| {
+        let has_own = local.addresses.iter().any(|own| own.is_ipv6() == ipv6);
+        node.addresses.iter().copied().find(|address| has_own && address.is_ipv6() == ipv6)
+    };
+    both(false).or_else(|| both(true))
+}
+
+/// All that several claim, in order.
+#[must_use]
+pub fn conflicts(view: &View) -> Vec<Conflict> {
+    let claimed = Claimed::new(view);
+    let mut conflicts = Vec::new();
+    for (address, claims) in &claimed.addresses {
+        add(&mut conflicts, || format!("VTEP address {address}"), claims);
+    }
+    for ((vni, mac), claims) in &claimed.macs {
+        add(&mut conflicts, || format!("MAC {mac} of VNI {vni}"), claims);
+    }
+    for ((vni, ip), claims) in &claimed.ips {
+        add(&mut conflicts, || format!("address {ip} of VNI {vni}"), claims);
+    }
+    for row in view.foreign() {
+        let address = row.record.address;
+        if let Some((_, member)) = claimed.addresses.get(&address).and_then(|claims| claims.iter().next_back()) {
+            let winner = member.row().record.name.clone();
+            let others = vec!["a foreign VTEP".to_owned()];
+            conflicts.push(Conflict { what: format!("VTEP address {address}"), winner, others });
+        }
+    }
+    let ranges: Vec<_> = view.ranges().filter_map(|row| Some((row, row.record.node.as_deref()?))).collect();
+    for (place, (one, owner)) in ranges.iter().enumerate() {
+        for (other, rival) in &ranges[place + 1..] {
+            let (a, b) = (one.record.range, other.record.range);
+            if owner != rival && (a.contains(&b) || b.contains(&a)) {
+                let [first, second] = if one.created <= other.created { [owner, rival] } else { [rival, owner] };
+                let what = format!("addresses in both {a} and {b}");
+                conflicts.push(Conflict { what, winner: (*first).to_owned(), others: vec![(*second).to_owned()] });
+            }
+        }
+    }
+    conflicts.sort();
+    conflicts
+}
+
+fn add<T>(
+    conflicts: &mut Vec<Conflict>,
+    what: impl FnOnce() -> String,
+    claims: &BTreeMap<(Presence, i64, Reverse<&str>), T>,
+) {
+    let mut names = claims.keys().rev().map(|(_, _, Reverse(name))| ToString::to_string(name));
+    let (Some(winner), others) = (names.next(), names.collect::<Vec<_>>()) else { return };
+    if !others.is_empty() {
+        conflicts.push(Conflict { what: what(), winner, others });
+    }
+}
+
+impl Display for Conflict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} has it, and it is claimed by {} too", self.what, self.winner, self.others.join(", "))
+    }
+}

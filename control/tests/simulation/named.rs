@@ -1,0 +1,410 @@
+//! Failures that others are known for, by the name of what must not happen.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use weft_bridge::tables::VtepKind;
+use weft_bridge::{Attachment, Learn, Port, PortMode, Seconds, Tables};
+use weft_control::cluster::record::{ForeignVtep, Node, RECORD_VERSION, Standing, write};
+use weft_control::cluster::{Key, Presence, View, Wanted, apply, reconcile, wanted};
+use weft_encap::{Encapsulation, Offload};
+use weft_store::client::{Condition, Operation};
+
+use crate::agent::{Pod, SimAgent, keys};
+use crate::world::{World, address, frame, pod, vni};
+
+const LAPSE: Duration = Duration::from_secs(11);
+
+/// Machines `n1`, `n2`, ... with a pod each in VNI 1, numbered alike, which know each other.
+fn cluster(machines: u8) -> World {
+    let mut world = World::new();
+    for number in 1..=machines {
+        let place = world.add(&format!("n{number}"), &[pod(1, number)]);
+        world.start(place);
+    }
+    world.meet_all();
+    world.meet_all();
+    world
+}
+
+/// Where a machine sends frames for a pod.
+fn known_at(world: &mut World, machine: usize, (vni, mac): Pod) -> Option<std::net::IpAddr> {
+    let tables = world.agent(machine).switch.tables();
+    match tables.domain(vni)?.static_mac(mac)? {
+        Attachment::Vtep(id) => Some(tables.vtep(id)?.address),
+        Attachment::Port(_) => None,
+    }
+}
+
+fn flooded_to(world: &mut World, machine: usize) -> usize {
+    world.agent(machine).switch.tables().domain(vni(1)).unwrap().flood_list().len()
+}
+
+#[test]
+fn a_rebooted_node_leaves_nothing_stale_when_its_deletions_were_missed() {
+    // flannel#533, #1330, #1795, #2554; calico#7281, #9450.
+    let mut world = cluster(3);
+    world.kill(0);
+    world.agent(2).cut_off = true;
+    world.store.advance(LAPSE / 2);
+    world.meet_all();
+    world.store.advance(LAPSE / 2 + Duration::from_secs(1));
+    // Another address, another pod, and what was deleted is compacted away.
+    world.machines[0].identity.address = address(77);
+    world.set_pods(0, &[pod(1, 9)]);
+    world.start(0);
+    world.meet_all();
+    world.store.compact();
+    world.agent(2).cut_off = false;
+    world.meet_all();
+    world.meet_all();
+    for machine in [1, 2] {
+        assert_eq!(known_at(&mut world, machine, pod(1, 1)), None);
+        assert_eq!(known_at(&mut world, machine, pod(1, 9)), Some(address(77)));
+        assert_eq!(flooded_to(&mut world, machine), 2);
+        assert_eq!(world.agent(machine).switch.tables().vtep_by_address(address(1)), None);
+    }
+    world.check();
+}
+
+#[test]
+fn a_readdressed_node_is_reached_at_its_new_address_alone() {
+    // cilium#31528.
+    let mut world = cluster(2);
+    world.kill(0);
+    world.machines[0].identity.address = address(50);
+    world.start(0);
+    world.meet_all();
+    world.meet_all();
+    assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(50)));
+    assert_eq!(world.agent(1).switch.tables().vteps().count(), 1);
+    world.check();
+}
+
+#[test]
+fn a_restart_within_the_lease_opens_no_gap() {
+    let mut world = cluster(2);
+    world.kill(0);
+    world.start(0);
+    // One request after another: at no moment is the pod unknown.
+    for _ in 0..10 {
+        world.meet(0, 0, 1, false);
+        world.meet(1, 100, 0, false);
+        assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(1)));
+    }
+    assert_eq!(world.agent(0).membership.step(), weft_control::cluster::Step::Rest);
+    world.store.advance(LAPSE / 2);
+    world.meet_all();
+    world.store.advance(LAPSE / 2);
+    world.meet_all();
+    assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(1)), "the end of the old lease takes nothing along");
+    world.check();
+}
+
+#[test]
+fn a_pod_that_moves_is_found_as_soon_as_it_is_published() {
+    // openperouter#203: 21 to 29 s.
+    let mut world = cluster(3);
+    world.set_pods(1, &[pod(1, 2), pod(1, 1)]);
+    world.meet(1, 100, 100, false);
+    world.meet(2, 100, 0, false);
+    // Where it was has not even noticed.
+    assert_eq!(known_at(&mut world, 2, pod(1, 1)), Some(address(2)));
+    world.set_pods(0, &[]);
+    world.meet_all();
+    world.meet_all();
+    assert_eq!(known_at(&mut world, 0, pod(1, 1)), Some(address(2)));
+    world.check();
+}
+
+#[test]
+fn a_node_that_comes_back_does_not_take_moved_pods_with_it() {
+    let mut world = cluster(3);
+    world.agent(0).cut_off = true;
+    world.set_pods(1, &[pod(1, 2), pod(1, 1)]);
+    for _ in 0..4 {
+        world.store.advance(LAPSE / 3);
+        world.meet_all();
+    }
+    world.agent(0).cut_off = false;
+    world.meet_all();
+    world.meet_all();
+    assert!(world.agent(0).membership.incarnation().is_some(), "it is back, with its pod");
+    assert_eq!(known_at(&mut world, 2, pod(1, 1)), Some(address(2)), "its claim is the older one");
+    world.check();
+}
+
+#[test]
+fn a_learned_mac_hides_no_missing_published_one() {
+    // moby#52661: published rows vanish, and a learned one hides it until traffic pauses.
+    let mut world = cluster(2);
+    let agent = world.agent(1);
+    let tables = agent.switch.tables();
+    let (domain, owner) = (tables.domain(vni(1)).unwrap(), tables.vtep_by_address(address(1)).unwrap());
+    assert_eq!(tables.vtep(owner).unwrap().kind, VtepKind::Managed);
+    // A row is lost, and traffic has taught where the MAC is, or was.
+    let (vni, mac) = pod(1, 1);
+    let learn = Learn { domain: domain.id(), mac, attachment: Attachment::Vtep(owner), limit: 100 };
+    agent.switch.fdb().learn(&learn, Seconds(1));
+    let mut damaged = Tables::clone(&tables);
+    assert!(damaged.unbind_mac(vni, mac));
+    let wanted = wanted(&agent.view, &agent.local());
+    let edits = reconcile(&damaged, &wanted);
+    assert_eq!(edits.len(), 1, "what is learned is not looked at: {edits:?}");
+    apply(&mut damaged, edits).unwrap();
+    assert_eq!(damaged.domain(vni).unwrap().static_mac(mac), Some(Attachment::Vtep(owner)));
+    // And what is learned elsewhere does not win over what is published.
+    let mode = PortMode::Learning { limit: 10 };
+    let port = Port { name: "bridge".to_owned(), vni, mac: pod(1, 99).1, mtu: 1450, mode };
+    let port = damaged.add_port(port).unwrap();
+    agent.switch.publish(damaged);
+    let learn = Learn { domain: domain.id(), mac, attachment: Attachment::Port(port), limit: 10 };
+    agent.switch.fdb().learn(&learn, Seconds(9));
+    agent.ports[&pod(1, 2)].1.pod_sends(frame(pod(1, 2).1, mac), Ok(Offload::default()));
+    agent.switch.run(Seconds(9));
+    let sent = agent.switch.underlay().sent();
+    assert_eq!(sent.iter().map(|sent| sent.peer.ip()).collect::<Vec<_>>(), [address(1)]);
+}
+
+#[test]
+fn nothing_is_learned_from_a_peer_that_became_a_node() {
+    let mut world = cluster(2);
+    let agent = world.agent(1);
+    let mut before = wanted(&agent.view, &agent.local());
+    before.vteps.get_mut(&address(1)).unwrap().kind = VtepKind::Foreign;
+    before.macs.clear();
+    let mut tables = Tables::clone(&agent.switch.tables());
+    let edits = reconcile(&tables, &before);
+    apply(&mut tables, edits).unwrap();
+    let foreign = tables.vtep_by_address(address(1)).unwrap();
+    let edits = reconcile(&tables, &wanted(&agent.view, &agent.local()));
+    apply(&mut tables, edits).unwrap();
+    assert_ne!(tables.vtep_by_address(address(1)), Some(foreign), "what was learned behind the old id is void");
+    assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(1)));
+}
+
+#[test]
+fn a_mass_lapse_empties_nothing() {
+    let mut world = cluster(3);
+    for machine in [0, 1] {
+        world.agent(machine).cut_off = true;
+    }
+    for _ in 0..10 {
+        world.store.advance(Duration::from_secs(2));
+        world.meet(2, 100, 100, false);
+    }
+    let suspects = world.agent(2).view.members().filter(|(_, member)| member.presence() == Presence::Suspect).count();
+    assert_eq!(suspects, 2);
+    assert_eq!(known_at(&mut world, 2, pod(1, 1)), Some(address(1)));
+    assert_eq!(known_at(&mut world, 2, pod(1, 2)), Some(address(2)));
+    // A listing does not change that.
+    world.agent(2).list_again();
+    world.meet(2, 100, 100, false);
+    assert_eq!(known_at(&mut world, 2, pod(1, 1)), Some(address(1)));
+    // One of them is gone for good: its path is silent too.
+    world.kill(0);
+    world.meet(2, 100, 100, false);
+    assert_eq!(known_at(&mut world, 2, pod(1, 1)), None);
+    assert_eq!(flooded_to(&mut world, 2), 1);
+    world.agent(1).cut_off = false;
+    world.meet_all();
+    world.meet_all();
+    world.check();
+}
+
+#[test]
+fn a_store_that_went_back_empties_nothing() {
+    for new_cluster in [false, true] {
+        let mut world = World::new();
+        let empty = world.store.backup();
+        for number in 1..=3 {
+            let place = world.add(&format!("n{number}"), &[pod(1, number)]);
+            world.start(place);
+        }
+        world.meet_all();
+        world.meet_all();
+        world.store.restore(&empty, new_cluster);
+        // Nobody has published again yet.
+        world.meet(2, 100, 0, false);
+        assert_eq!(known_at(&mut world, 2, pod(1, 1)), Some(address(1)));
+        assert_eq!(flooded_to(&mut world, 2), 2);
+        for _ in 0..4 {
+            for machine in 0..3 {
+                world.meet(machine, 1, 1, false);
+                assert_eq!(known_at(&mut world, 2, pod(1, 1)), Some(address(1)));
+            }
+        }
+        world.meet_all();
+        world.meet_all();
+        // What was not published again goes.
+        world.set_pods(0, &[]);
+        world.meet_all();
+        world.meet_all();
+        assert_eq!(known_at(&mut world, 2, pod(1, 1)), None);
+        world.check();
+    }
+}
+
+#[test]
+fn a_backup_brings_no_pod_back_that_has_moved_since() {
+    let mut world = cluster(3);
+    let backup = world.store.backup();
+    world.set_pods(0, &[]);
+    world.set_pods(1, &[pod(1, 2), pod(1, 1)]);
+    world.meet_all();
+    world.meet_all();
+    world.store.restore(&backup, false);
+    world.meet(2, 100, 0, false);
+    assert_eq!(known_at(&mut world, 2, pod(1, 1)), Some(address(2)), "the old row says otherwise");
+    world.rest();
+    world.check();
+}
+
+#[test]
+fn a_leaving_node_is_gone_at_once() {
+    let mut world = cluster(2);
+    world.leave(0);
+    world.meet(1, 100, 0, false);
+    assert_eq!(known_at(&mut world, 1, pod(1, 1)), None);
+    assert_eq!(flooded_to(&mut world, 1), 0);
+    world.start(0);
+    world.meet_all();
+    world.meet_all();
+    assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(1)), "and welcome again");
+}
+
+#[test]
+fn the_second_node_of_one_name_is_refused_until_the_first_is_gone() {
+    let mut world = cluster(2);
+    let second = world.add("n1", &[pod(1, 7)]);
+    world.start(second);
+    world.meet_all();
+    assert!(world.agent(second).refused);
+    assert_eq!(known_at(&mut world, 1, pod(1, 7)), None);
+    assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(1)));
+    world.kill(0);
+    world.rest();
+    assert!(!world.agent(second).refused);
+    assert_eq!(known_at(&mut world, 1, pod(1, 7)), Some(address(3)));
+    assert_eq!(known_at(&mut world, 1, pod(1, 1)), None, "another machine has nothing of the first");
+    world.check();
+}
+
+#[test]
+fn who_lost_its_name_writes_nothing_any_more() {
+    let mut world = cluster(2);
+    world.agent(0).cut_off = true;
+    world.store.advance(LAPSE);
+    let second = world.add("n1", &[pod(1, 7)]);
+    world.start(second);
+    world.meet(second, 100, 100, false);
+    assert!(!world.agent(second).refused);
+    // The first does not know yet, and has something to say.
+    let Some((conditions, operations)) = world.agent(0).membership.leave() else { panic!("it believes in its claim") };
+    assert!(!world.store.commit(&conditions, &operations).is_some_and(|committed| committed.succeeded));
+    world.agent(0).cut_off = false;
+    world.rest();
+    assert!(world.agent(0).refused);
+    world.check();
+}
+
+#[test]
+fn bad_rows_are_refused_by_name_and_change_nothing() {
+    let mut world = cluster(2);
+    let node = keys().write(&Key::Node("n1".to_owned()));
+    let (vni, mac) = pod(1, 1);
+    let endpoint = keys().write(&Key::Endpoint("n1".to_owned(), vni, mac));
+    let newer = format!("{{\"version\":{},\"who\":\"knows\"}}", RECORD_VERSION + 1);
+    let other = write(&ForeignVtep {
+        version: RECORD_VERSION,
+        address: address(66),
+        encapsulation: Encapsulation::Vxlan,
+        udp_port: 4789,
+        vnis: vec![vni],
+    });
+    let foreign = keys().write(&Key::Foreign(address(67)));
+    let bad = [
+        (node.clone(), newer.clone().into_bytes()),
+        (endpoint.clone(), b"{".to_vec()),
+        (foreign, other),
+        ("/weft/v1/nonsense".into(), Vec::new()),
+    ];
+    for (key, value) in &bad {
+        let put = Operation::Put(key.clone(), value.clone().into(), None);
+        assert!(world.store.commit(&[Condition::Present(node.clone())], &[put]).unwrap().succeeded);
+    }
+    for again in [false, true] {
+        if again {
+            world.agent(1).list_again();
+        }
+        world.meet(1, 100, 0, false);
+        let view = &world.agent(1).view;
+        let refused: BTreeMap<_, _> = view.refused().map(|(key, error)| (key, error.to_string())).collect();
+        assert_eq!(refused.len(), bad.len(), "{refused:?}");
+        assert!(refused["/weft/v1/nodes/n1"].contains("version 2 is newer"), "{refused:?}");
+        assert!(refused["/weft/v1/foreign/192.0.2.67"].contains("192.0.2.66"), "{refused:?}");
+        assert_eq!(view.refusals(), if again { 8 } else { 4 });
+        assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(1)), "what was known stays");
+    }
+}
+
+#[test]
+fn unknown_fields_are_ignored() {
+    let mut view = View::new(keys());
+    let node = Node {
+        version: RECORD_VERSION,
+        name: "n9".to_owned(),
+        instance: "x".to_owned(),
+        incarnation: 0,
+        standing: Standing::Joined,
+        addresses: vec![address(9)],
+        receives: Vec::new(),
+        underlay_mtu: 1500,
+        vnis: Vec::new(),
+        pod_ranges: Vec::new(),
+        overlay_address: None,
+        capabilities: Vec::new(),
+    };
+    let mut json: serde_json::Value = serde_json::from_slice(&write(&node)).unwrap();
+    json["from_the_future"] = 1.into();
+    json["receives"] = serde_json::json!([{"encapsulation": "geneve", "udp_port": 6081, "more": {}}]);
+    let kv = weft_store::proto::mvccpb::KeyValue {
+        key: keys().write(&Key::Node("n9".to_owned())),
+        value: json.to_string().into(),
+        mod_revision: 5,
+        create_revision: 5,
+        ..Default::default()
+    };
+    view.list(5, &[kv], false);
+    assert_eq!((view.members().count(), view.refusals()), (1, 0));
+}
+
+#[test]
+fn what_is_not_wanted_is_removed_and_what_stays_keeps_its_id() {
+    let mut world = cluster(3);
+    let agent: &SimAgent = world.agent(2);
+    let wanted_now = wanted(&agent.view, &agent.local());
+    let mut tables = Tables::clone(&agent.switch.tables());
+    let kept = tables.vtep_by_address(address(2)).unwrap();
+    tables.set_pod_mtu(kept, 1300);
+    let mut less = wanted_now.clone();
+    less.vteps.remove(&address(1));
+    less.macs.retain(|_, at| *at != address(1));
+    let edits = reconcile(&tables, &less);
+    apply(&mut tables, edits).unwrap();
+    assert_eq!(tables.vtep_by_address(address(1)), None);
+    assert_eq!(tables.vtep_by_address(address(2)), Some(kept));
+    assert_eq!(tables.vtep(kept).unwrap().pod_mtu, 1300, "what probes found out stays");
+    let mut vnis = less.clone();
+    vnis.vteps.get_mut(&address(2)).unwrap().vnis = [vni(2)].into();
+    vnis.macs.clear();
+    let edits = reconcile(&tables, &vnis);
+    apply(&mut tables, edits).unwrap();
+    assert_eq!(tables.vtep_by_address(address(2)), Some(kept));
+    assert_eq!(tables.domain(vni(1)).unwrap().flood_list(), []);
+    assert_eq!(tables.domain(vni(2)).unwrap().flood_list(), [kept]);
+    let edits = reconcile(&tables, &Wanted::default());
+    apply(&mut tables, edits).unwrap();
+    assert_eq!(tables.vteps().count(), 0);
+    assert!(reconcile(&tables, &Wanted::default()).is_empty());
+}

@@ -1,0 +1,196 @@
+//! Schedules by the dice.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use crate::agent::Pod;
+use crate::store::Backup;
+use crate::world::{World, address, pod, vni};
+
+/// Schedules in a run, where nothing else is asked for.
+const SCHEDULES: u64 = 2_000;
+/// Machines that have a name of their own.
+const MACHINES: usize = 4;
+/// Pods that are somewhere, or nowhere.
+const PODS: u8 = 6;
+const STEPS: u64 = 60;
+
+/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % sides as u64) as usize
+    }
+
+    fn one_in(&mut self, sides: usize) -> bool {
+        self.roll(sides) == 0
+    }
+}
+
+struct Schedule {
+    dice: Dice,
+    world: World,
+    backup: Option<Backup>,
+    /// Some agent may not have seen that the store went back.
+    unseen_return: bool,
+}
+
+impl Schedule {
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice(seed);
+        let mut world = World::new();
+        for number in 0..MACHINES {
+            let place = world.add(&format!("n{number}"), &[]);
+            if dice.one_in(3) {
+                world.machines[place].identity.vnis = [vni(1 + dice.roll(2) as u32)].into();
+            }
+        }
+        // One more says that it is the first.
+        world.add("n0", &[]);
+        let mut schedule = Self { dice, world, backup: None, unseen_return: false };
+        for number in 1..=PODS {
+            schedule.move_pod(number);
+        }
+        for machine in 0..MACHINES {
+            schedule.start(machine);
+        }
+        schedule
+    }
+
+    fn any(&mut self) -> usize {
+        self.dice.roll(MACHINES + 1)
+    }
+
+    fn start(&mut self, machine: usize) {
+        if self.world.machines[machine].agent.is_none() {
+            self.world.start(machine);
+            self.world.agent(machine).clock = [100, 100, 130, 70, 50][self.dice.roll(5)];
+        }
+    }
+
+    /// A pod comes to another machine, and leaves where it was; now and then it does not.
+    fn move_pod(&mut self, number: u8) {
+        let pod = pod(1 + u32::from(number % 2), number);
+        let to = self.any();
+        let stays = self.dice.one_in(12);
+        let vnis = self.world.machines[to].identity.vnis.clone();
+        for machine in 0..=MACHINES {
+            let mut pods: BTreeSet<Pod> = self.world.machines[machine].pods.clone();
+            if machine == to && vnis.contains(&pod.0) {
+                pods.insert(pod);
+            } else if !stays {
+                pods.remove(&pod);
+            }
+            let pods: Vec<Pod> = pods.into_iter().collect();
+            self.world.set_pods(machine, &pods);
+        }
+    }
+
+    /// A machine comes back with an address that nobody who runs has.
+    fn readdress(&mut self, machine: usize) {
+        let taken = self.world.machines.iter().enumerate();
+        let taken: BTreeSet<_> = taken
+            .filter(|(place, other)| *place != machine && other.agent.is_some())
+            .map(|(_, other)| other.identity.address)
+            .collect();
+        let free: Vec<_> = (1..=8).map(address).filter(|address| !taken.contains(address)).collect();
+        let chosen = free[self.dice.roll(free.len())];
+        self.world.kill(machine);
+        // Who does not run has to find another when he does.
+        for other in 0..=MACHINES {
+            let spare = address(20 + other as u8);
+            let identity = &mut self.world.machines[other].identity;
+            if other != machine && identity.address == chosen {
+                identity.address = spare;
+            }
+        }
+        self.world.machines[machine].identity.address = chosen;
+        self.start(machine);
+    }
+
+    fn step(&mut self) {
+        let machine = self.any();
+        match self.dice.roll(40) {
+            0..=15 => {
+                let (revisions, requests) = (self.dice.roll(5), self.dice.roll(5));
+                let lose_answer = self.dice.one_in(10);
+                self.world.meet(machine, revisions, requests, lose_answer);
+            }
+            16..=19 => self.world.meet_all(),
+            20..=22 => {
+                let time = Duration::from_millis(self.dice.roll(6_000) as u64);
+                self.world.store.advance(time);
+            }
+            23..=25 => self.world.kill(machine),
+            26..=28 => self.start(machine),
+            29 => self.readdress(machine),
+            30 | 31 => {
+                if let Some(agent) = &mut self.world.machines[machine].agent {
+                    agent.cut_off = !agent.cut_off;
+                }
+            }
+            32..=34 => {
+                let number = 1 + self.dice.roll(PODS.into()) as u8;
+                self.move_pod(number);
+            }
+            35 => self.world.store.compact(),
+            36 => self.world.leave(machine),
+            37 => self.backup = Some(self.world.store.backup()),
+            38 => self.restore(),
+            _ => {
+                if let Some(agent) = &mut self.world.machines[machine].agent {
+                    agent.list_again();
+                }
+            }
+        }
+    }
+
+    fn restore(&mut self) {
+        let Some(backup) = &self.backup else { return };
+        let new_cluster = self.dice.one_in(2);
+        self.world.store.restore(backup, new_cluster);
+        // Whoever is cut off may come back when revisions have caught up, and see no difference.
+        self.unseen_return |= !new_cluster;
+    }
+
+    fn run(mut self) {
+        for _ in 0..STEPS {
+            self.step();
+        }
+        for machine in &mut self.world.machines {
+            if let Some(agent) = &mut machine.agent {
+                agent.cut_off = false;
+                // What an agent does now and then anyway.
+                if self.unseen_return {
+                    agent.list_again();
+                }
+            }
+        }
+        self.world.rest();
+        self.world.check();
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`, and no number")))
+}
+
+#[test]
+fn every_schedule_ends_in_agreement() {
+    let seeds = match number("WEFT_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("WEFT_SCHEDULES").unwrap_or(SCHEDULES),
+    };
+    for seed in seeds {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| Schedule::new(seed).run())) {
+            eprintln!("this schedule again: WEFT_SEED={seed}");
+            resume_unwind(panic);
+        }
+    }
+}
