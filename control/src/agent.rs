@@ -13,14 +13,18 @@ use weft_bridge::PortId;
 use weft_bridge::tables::TableError;
 use weft_encap::mtu::MIN_IPV6;
 use weft_netns::{Netns, NetnsError};
+use weft_store::client::AccessError;
 use weft_switch::port::{Port, Tap, TapOffloads};
 use weft_switch::underlay::Uplink as SwitchUplink;
 use weft_switch::{Options, StartError, Switch};
 
 use crate::api::{self, ApiError};
 use crate::attach::{AttachError, Place, attach};
+use crate::cluster::Holder;
+use crate::config::FileError;
 use crate::config::{Config, PortConfig};
 use crate::desired::{Desired, desired, fitting_mtu, port_mtu, too_narrow_for_ipv6};
+use crate::following::Following;
 use crate::lock::{LockError, RunDirLock};
 use crate::paths::Paths;
 use crate::prove::prove;
@@ -92,6 +96,23 @@ pub enum AgentError {
         /// The device.
         interface: String,
     },
+    /// How its store is reached.
+    #[error("`[control]`: {0}")]
+    Store(#[from] AccessError),
+    /// A file that reaching the store needs.
+    #[error(transparent)]
+    ControlFile(#[from] FileError),
+    /// Another agent has the node's name.
+    #[error(
+        "another agent, at {}, has the name `{name}`: give one of them another `node`, or end the other",
+        addresses(holder)
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        holder: Holder,
+    },
     /// The process itself.
     #[error("{what}: {source}")]
     Process {
@@ -124,6 +145,8 @@ pub struct Agent {
     pub(crate) ports: Vec<AttachedPort>,
     /// None where probes are switched off.
     pub(crate) paths: Option<Paths>,
+    /// None without a control plane.
+    pub(crate) following: Option<Following>,
     pub(crate) started: Instant,
     pub(crate) listener: UnixListener,
     _lock: RunDirLock,
@@ -196,8 +219,19 @@ impl Agent {
             switch.add_port(id, queues);
         }
         let paths = config.path_probes.then(|| Paths::new(&switch.tables(), underlay_mtu));
-        let started = Instant::now();
-        Ok(Self { config, underlay_mtu, uplink, no_uplink, switch, ports, paths, started, listener, _lock: lock })
+        Ok(Self {
+            config,
+            underlay_mtu,
+            uplink,
+            no_uplink,
+            switch,
+            ports,
+            paths,
+            following: None,
+            started: Instant::now(),
+            listener,
+            _lock: lock,
+        })
     }
 
     /// Sends and takes path probes. Returns how soon that is due again; none where they are switched off.
@@ -220,6 +254,9 @@ impl Agent {
         }
         for port in self.ports.iter_mut().filter(|port| port.lost.is_some()) {
             port.try_again(&self.switch);
+        }
+        if let Some(following) = &mut self.following {
+            following.keep_house(&self.ports, &self.switch, self.paths.as_mut());
         }
     }
 }
@@ -253,6 +290,11 @@ fn keep(queues: &[Tap], port: &PortConfig) -> Result<(), AttachError> {
 /// What a device does for its pod's stack; all its queues agree.
 fn offloads_of(queues: &[Tap]) -> TapOffloads {
     queues.first().map_or(TapOffloads::NONE, Port::offloads)
+}
+
+fn addresses(holder: &Holder) -> String {
+    let addresses: Vec<_> = holder.addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
 }
 
 fn why_lost(error: &io::Error) -> String {

@@ -6,11 +6,16 @@ mod attach;
 pub mod cluster;
 pub mod config;
 mod desired;
+mod following;
+mod instance;
 mod lock;
 mod paths;
+mod peers;
 mod prove;
 mod serve;
 mod show;
+mod sync;
 mod uplink;
 
 pub use agent::{Agent, AgentError};
+pub use peers::{Peers, PeersError};

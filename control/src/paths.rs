@@ -3,9 +3,10 @@
 //! A peer that never echoes one is foreign to probes and keeps the configured MTU. For the others the MTU in use
 //! follows what was proven, and the tables with it. See docs/adr/0006-path-probes.md.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use weft_bridge::{Attachment, Tables, VtepId};
+use weft_bridge::{Attachment, Tables, Vtep, VtepId};
 use weft_encap::mtu::{MIN_IPV4, overhead, pod_mtu};
 use weft_encap::probe::{Kind, Probe};
 use weft_encap::search::{self, BUSY_INTERVAL, Search, State};
@@ -57,19 +58,17 @@ pub(crate) struct PathState {
 impl Paths {
     /// Paths to the VTEPs of these tables.
     pub(crate) fn new(tables: &Tables, underlay_mtu: u16) -> Self {
-        let peer = |(vtep, row): (VtepId, &weft_bridge::Vtep)| {
-            let ipv6 = row.address.is_ipv6();
-            let floor = if ipv6 { search::MIN_IPV6 } else { search::MIN_IPV4 };
-            Peer {
-                vtep,
-                search: Search::new(floor, underlay_mtu),
-                overhead: overhead(row.encapsulation, ipv6, 0),
-                sent_frames: 0,
-                sent_at: None,
-            }
-        };
-        let peers = tables.vteps().map(peer).collect();
+        let peers = tables.vteps().map(|(vtep, row)| Peer::new(vtep, row, underlay_mtu)).collect();
         Self { started: Instant::now(), peers, first: 0, budget: Budget::new() }
+    }
+
+    /// VTEPs have come and gone: what is known of those that stay is kept.
+    pub(crate) fn follow(&mut self, tables: &Tables, underlay_mtu: u16) {
+        self.peers.retain(|peer| tables.vtep(peer.vtep).is_some());
+        let known: HashSet<VtepId> = self.peers.iter().map(|peer| peer.vtep).collect();
+        let new = tables.vteps().filter(|(vtep, _)| !known.contains(vtep));
+        self.peers.extend(new.map(|(vtep, row)| Peer::new(vtep, row, underlay_mtu)));
+        self.first = 0;
     }
 
     /// One round: takes echoes, sends what is due, and publishes what has changed. Returns how soon to come back.
@@ -153,6 +152,18 @@ impl Budget {
 }
 
 impl Peer {
+    fn new(vtep: VtepId, row: &Vtep, underlay_mtu: u16) -> Self {
+        let ipv6 = row.address.is_ipv6();
+        let floor = if ipv6 { search::MIN_IPV6 } else { search::MIN_IPV4 };
+        Self {
+            vtep,
+            search: Search::new(floor, underlay_mtu),
+            overhead: overhead(row.encapsulation, ipv6, 0),
+            sent_frames: 0,
+            sent_at: None,
+        }
+    }
+
     /// Whether frames went to it of late.
     fn is_busy(&mut self, switch: &Switch, now: Duration) -> bool {
         let sent = switch.link_totals(Attachment::Vtep(self.vtep)).tx_frames;

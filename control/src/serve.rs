@@ -6,12 +6,27 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::agent::{Agent, AgentError};
+use crate::following::Following;
+use crate::sync::News;
 use crate::{api, show};
 
 /// How often silent MACs are looked for, and lost ports reported.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 impl Agent {
+    /// Takes what the store told, and forwards by it.
+    fn follow(&mut self, news: Option<News>) -> Result<(), AgentError> {
+        let (Some(following), Some(news)) = (&mut self.following, news) else { return Ok(()) };
+        if let Err(holder) = following.take(news) {
+            return Err(AgentError::NameTaken { name: self.config.node.clone(), holder });
+        }
+        following.publish(&self.switch, self.paths.as_mut());
+        if let Some(uplink) = &self.uplink {
+            uplink.follow(&self.switch.tables());
+        }
+        Ok(())
+    }
+
     /// Serves until SIGTERM or SIGINT. `ready` is called once the local socket answers.
     ///
     /// # Errors
@@ -24,6 +39,7 @@ impl Agent {
             let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
             let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+            self.following = Following::start(&self.config, &self.ports, self.underlay_mtu)?;
             let mut next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
             let conversations = api::Conversations::new(&self.listener);
             let mut conversations =
@@ -44,6 +60,10 @@ impl Agent {
                     () = tokio::time::sleep_until(next_paths.unwrap_or_else(Instant::now)), if next_paths.is_some() => {
                         next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
                     }
+                    news = news(&mut self.following) => {
+                        self.follow(news)?;
+                        next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
+                    }
                     question = conversations.next() => {
                         let reply = show::reply(&self, question.query);
                         question.answer(reply);
@@ -53,5 +73,13 @@ impl Agent {
             tracing::info!("stopping; the pods' devices stay");
             Ok(())
         })
+    }
+}
+
+/// What comes from the store next; nothing ever, without one.
+async fn news(following: &mut Option<Following>) -> Option<News> {
+    match following {
+        Some(following) => following.next().await,
+        None => std::future::pending().await,
     }
 }

@@ -39,6 +39,7 @@ fn status(agent: &Agent) -> Status {
         fdb_entries: agent.switch.fdb().len(),
         fdb_capacity: agent.switch.fdb().capacity(),
         fdb_ageing_seconds: agent.config.fdb_ageing_seconds,
+        control: agent.following.as_ref().map(crate::following::Following::status),
         law_broken: law_broken(&agent.switch.totals()),
     }
 }

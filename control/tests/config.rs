@@ -54,6 +54,22 @@ const TOP: &[Case] = &[
 ];
 
 #[rustfmt::skip]
+const CONTROL: &[Case] = &[
+    (UNDER, "[control]\n", 3, &["`stores` is missing", "http://10.0.0.1:2379"]),
+    (UNDER, "control = 3\n", 3, &["`control` is no field"]),
+    (UNDER, "[control]\nstores = []\n", 4, &["`stores` is empty", "http://"]),
+    (UNDER, "[control]\nstores = \"x\"\n", 4, &["`stores` is", "a list such as"]),
+    (UNDER, "[control]\nstores = [\"10.0.0.1\"]\n", 4, &["`stores` has `10.0.0.1`", "http://10.0.0.1:2379"]),
+    (UNDER, "[control]\nstores = [\"https://a:1\"]\n", 4, &["https://a:1", "`ca_file` is needed"]),
+    (UNDER, "[control]\nstores = [\"http://a:1\"]\nca_file = \"/x\"\n", 4, &["write https:"]),
+    (UNDER, "[control]\nstores = [\"http://a:1\"]\nprefix = \"/weft/\"\n", 5, &["`prefix` is `/weft/`", "without a slash"]),
+    (UNDER, "[control]\nstores = [\"http://a:1\"]\nuser = \"u\"\n", 5, &["`user` needs a `password_file`"]),
+    (UNDER, "[control]\nstores = [\"http://a:1\"]\nuser = \"u\"\npassword_file = \"p\"\n", 6, &["`password_file` is `p`", "absolute"]),
+    (UNDER, "[control]\nstores = [\"https://a:1\"]\nca_file = \"/x\"\nkey_file = \"/y\"\n", 6, &["`key_file` needs a `cert_file`"]),
+    (UNDER, "[control]\nstores = [\"http://a:1\"]\ncert_file = \"/x\"\n", 5, &["`cert_file` goes with https:"]),
+];
+
+#[rustfmt::skip]
 const UNDERLAY: &[Case] = &[
     ("", "[underlay]\nmtu = 1500\n", 1, &["`addresses` is missing", "IPv4", "IPv6"]),
     ("", "[underlay]\naddresses = []\n", 2, &["`addresses` is empty", "one IPv4", "one IPv6"]),
@@ -181,7 +197,7 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
 #[test]
 fn what_is_wrong_is_shown_with_its_line_its_field_and_what_is_allowed() {
     let mut failures = String::new();
-    for (before, after, line, words) in [FORM, TOP, UNDERLAY, FDB, WORKERS, VNIS, VTEPS, PORTS].concat() {
+    for (before, after, line, words) in [FORM, TOP, CONTROL, UNDERLAY, FDB, WORKERS, VNIS, VTEPS, PORTS].concat() {
         let text = [before, after].concat();
         let Err(ConfigError::Wrong { line: seen, message, rendered }) = parse(&text) else {
             panic!("not refused:\n{text}");

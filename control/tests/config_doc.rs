@@ -21,7 +21,7 @@ fn fields() -> Vec<String> {
         }
         let field = line.strip_prefix("pub ").and_then(|line| line.split_once(": "));
         if let Some((name, kind)) = field.filter(|(name, _)| !name.contains(' ')) {
-            let is_table = ["Underlay,", "Offloads,", "Fdb,", "Workers,"].contains(&kind);
+            let is_table = ["Underlay,", "Offloads,", "Fdb,", "Workers,", "Option<Control>,"].contains(&kind);
             fields.push(match renamed.take() {
                 Some(name) => format!("`[[{name}]]`"),
                 None if is_table => format!("`[{name}]`"),

@@ -46,6 +46,7 @@ impl AgentConfig {
             offloads: Offloads::default(),
             fdb: Fdb::default(),
             workers: Workers::default(),
+            control: None,
             vnis: Vec::new(),
             vteps: Vec::new(),
             ports: Vec::new(),

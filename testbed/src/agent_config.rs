@@ -28,6 +28,7 @@ pub(crate) fn render(lab: &LabName, spec: &LabSpec, index: usize, run_dir: &Path
         offloads: file::Offloads::default(),
         fdb: file::Fdb::default(),
         workers: file::Workers::default(),
+        control: None,
         vnis: spec
             .vnis
             .iter()

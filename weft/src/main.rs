@@ -5,6 +5,7 @@ mod agent;
 mod demo;
 mod interrupt;
 mod out;
+mod peer;
 mod progress;
 mod show;
 mod store;
@@ -32,6 +33,8 @@ enum Command {
     Agent(agent::Args),
     /// Serve the control plane's store: what agents use of etcd's v3 API
     Store(store::Args),
+    /// Change the foreign VTEPs that all nodes of a cluster have
+    Peer(peer::Args),
     /// Show how an agent is doing
     Status(show::StatusArgs),
     /// Show an agent's ports, VTEPs, MACs, drops or counters
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Agent(args) => agent::run(&args),
         Command::Store(args) => store::run(&args),
+        Command::Peer(args) => peer::run(&args),
         Command::Status(args) => show::status(&args),
         Command::Show(args) => show::show(&args),
         Command::Demo(args) => demo::run(&args),

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use weft_api::{Counters, DropRow, FdbRow, PortRow, Query, Reply, Status, VtepRow};
+use weft_api::{ControlStatus, Counters, DropRow, FdbRow, PortRow, Query, Reply, Status, VtepRow};
 
 use crate::out::say;
 use crate::table::{bytes, print};
@@ -109,8 +109,30 @@ fn print_status(status: &Status) -> anyhow::Result<()> {
     line("vnis", status.vnis.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))?;
     let (entries, capacity, ageing) = (status.fdb_entries, status.fdb_capacity, status.fdb_ageing_seconds);
     line("fdb", format!("{entries} of {capacity} learned, ageing {ageing} s"))?;
+    if let Some(control) = &status.control {
+        print_control(control)?;
+    }
     if let Some(broken) = &status.law_broken {
         line("counters", format!("do not add up: {broken}"))?;
+    }
+    Ok(())
+}
+
+fn print_control(control: &ControlStatus) -> anyhow::Result<()> {
+    let line = |name: &str, value: String| say!("{name:<10}{value}");
+    let reason = control.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+    line("control", format!("{} for {} s{reason}", control.state, control.since_seconds))?;
+    let (nodes, endpoints, revision) = (control.nodes, control.endpoints, control.revision);
+    line("cluster", format!("{nodes} nodes, {endpoints} endpoints, revision {revision}"))?;
+    for (name, names) in [("suspects", &control.suspects), ("held", &control.held)] {
+        if !names.is_empty() {
+            line(name, names.join(", "))?;
+        }
+    }
+    for (name, texts) in [("conflict", &control.conflicts), ("refused", &control.refused_rows)] {
+        for text in texts {
+            line(name, text.clone())?;
+        }
     }
     Ok(())
 }

@@ -14,10 +14,7 @@ const ARROWS: [(&str, Arrows); 12] = [
     ("weft-netns", Arrows::To(&["weft-encap"])),
     ("weft-api", Arrows::To(&[])),
     ("weft-store", Arrows::To(&[])),
-    (
-        "weft-control",
-        Arrows::To(&["weft-api", "weft-bridge", "weft-encap", "weft-netns", "weft-store", "weft-switch"]),
-    ),
+    ("weft-control", Arrows::To(&["weft-api", "weft-bridge", "weft-encap", "weft-netns", "weft-store", "weft-switch"])),
     ("weft-cni", Arrows::To(&["weft-api"])),
     ("weft-testbed", Arrows::To(&["weft-api", "weft-control", "weft-encap", "weft-netns", "weft-switch"])),
     ("weft", Arrows::Anywhere),

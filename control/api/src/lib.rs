@@ -9,7 +9,7 @@ mod rows;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, SOCKET_NAME};
-pub use rows::{Counters, DropRow, FdbRow, Link, OffloadRow, PortRow, Status, UnderlayStatus, VtepRow};
+pub use rows::{ControlStatus, Counters, DropRow, FdbRow, Link, OffloadRow, PortRow, Status, UnderlayStatus, VtepRow};
 
 /// The version of requests, replies and rows. Changes with every change that an older peer would misread.
 pub const API_VERSION: u32 = 1;

@@ -35,9 +35,41 @@ pub struct Status {
     pub fdb_capacity: u32,
     /// Seconds after which a silent MAC is forgotten.
     pub fdb_ageing_seconds: u32,
+    /// How it stands with the store; none without a control plane.
+    #[serde(default)]
+    pub control: Option<ControlStatus>,
     /// Which counting law does not hold, if one does not. None too in the rare case that the worker was in the
     /// middle of a turn whenever it was looked at.
     pub law_broken: Option<String>,
+}
+
+/// How it stands with the control plane's store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ControlStatus {
+    /// Its endpoints.
+    pub stores: Vec<String>,
+    /// `connected`, `connecting`, `publishing`, `stale` (no store: forwarding goes on with what is known), or `refused`.
+    pub state: String,
+    /// Seconds since then.
+    pub since_seconds: u64,
+    /// Why it is stale or refused.
+    pub reason: Option<String>,
+    /// Revision of the store up to which everything is known.
+    pub revision: i64,
+    /// Nodes known, this one included.
+    pub nodes: usize,
+    /// Endpoints known, this node's included.
+    pub endpoints: usize,
+    /// Nodes that do not reach the store, and that are held as they were.
+    pub suspects: Vec<String>,
+    /// Nodes that are there and have not published everything again.
+    pub held: Vec<String>,
+    /// What several claim, and who has it.
+    pub conflicts: Vec<String>,
+    /// Rows that are refused, and why.
+    pub refused_rows: Vec<String>,
+    /// How often a row was refused.
+    pub refusals: u64,
 }
 
 /// How tunnel packets travel.

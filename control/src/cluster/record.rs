@@ -188,7 +188,7 @@ pub(super) fn not_of_vtep(address: IpAddr) -> Option<RecordError> {
 }
 
 impl Node {
-    pub(super) fn check(&self) -> Result<(), RecordError> {
+    pub(crate) fn check(&self) -> Result<(), RecordError> {
         if let Some(error) = self.addresses.iter().find_map(|address| not_of_vtep(*address)) {
             return Err(error);
         }
@@ -204,7 +204,7 @@ impl Node {
 }
 
 impl Endpoint {
-    pub(super) fn check(&self) -> Result<(), RecordError> {
+    pub(crate) fn check(&self) -> Result<(), RecordError> {
         if self.mac.is_multicast() || self.mac == MacAddr::ZERO {
             return Err(RecordError::Unusable(format!("{} is no MAC of a single device", self.mac)));
         }
@@ -213,7 +213,7 @@ impl Endpoint {
 }
 
 impl ForeignVtep {
-    pub(super) fn check(&self) -> Result<(), RecordError> {
+    pub(crate) fn check(&self) -> Result<(), RecordError> {
         match not_of_vtep(self.address) {
             Some(error) => Err(error),
             None if self.udp_port == 0 => Err(RecordError::Unusable("its UDP port is 0".to_owned())),

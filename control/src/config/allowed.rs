@@ -40,6 +40,9 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("", "run_dir") => "allowed is an absolute path".to_owned(),
         ("", "log") => "allowed is a filter such as \"info\" or \"warn,weft_switch=debug\"".to_owned(),
         ("", "underlay") => "it begins with `[underlay]` and needs `addresses = [\"192.0.2.1\"]` at least".to_owned(),
+        ("", "control") => {
+            "it begins with `[control]` and needs `stores = [\"http://10.0.0.1:2379\"]` at least".to_owned()
+        }
         ("", "fdb" | "offloads" | "workers") => format!("it is a table, and begins with `[{field}]`"),
         ("", "vni" | "vtep" | "port") => format!("there may be several, and each begins with `[[{field}]]`"),
         ("underlay", "addresses") => {
@@ -61,6 +64,12 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("workers", "polling") => {
             format!("allowed are \"auto\", \"off\" and 1 to {} (microseconds)", MAX_POLLING.as_micros())
         }
+        ("control", "stores") => {
+            "allowed is a list such as [\"http://10.0.0.1:2379\"], or with https: and a `ca_file`".to_owned()
+        }
+        ("control", "prefix") => "allowed is a path such as \"/weft\", without a slash at its end".to_owned(),
+        ("control", "ca_file" | "cert_file" | "key_file" | "password_file") => "allowed is an absolute path".to_owned(),
+        ("control", "user") => "allowed is a name, with a `password_file`".to_owned(),
         ("fdb", "capacity") => numbers(&FDB_CAPACITY),
         ("fdb", "ageing_seconds") => numbers(&FDB_AGEING_SECONDS),
         ("vni", "id") | ("port", "vni") => format!("allowed are 1 to {}", Vni::MAX),

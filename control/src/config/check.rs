@@ -19,7 +19,7 @@ use super::allowed::{
     UNDERLAY_MTU, WORKERS, allowed, is_host, is_interface, is_name, is_netns, not_of_vtep, numbers,
 };
 use super::file::{File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry};
-use super::{Config, PortConfig, VtepConfig};
+use super::{Config, PortConfig, VtepConfig, control};
 use crate::desired;
 
 /// One thing that is wrong, and where. What stands in no file has an empty span.
@@ -29,12 +29,16 @@ pub(super) struct Wrong {
     pub(super) message: String,
 }
 
-fn wrong<T, R>(at: &Spanned<T>, message: impl Into<String>) -> Result<R, Wrong> {
+pub(super) fn wrong<T, R>(at: &Spanned<T>, message: impl Into<String>) -> Result<R, Wrong> {
     Err(Wrong { span: at.span(), message: message.into() })
 }
 
 /// Refuses a value by what is allowed in its field.
-fn not_allowed<T, R>(at: &Spanned<T>, (table, field): (&str, &str), seen: impl std::fmt::Display) -> Result<R, Wrong> {
+pub(super) fn not_allowed<T, R>(
+    at: &Spanned<T>,
+    (table, field): (&str, &str),
+    seen: impl std::fmt::Display,
+) -> Result<R, Wrong> {
     wrong(at, format!("`{field}` {seen}: {}", allowed(table, field).unwrap_or_default()))
 }
 
@@ -110,6 +114,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         polling: file.workers.polling.0,
         fdb_capacity,
         fdb_ageing_seconds,
+        control: file.control.map(control::check).transpose()?,
         vnis,
         vteps,
         ports,

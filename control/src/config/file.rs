@@ -51,6 +51,9 @@ pub struct File {
     /// The threads that forward.
     #[serde(default)]
     pub workers: Workers,
+    /// The store by which nodes find each other. Default: none, and peers are those of this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
     /// The virtual networks of this node.
     #[serde(default, rename = "vni", skip_serializing_if = "Vec::is_empty")]
     pub vnis: Vec<VniEntry>,
@@ -272,6 +275,32 @@ impl<'de> Deserialize<'de> for PollingEntry {
     }
 }
 
+/// `[control]`: the store by which nodes find each other.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// Its endpoints, `http://ADDRESS:PORT`, or `https:` with `ca_file`; the next is asked when one does not answer.
+    pub stores: Spanned<Vec<String>>,
+    /// What all keys begin with: another one for each cluster that shares the store. Default: `/weft`.
+    #[serde(default = "default_prefix")]
+    pub prefix: Spanned<String>,
+    /// Who signed the store's certificate (PEM), an absolute path. Default: none, for `http:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<Spanned<PathBuf>>,
+    /// This node's own certificate (PEM), an absolute path. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<Spanned<PathBuf>>,
+    /// The key of `cert_file` (PEM), an absolute path. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<Spanned<PathBuf>>,
+    /// User of an etcd that has users. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Spanned<String>>,
+    /// File with the user's password in its first line, an absolute path. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<Spanned<PathBuf>>,
+}
+
 /// `[[vni]]`: one virtual network.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -398,6 +427,10 @@ fn is_empty<T>(list: &Spanned<Vec<T>>) -> bool {
 
 fn default_run_dir() -> Spanned<PathBuf> {
     unspanned(PathBuf::from("/run/weft"))
+}
+
+fn default_prefix() -> Spanned<String> {
+    unspanned("/weft".to_owned())
 }
 
 fn default_log() -> String {

@@ -2,6 +2,7 @@
 
 mod allowed;
 mod check;
+mod control;
 mod error;
 pub mod file;
 mod reading;
@@ -21,6 +22,7 @@ use weft_switch::polling::Polling;
 use weft_switch::underlay::{Listen, SocketOptions};
 
 pub(crate) use allowed::not_of_vtep;
+pub use control::{ControlConfig, FileError};
 pub use error::ConfigError;
 pub use file::UnderlayKind;
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub fdb_capacity: u32,
     /// Seconds after which a silent MAC is forgotten.
     pub fdb_ageing_seconds: u32,
+    /// The store by which nodes find each other, if there is one.
+    pub control: Option<ControlConfig>,
     /// The virtual networks, and what each does beyond forwarding.
     pub vnis: Vec<(Vni, DomainOptions)>,
     /// The other nodes' tunnel ends.

@@ -1,0 +1,227 @@
+//! What the agent makes of the store's news: the view, tables by it, and what it says of itself.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use weft_api::ControlStatus;
+use weft_bridge::Tables;
+use weft_encap::Encapsulation;
+use weft_encap::search::State;
+use weft_store::client::Store;
+use weft_switch::Switch;
+
+use crate::agent::{AgentError, AttachedPort};
+use crate::cluster::record::{Attached, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding};
+use crate::cluster::{Holder, Keys, Local, Own, OwnEndpoint, Presence, View, apply, conflicts, reconcile, wanted};
+use crate::config::{Config, PortConfig};
+use crate::instance::instance;
+use crate::paths::Paths;
+use crate::sync::{self, Endpoints, News, Standing, Sync};
+
+/// After how long a suspect is let go whose path cannot be probed.
+const UNPROBED_GRACE: Duration = Duration::from_secs(600);
+
+/// The cluster, as this agent follows it.
+pub(crate) struct Following {
+    sync: Sync,
+    stores: Vec<String>,
+    view: View,
+    local: Local,
+    standing: Standing,
+    /// Since when it has stood so.
+    since: Instant,
+    suspected: HashMap<String, Instant>,
+}
+
+impl Following {
+    /// Begins to, in the runtime that it is called in; none without a store.
+    pub(crate) fn start(
+        config: &Config,
+        ports: &[AttachedPort],
+        underlay_mtu: u16,
+    ) -> Result<Option<Self>, AgentError> {
+        let Some(control) = &config.control else { return Ok(None) };
+        let store = Store::new(control.access()?)?;
+        let keys = Keys::new(&control.prefix);
+        let own = Own { node: node(config, underlay_mtu)?, endpoints: endpoints(ports) };
+        let local = Local {
+            node: config.node.clone(),
+            addresses: config.addresses.clone(),
+            vnis: config.vnis.iter().map(|(vni, _)| *vni).collect::<BTreeSet<_>>(),
+            underlay_mtu,
+            vteps: config.vteps.clone(),
+        };
+        Ok(Some(Self {
+            sync: sync::start(store, keys.clone(), own),
+            stores: control.stores.clone(),
+            view: View::new(keys),
+            local,
+            standing: Standing::Connecting,
+            since: Instant::now(),
+            suspected: HashMap::new(),
+        }))
+    }
+
+    /// What the store tells next.
+    pub(crate) async fn next(&mut self) -> Option<News> {
+        self.sync.news.recv().await
+    }
+
+    /// Takes that, and what waits behind it.
+    pub(crate) fn take(&mut self, news: News) -> Result<(), Holder> {
+        let mut next = Some(news);
+        while let Some(news) = next {
+            match news {
+                News::Listed { revision, rows, replaced } => self.view.list(revision, &rows, replaced),
+                News::Written { revision, events } => self.view.watch(revision, &events),
+                News::Trust => self.view.trust(),
+                News::Standing(standing) => {
+                    // Why it is away may change, and it is away all the same.
+                    if std::mem::discriminant(&standing) != std::mem::discriminant(&self.standing) {
+                        self.since = Instant::now();
+                    }
+                    self.standing = standing;
+                }
+                News::NameTaken(holder) => return Err(holder),
+            }
+            next = self.sync.news.try_recv().ok();
+        }
+        Ok(())
+    }
+
+    /// Forwards by what is known.
+    pub(crate) fn publish(&self, switch: &Switch, paths: Option<&mut Paths>) {
+        // Whose name another has is nobody to the others.
+        let refused = matches!(self.standing, Standing::Refused(_));
+        let nothing = refused.then(|| View::new(Keys::new("")));
+        let wanted = wanted(nothing.as_ref().unwrap_or(&self.view), &self.local);
+        let tables = switch.tables();
+        let edits = reconcile(&tables, &wanted);
+        if edits.is_empty() {
+            return;
+        }
+        let mut tables = Tables::clone(&tables);
+        if let Err((error, count)) = apply(&mut tables, edits) {
+            tracing::error!(%error, count, "not all of the cluster fits into the tables");
+        }
+        if let Some(paths) = paths {
+            paths.follow(&tables, self.local.underlay_mtu);
+        }
+        switch.publish(tables);
+    }
+
+    /// What is due once a second.
+    pub(crate) fn keep_house(&mut self, ports: &[AttachedPort], switch: &Switch, paths: Option<&mut Paths>) {
+        let now = endpoints(ports);
+        self.sync.endpoints.send_if_modified(|told| {
+            let changed = *told != now;
+            *told = now;
+            changed
+        });
+        if self.forget_suspects(switch, paths.as_deref()) {
+            self.publish(switch, paths);
+        }
+    }
+
+    fn forget_suspects(&mut self, switch: &Switch, paths: Option<&Paths>) -> bool {
+        let members = self.view.members();
+        let suspects: Vec<String> = members
+            .filter(|(_, member)| member.presence() == Presence::Suspect)
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        self.suspected.retain(|name, _| suspects.contains(name));
+        for name in suspects {
+            self.suspected.entry(name).or_insert_with(Instant::now);
+        }
+        let (tables, suspected) = (switch.tables(), &self.suspected);
+        let is_silent = |node: &Node| {
+            let vteps = node.addresses.iter().filter_map(|address| tables.vtep_by_address(*address));
+            match paths.filter(|_| node.capabilities.iter().any(|one| one == PROBES)) {
+                Some(paths) => {
+                    vteps.into_iter().all(|vtep| paths.of(vtep).is_none_or(|path| path.state == State::Down))
+                }
+                None => suspected.get(&node.name).is_some_and(|since| since.elapsed() >= UNPROBED_GRACE),
+            }
+        };
+        self.view.forget_suspects(|node| {
+            let silent = is_silent(node);
+            if silent {
+                tracing::info!(node = node.name, "let go: its lease has ended, and its path is silent");
+            }
+            silent
+        })
+    }
+
+    pub(crate) fn status(&self) -> ControlStatus {
+        let (state, reason) = match &self.standing {
+            Standing::Connecting => ("connecting", None),
+            Standing::Connected => ("connected", None),
+            Standing::Publishing => ("publishing", None),
+            Standing::Away(reason) => ("stale", Some(reason.clone())),
+            Standing::Refused(holder) => {
+                let addresses: Vec<_> = holder.addresses.iter().map(ToString::to_string).collect();
+                ("refused", Some(format!("another agent, at {}, has this node's name", addresses.join(", "))))
+            }
+        };
+        let named = |wanted: fn(&crate::cluster::Member) -> bool| {
+            let members = self.view.members().filter(|(_, member)| wanted(member));
+            members.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+        };
+        ControlStatus {
+            stores: self.stores.clone(),
+            state: state.to_owned(),
+            since_seconds: self.since.elapsed().as_secs(),
+            reason,
+            revision: self.view.revision(),
+            nodes: self.view.members().count(),
+            endpoints: self.view.members().map(|(_, member)| self.view.endpoints(member).count()).sum(),
+            suspects: named(|member| member.presence() == Presence::Suspect),
+            held: named(|member| member.presence() == Presence::Present && member.is_stale()),
+            conflicts: conflicts(&self.view).iter().map(ToString::to_string).collect(),
+            refused_rows: self.view.refused().map(|(key, error)| format!("{key}: {error}")).collect(),
+            refusals: self.view.refusals(),
+        }
+    }
+}
+
+fn node(config: &Config, underlay_mtu: u16) -> Result<Node, AgentError> {
+    let no_instance = |source| AgentError::Process { what: "this node's instance, in the run directory", source };
+    let mut receives: Vec<Receives> = Vec::new();
+    for listen in &config.listen {
+        let one = Receives { encapsulation: listen.encapsulation, udp_port: listen.at.port() };
+        if !receives.contains(&one) {
+            receives.push(one);
+        }
+    }
+    // Others send by the first: the registered port, where it is there.
+    let registered = |one: &Receives| one.udp_port == one.encapsulation.default_port();
+    receives.sort_by_key(|one| (one.encapsulation != Encapsulation::Vxlan, !registered(one)));
+    Ok(Node {
+        version: RECORD_VERSION,
+        name: config.node.clone(),
+        instance: instance(&config.run_dir).map_err(no_instance)?,
+        incarnation: 0,
+        standing: NodeStanding::Joining,
+        addresses: config.addresses.clone(),
+        receives,
+        underlay_mtu,
+        vnis: config.vnis.iter().map(|(vni, _)| *vni).collect(),
+        pod_ranges: Vec::new(),
+        overlay_address: None,
+        capabilities: vec![PROBES.to_owned()],
+    })
+}
+
+/// What this node has behind its ports, but for those whose device is gone.
+fn endpoints(ports: &[AttachedPort]) -> Endpoints {
+    let there = ports.iter().filter(|port| port.lost.is_none());
+    there.map(|port| ((port.config.vni, port.config.mac), endpoint(&port.config))).collect()
+}
+
+fn endpoint(port: &PortConfig) -> OwnEndpoint {
+    OwnEndpoint {
+        ips: port.addresses.iter().map(|net| net.addr()).collect(),
+        port: port.name.clone(),
+        attached: if port.learn_limit.is_some() { Attached::Learning } else { Attached::Bound },
+    }
+}

@@ -1,0 +1,315 @@
+//! The agent's conversation with the store, in a task of its own: it tells what it hears, and publishes what it is told.
+//!
+//! All decisions are made elsewhere: [`Membership`] says what to write, and the agent's loop makes tables of what is heard.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use weft_encap::{MacAddr, Vni};
+use weft_store::Refusal;
+use weft_store::client::{Batch, Lease, Store, StoreError, Watch, WatchEnd};
+use weft_store::proto::mvccpb::{Event, KeyValue};
+
+use crate::cluster::{Holder, Keys, Membership, Own, OwnEndpoint, Step};
+
+/// Of the agent's lease. How long others take to notice that an agent does not reach the store; that does not cost it
+/// anything while its path is up.
+pub(crate) const LEASE_SECONDS: u32 = 10;
+/// How often own rows are looked at.
+const VERIFY: Duration = Duration::from_secs(10);
+/// How often everything is listed, though nothing seems to be missing.
+const LIST: Duration = Duration::from_secs(600);
+/// How long all others have after a store was replaced to publish again: several times [`VERIFY`] and the lease.
+const TRUST: Duration = Duration::from_secs(60);
+/// Until the next attempt when the store does not answer, or another holds the name.
+const RETRY: Duration = Duration::from_secs(1);
+/// For how long a name may be held by another when an agent starts: its own predecessor may have died just now.
+const NAME_PATIENCE: Duration = Duration::from_secs(LEASE_SECONDS as u64 + 5);
+/// News that wait for the agent's loop at most.
+const WAITING_NEWS: usize = 256;
+
+pub(crate) type Endpoints = BTreeMap<(Vni, MacAddr), OwnEndpoint>;
+
+/// What the store has told.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// All rows, at a revision; and whether the store is not what it was.
+    Listed { revision: i64, rows: Vec<KeyValue>, replaced: bool },
+    /// What was written since.
+    Written { revision: i64, events: Vec<Event> },
+    /// Who is there has published again since the store was replaced.
+    Trust,
+    /// How the conversation stands.
+    Standing(Standing),
+    /// Another has the name, and keeps it.
+    NameTaken(Holder),
+}
+
+/// How the conversation stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing was heard yet.
+    Connecting,
+    /// It answers, and has all our rows.
+    Connected,
+    /// It answers, and has not all of our rows yet.
+    Publishing,
+    /// It does not answer, or will not.
+    Away(String),
+    /// Another has our name.
+    Refused(Holder),
+}
+
+/// The agent's end of the conversation.
+pub(crate) struct Sync {
+    pub(crate) news: mpsc::Receiver<News>,
+    pub(crate) endpoints: watch::Sender<Endpoints>,
+}
+
+/// Begins the conversation, in the runtime that it is called in. It ends with the returned value.
+pub(crate) fn start(store: Store, keys: Keys, own: Own) -> Sync {
+    let (news, receiver) = mpsc::channel(WAITING_NEWS);
+    let (endpoints, told) = watch::channel(own.endpoints.clone());
+    let conversation = Conversation {
+        watch: None,
+        lease: None,
+        membership: Membership::new(keys.clone(), own),
+        standing: Standing::Connecting,
+        replaced: false,
+        trust_at: None,
+        retry_at: None,
+        refused_since: None,
+        has_joined: false,
+        store,
+        keys,
+        news,
+    };
+    tokio::spawn(conversation.run(told));
+    Sync { news: receiver, endpoints }
+}
+
+struct Conversation {
+    store: Store,
+    keys: Keys,
+    news: mpsc::Sender<News>,
+    membership: Membership,
+    lease: Option<Lease>,
+    watch: Option<Watch>,
+    standing: Standing,
+    /// The next listing is the first of another store.
+    replaced: bool,
+    trust_at: Option<Instant>,
+    /// Nothing is asked before.
+    retry_at: Option<Instant>,
+    refused_since: Option<Instant>,
+    has_joined: bool,
+}
+
+/// The agent has ended.
+struct Over;
+
+impl Conversation {
+    async fn run(mut self, mut endpoints: watch::Receiver<Endpoints>) {
+        let [mut verify, mut list] = [VERIFY, LIST].map(|period| {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.reset();
+            ticks
+        });
+        loop {
+            if self.retry_at.is_none() && self.work().await.is_err() {
+                return;
+            }
+            let trust = self.trust_at;
+            tokio::select! {
+                () = self.news.closed() => return,
+                heard = heard(&mut self.watch) => {
+                    if self.hear(heard).await.is_err() {
+                        return;
+                    }
+                }
+                () = lost(&self.lease) => {
+                    self.lease = None;
+                    self.membership.lease_lost();
+                }
+                changed = endpoints.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.membership.set_endpoints(endpoints.borrow_and_update().clone());
+                }
+                () = until(self.retry_at) => {
+                    self.retry_at = None;
+                    self.membership.retry();
+                }
+                () = until(trust) => {
+                    self.trust_at = None;
+                    if self.tell(News::Trust).await.is_err() {
+                        return;
+                    }
+                }
+                _ = verify.tick() => self.membership.verify(),
+                _ = list.tick() => self.watch = None,
+            }
+        }
+    }
+
+    /// Lists if that is due, and publishes what there is.
+    async fn work(&mut self) -> Result<(), Over> {
+        loop {
+            let done = if self.watch.is_none() { self.list().await? } else { self.publish().await? };
+            match done {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => return self.fail(&error).await,
+            }
+        }
+    }
+
+    /// What comes of an error: for a while nothing, but for one that is no failure of the conversation.
+    async fn fail(&mut self, error: &StoreError) -> Result<(), Over> {
+        self.membership.uncertain();
+        match error {
+            StoreError::Replaced { .. } => {
+                tracing::warn!(%error, "rows are held until all nodes have published again");
+                self.watch = None;
+                self.replaced = true;
+                self.lease = None;
+                self.membership.replaced();
+                self.retry_at = Some(Instant::now());
+                return Ok(());
+            }
+            StoreError::Refused(Refusal::LeaseNotFound) => {
+                self.lease = None;
+                self.membership.lease_lost();
+            }
+            StoreError::Refused(_) | StoreError::Denied(_) | StoreError::Unavailable { .. } => {}
+        }
+        self.retry_at = Some(Instant::now() + RETRY);
+        self.stand(Standing::Away(error.to_string())).await
+    }
+
+    /// Says whether there may be more to do.
+    async fn list(&mut self) -> Result<Result<bool, StoreError>, Over> {
+        let listing = match self.store.get(&self.keys.all(), None).await {
+            Ok(listing) => listing,
+            Err(error) => return Ok(Err(error)),
+        };
+        let replaced = std::mem::take(&mut self.replaced);
+        if replaced {
+            self.trust_at = Some(Instant::now() + TRUST);
+        }
+        self.watch = Some(self.store.watch(self.keys.all(), listing.revision + 1));
+        self.membership.verify();
+        self.tell(News::Listed { revision: listing.revision, rows: listing.rows, replaced }).await?;
+        Ok(Ok(true))
+    }
+
+    /// One step towards all our rows in the store; says whether there may be another.
+    async fn publish(&mut self) -> Result<Result<bool, StoreError>, Over> {
+        let step = self.membership.step();
+        if matches!(step, Step::Lease | Step::Write(..)) {
+            self.refused_since = None;
+            self.stand(Standing::Publishing).await?;
+        }
+        let asked = match step {
+            Step::Rest => {
+                self.has_joined = true;
+                self.stand(Standing::Connected).await?;
+                return Ok(Ok(false));
+            }
+            Step::Refused(holder) => {
+                let since = *self.refused_since.get_or_insert_with(Instant::now);
+                self.retry_at = Some(Instant::now() + RETRY);
+                self.lease = None;
+                self.stand(Standing::Refused(holder.clone())).await?;
+                if !self.has_joined && since.elapsed() >= NAME_PATIENCE {
+                    self.tell(News::NameTaken(holder)).await?;
+                }
+                return Ok(Ok(false));
+            }
+            Step::Read(operations) => self.store.commit(&[], &operations, &[]).await.map(|read| {
+                self.membership.read(read.revision, &read.rows);
+            }),
+            Step::Lease => self.store.lease(LEASE_SECONDS).await.map(|lease| {
+                self.membership.leased(lease.id());
+                self.lease = Some(lease);
+            }),
+            Step::Write(conditions, operations) => {
+                self.store.commit(&conditions, &operations, &[]).await.map(|committed| {
+                    self.membership.written(&committed);
+                })
+            }
+        };
+        Ok(asked.map(|()| true))
+    }
+
+    async fn hear(&mut self, heard: Result<Batch, WatchEnd>) -> Result<(), Over> {
+        match heard {
+            Ok(Batch { revision, events }) => self.tell(News::Written { revision, events }).await,
+            Err(end) => {
+                tracing::info!(%end, "the store's rows are listed again");
+                self.watch = None;
+                if end == WatchEnd::Replaced {
+                    self.replaced = true;
+                    self.lease = None;
+                    self.membership.replaced();
+                } else if let WatchEnd::Denied(reason) = end {
+                    self.retry_at = Some(Instant::now() + RETRY);
+                    self.stand(Standing::Away(reason)).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn stand(&mut self, standing: Standing) -> Result<(), Over> {
+        if self.standing == standing {
+            return Ok(());
+        }
+        match &standing {
+            Standing::Connecting | Standing::Publishing => {}
+            Standing::Connected => {
+                tracing::info!(incarnation = self.membership.incarnation(), "published in the store");
+            }
+            Standing::Away(reason) => tracing::warn!(reason, "no store: forwarding goes on with what is known"),
+            Standing::Refused(Holder { addresses, .. }) => {
+                let name = &self.membership.own().node.name;
+                tracing::error!(
+                    name,
+                    ?addresses,
+                    "another agent has this node's name: give one of them another `node`"
+                );
+            }
+        }
+        self.standing = standing.clone();
+        self.tell(News::Standing(standing)).await
+    }
+
+    async fn tell(&self, news: News) -> Result<(), Over> {
+        self.news.send(news).await.map_err(|_| Over)
+    }
+}
+
+async fn heard(watch: &mut Option<Watch>) -> Result<Batch, WatchEnd> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn lost(lease: &Option<Lease>) {
+    match lease {
+        Some(lease) => lease.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

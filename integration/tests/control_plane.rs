@@ -1,0 +1,187 @@
+//! Nodes that find each other in a store: no peer stands in any file.
+
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
+
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use weft_control::config::file::{Control, unspanned};
+use weft_integration::{
+    AgentConfig, AgentNode, Child, Family, Host, MIB, Node, Site, eventually, ping_all, site, stream, weft,
+};
+
+const PORT: u16 = 2379;
+const PODS: [[&str; 1]; 3] = [["10.7.0.1/24"], ["10.7.0.2/24"], ["10.7.0.3/24"]];
+
+fn pod_address(pod: usize) -> &'static str {
+    PODS[pod][0].split('/').next().unwrap_or_default()
+}
+
+/// `weft store` on a node's underlay address.
+fn store(node: &Node, directory: &Path) -> Child {
+    let listen = format!("{}:{PORT}", node.address(Family::Ipv4));
+    let (program, data) = (weft(), directory.join("store"));
+    let words =
+        [program.to_str().unwrap(), "store", "--relaxed", "--listen", &listen, "--data", data.to_str().unwrap()];
+    let mut command = node.command(&words);
+    let log = std::fs::File::options().create(true).append(true).open(directory.join("store.log")).unwrap();
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    Child::spawn(command)
+}
+
+fn config(site: &Site, node: &Node, store: &Node, pod: &Host, addresses: &[&str]) -> AgentConfig {
+    let mut config = AgentConfig::new(site, node, &[Family::Ipv4]).vni(7).port(pod, 7, addresses);
+    config.file.control = Some(Control {
+        stores: unspanned(vec![format!("http://{}:{PORT}", store.address(Family::Ipv4))]),
+        prefix: unspanned("/test".to_owned()),
+        ca_file: None,
+        cert_file: None,
+        key_file: None,
+        user: None,
+        password_file: None,
+    });
+    config
+}
+
+#[track_caller]
+fn wait_for_state(agent: &AgentNode, state: &str, nodes: usize) {
+    eventually("the agent stands well with its store", || {
+        let control = agent.status().control.unwrap();
+        let there = control.state == state && control.nodes == nodes;
+        if there { Ok(()) } else { Err(format!("{control:?}")) }
+    });
+}
+
+#[track_caller]
+fn wait_for_endpoints(agent: &AgentNode, count: usize) {
+    eventually("all endpoints are known", || {
+        let rows: Vec<_> = agent.fdb().into_iter().filter(|row| row.kind == "static").collect();
+        if rows.len() == count { Ok(()) } else { Err(format!("{rows:?}")) }
+    });
+}
+
+/// Ends an agent whose VTEPs have come and gone, and their counters with them.
+fn end(agent: AgentNode) {
+    assert_eq!(agent.status().law_broken, None);
+    agent.kill();
+}
+
+#[test]
+fn nodes_find_each_other_and_forward_without_their_store() {
+    let site = site!();
+    let nodes = site.nodes::<3>();
+    let pods = ["a", "b", "c"].map(|name| site.host(name));
+    let mut process = store(&nodes[0], site.directory());
+    let agents: Vec<_> =
+        (0..3).map(|own| config(&site, &nodes[own], &nodes[0], &pods[own], &PODS[own]).start()).collect();
+    for agent in &agents {
+        wait_for_state(agent, "connected", 3);
+        wait_for_endpoints(agent, 3);
+        let vteps = agent.vteps();
+        assert!(vteps.len() == 2 && vteps.iter().all(|vtep| vtep.kind == "managed"), "{vteps:?}");
+    }
+    for (own, pod) in pods.iter().enumerate() {
+        for other in (0..3).filter(|other| *other != own) {
+            ping_all(pod, pod_address(other));
+        }
+    }
+    stream(&pods[1], &pods[2], pod_address(2), 16 * MIB);
+    for agent in &agents {
+        assert_eq!(agent.status().fdb_entries, 0, "nothing is learned from a node");
+    }
+    // The store goes, and forwarding goes on.
+    process.signal(Signal::KILL);
+    process.wait();
+    for agent in &agents {
+        wait_for_state(agent, "stale", 3);
+    }
+    ping_all(&pods[0], pod_address(1));
+    stream(&pods[2], &pods[0], pod_address(0), 16 * MIB);
+    // It comes back, with what it had.
+    let _process = store(&nodes[0], site.directory());
+    for agent in &agents {
+        wait_for_state(agent, "connected", 3);
+    }
+    // One that is restarted finds everything as it was.
+    let [first, second, third] = <[AgentNode; 3]>::try_from(agents).unwrap();
+    second.kill();
+    let second = config(&site, &nodes[1], &nodes[0], &pods[1], &PODS[1]).start();
+    for agent in [&first, &second, &third] {
+        wait_for_state(agent, "connected", 3);
+        wait_for_endpoints(agent, 3);
+    }
+    ping_all(&pods[1], pod_address(2));
+    // One that is gone for good is let go: its lease ends, and its path is silent.
+    third.kill();
+    for agent in [&first, &second] {
+        wait_for_state(agent, "connected", 2);
+        wait_for_endpoints(agent, 2);
+        assert_eq!(agent.vteps().len(), 1);
+    }
+    ping_all(&pods[0], pod_address(1));
+    [first, second].into_iter().for_each(end);
+}
+
+#[test]
+fn a_second_node_of_one_name_ends_and_harms_nobody() {
+    let site = site!();
+    let nodes = site.nodes::<3>();
+    let pods = ["a", "b", "c"].map(|name| site.host(name));
+    let _process = store(&nodes[0], site.directory());
+    let first = config(&site, &nodes[0], &nodes[0], &pods[0], &PODS[0]).start();
+    let second = config(&site, &nodes[1], &nodes[0], &pods[1], &PODS[1]).start();
+    wait_for_state(&second, "connected", 2);
+    let mut impostor = config(&site, &nodes[2], &nodes[0], &pods[2], &PODS[2]);
+    impostor.file.node = Some(unspanned("n2".to_owned()));
+    let impostor = impostor.start();
+    wait_for_state(&impostor, "refused", 2);
+    let reason = impostor.status().control.unwrap().reason.unwrap();
+    assert!(reason.contains("192.0.2.2"), "{reason}");
+    eventually("the second of one name ends", || {
+        let log = impostor.log();
+        if log.contains("another agent, at 192.0.2.2, has the name `n2`") { Ok(()) } else { Err(log) }
+    });
+    ping_all(&pods[0], pod_address(1));
+    assert_eq!(first.vteps().len(), 1);
+    first.finish();
+    second.finish();
+}
+
+#[test]
+fn a_foreign_vtep_is_added_for_all_nodes_and_removed() {
+    let site = site!("ip");
+    let nodes = site.nodes::<3>();
+    let pods = ["a", "b"].map(|name| site.host(name));
+    let _process = store(&nodes[0], site.directory());
+    let configs = [0, 1].map(|own| config(&site, &nodes[own], &nodes[0], &pods[own], &PODS[own]));
+    let file = configs[0].write();
+    let agents = configs.map(AgentConfig::start);
+    // The third node has a kernel and no agent.
+    nodes[2].ip("link add vx0 type vxlan id 7 dstport 4789 local 192.0.2.3 dev eth0 remote 192.0.2.1");
+    nodes[2].ip("address add 10.7.0.9/24 dev vx0");
+    nodes[2].ip("link set vx0 mtu 1450 up");
+    let peer = |words: &[&str]| {
+        let program = weft();
+        let start = [program.to_str().unwrap(), "peer", "--config", file.to_str().unwrap()];
+        nodes[0].run(&[&start[..], words].concat())
+    };
+    peer(&["add", "192.0.2.3", "--vni", "7"]);
+    assert!(peer(&["list"]).contains("192.0.2.3"));
+    for agent in &agents {
+        eventually("the foreign VTEP is known", || {
+            let vteps = agent.vteps();
+            let kinds: Vec<_> = vteps.iter().map(|vtep| (vtep.address.as_str(), vtep.kind.as_str())).collect();
+            if kinds.contains(&("192.0.2.3", "foreign")) { Ok(()) } else { Err(format!("{kinds:?}")) }
+        });
+    }
+    ping_all(&pods[0], "10.7.0.9");
+    peer(&["remove", "192.0.2.3"]);
+    for agent in &agents {
+        eventually("the foreign VTEP is gone", || {
+            let vteps = agent.vteps();
+            if vteps.iter().all(|vtep| vtep.kind == "managed") { Ok(()) } else { Err(format!("{vteps:?}")) }
+        });
+    }
+    agents.into_iter().for_each(end);
+}
