@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use weft_api::ControlStatus;
-use weft_bridge::Tables;
+use weft_bridge::{Attachment, Tables};
 use weft_encap::Encapsulation;
 use weft_encap::search::State;
 use weft_store::client::Store;
@@ -12,7 +12,9 @@ use weft_switch::Switch;
 
 use crate::agent::{AgentError, AttachedPort};
 use crate::cluster::record::{Attached, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding};
-use crate::cluster::{Holder, Keys, Local, Own, OwnEndpoint, Presence, View, apply, conflicts, reconcile, wanted};
+use crate::cluster::{
+    Edit, Holder, Keys, Local, Own, OwnEndpoint, Presence, View, apply, conflicts, reconcile, wanted,
+};
 use crate::config::{Config, PortConfig};
 use crate::instance::instance;
 use crate::paths::Paths;
@@ -100,6 +102,12 @@ impl Following {
         if edits.is_empty() {
             return;
         }
+        // What was learned behind a VTEP that is gone, or has left a network, leads nowhere.
+        let left = |edit: &Edit| match edit {
+            Edit::RemoveVtep(id) | Edit::SetMembers(id, _) => Some(Attachment::Vtep(*id)),
+            Edit::UnbindMac(..) | Edit::AddVtep(..) | Edit::BindMac(..) => None,
+        };
+        let left: Vec<Attachment> = edits.iter().filter_map(left).collect();
         let mut tables = Tables::clone(&tables);
         if let Err((error, count)) = apply(&mut tables, edits) {
             tracing::error!(%error, count, "not all of the cluster fits into the tables");
@@ -108,6 +116,9 @@ impl Following {
             paths.follow(&tables, self.local.underlay_mtu);
         }
         switch.publish(tables);
+        for vtep in left {
+            switch.fdb().purge(vtep);
+        }
     }
 
     /// What is due once a second.

@@ -10,12 +10,12 @@ mod following;
 mod instance;
 mod lock;
 mod paths;
-mod peers;
 mod prove;
+mod rows;
 mod serve;
 mod show;
 mod sync;
 mod uplink;
 
 pub use agent::{Agent, AgentError};
-pub use peers::{Peers, PeersError};
+pub use rows::{ClusterRows, RowsError};

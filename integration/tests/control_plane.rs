@@ -149,7 +149,7 @@ fn a_second_node_of_one_name_ends_and_harms_nobody() {
 }
 
 #[test]
-fn a_foreign_vtep_is_added_for_all_nodes_and_removed() {
+fn foreign_vteps_are_added_and_removed_for_all_nodes_and_nodes_removed() {
     let site = site!("ip");
     let nodes = site.nodes::<3>();
     let pods = ["a", "b"].map(|name| site.host(name));
@@ -183,5 +183,15 @@ fn a_foreign_vtep_is_added_for_all_nodes_and_removed() {
             if vteps.iter().all(|vtep| vtep.kind == "managed") { Ok(()) } else { Err(format!("{vteps:?}")) }
         });
     }
-    agents.into_iter().for_each(end);
+    // A node that is gone for good goes at once by hand, before its lease ends.
+    let [first, second] = agents;
+    second.kill();
+    let program = weft();
+    nodes[0].run(&[program.to_str().unwrap(), "node", "--config", file.to_str().unwrap(), "remove", "n2"]);
+    eventually(
+        "the node is gone",
+        || if first.vteps().is_empty() { Ok(()) } else { Err(format!("{:?}", first.vteps())) },
+    );
+    assert!(!first.log().contains("let go"), "{}", first.log());
+    end(first);
 }

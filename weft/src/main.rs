@@ -4,6 +4,7 @@
 mod agent;
 mod demo;
 mod interrupt;
+mod node;
 mod out;
 mod peer;
 mod progress;
@@ -33,6 +34,8 @@ enum Command {
     Agent(agent::Args),
     /// Serve the control plane's store: what agents use of etcd's v3 API
     Store(store::Args),
+    /// Remove a node that is gone for good
+    Node(node::Args),
     /// Change the foreign VTEPs that all nodes of a cluster have
     Peer(peer::Args),
     /// Show how an agent is doing
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Agent(args) => agent::run(&args),
         Command::Store(args) => store::run(&args),
+        Command::Node(args) => node::run(&args),
         Command::Peer(args) => peer::run(&args),
         Command::Status(args) => show::status(&args),
         Command::Show(args) => show::show(&args),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Subcommand;
-use weft_control::Peers;
+use weft_control::ClusterRows;
 use weft_control::cluster::record::{ForeignVtep, RECORD_VERSION};
 use weft_control::config::Config;
 use weft_control::config::file::Encapsulation;
@@ -68,20 +68,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let peers = Peers::of(&config)?;
+        let rows = ClusterRows::of(&config)?;
         match &args.verb {
             Verb::Add { address, vnis, encapsulation, port } => {
                 let udp_port = port.unwrap_or(encapsulation.default_port());
                 let (address, encapsulation, vnis) = (*address, *encapsulation, vnis.clone());
                 let version = RECORD_VERSION;
-                peers.add(&ForeignVtep { version, address, encapsulation, udp_port, vnis }).await?;
+                rows.add_foreign(&ForeignVtep { version, address, encapsulation, udp_port, vnis }).await?;
             }
             Verb::Remove { address } => {
-                if !peers.remove(*address).await? {
+                if !rows.remove_foreign(*address).await? {
                     bail!("there is no foreign VTEP {address}: `weft peer list` shows those that are there");
                 }
             }
-            Verb::List { json } => list(&peers.list().await?, *json)?,
+            Verb::List { json } => list(&rows.foreign().await?, *json)?,
         }
         Ok::<_, anyhow::Error>(ExitCode::SUCCESS)
     })

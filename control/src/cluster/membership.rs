@@ -266,15 +266,6 @@ impl Membership {
         }
     }
 
-    /// What removes the node from the cluster at once, in place of the lease's end; none if it is not in it.
-    #[must_use]
-    pub fn leave(&self) -> Option<(Vec<Condition>, Vec<Operation>)> {
-        let claim = self.claim?;
-        let left = self.put_node(claim.incarnation, Standing::Left, claim.lease);
-        let endpoints = Operation::Delete(self.keys.endpoints(&self.own.node.name));
-        Some((vec![Condition::Leased(self.node_key(), claim.lease)], vec![left, endpoints]))
-    }
-
     fn lose_claim(&mut self) {
         (self.claim, self.lease) = (None, None);
     }
@@ -346,6 +337,33 @@ impl Membership {
             Operation::Delete(range) => stored.retain(|key, _| !range.contains(key)),
         }
     }
+}
+
+/// What removes a node from the cluster at once, in place of its lease's end: all agents let go of it when they hear of it.
+/// `row`: the node's row, if there is one; `lease`: the row that says so goes with it.
+#[must_use]
+pub fn removal(keys: &Keys, name: &str, row: Option<&KeyValue>, lease: i64) -> (Vec<Condition>, Vec<Operation>) {
+    let key = keys.write(&Key::Node(name.to_owned()));
+    let condition = match row {
+        Some(row) => Condition::Unchanged(key.clone(), row.mod_revision),
+        None => Condition::Absent(key.clone()),
+    };
+    let left = Node {
+        version: RECORD_VERSION,
+        name: name.to_owned(),
+        instance: String::new(),
+        incarnation: 0,
+        standing: Standing::Left,
+        addresses: Vec::new(),
+        receives: Vec::new(),
+        underlay_mtu: 0,
+        vnis: Vec::new(),
+        pod_ranges: Vec::new(),
+        overlay_address: None,
+        capabilities: Vec::new(),
+    };
+    let put = Operation::Put(key, record::write(&left).into(), Some(lease));
+    (vec![condition], vec![put, Operation::Delete(keys.endpoints(name))])
 }
 
 fn is_done(stored: &BTreeMap<Bytes, Stored>, operation: &Operation) -> bool {

@@ -12,7 +12,7 @@ mod view;
 mod wanted;
 
 pub use keys::{Key, Keys};
-pub use membership::{Holder, Membership, Own, OwnEndpoint, Step};
+pub use membership::{Holder, Membership, Own, OwnEndpoint, Step, removal};
 pub use reconcile::{Edit, apply, reconcile};
 pub use view::{Member, Presence, Row, View};
 pub use wanted::{Conflict, Local, Wanted, WantedVtep, conflicts, wanted};

@@ -24,7 +24,7 @@ pub enum Standing {
     Joining,
     /// All its endpoints are there.
     Joined,
-    /// It has left on purpose: nothing of it counts any more.
+    /// It was removed on purpose: nothing of it counts any more.
     Left,
 }
 
@@ -189,6 +189,9 @@ pub(super) fn not_of_vtep(address: IpAddr) -> Option<RecordError> {
 
 impl Node {
     pub(crate) fn check(&self) -> Result<(), RecordError> {
+        if self.standing == Standing::Left {
+            return Ok(());
+        }
         if let Some(error) = self.addresses.iter().find_map(|address| not_of_vtep(*address)) {
             return Err(error);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use weft_bridge::tables::VtepKind;
 use weft_bridge::{Attachment, Learn, Port, PortMode, Seconds, Tables};
 use weft_control::cluster::record::{ForeignVtep, Node, RECORD_VERSION, Standing, write};
-use weft_control::cluster::{Key, Presence, View, Wanted, apply, reconcile, wanted};
+use weft_control::cluster::{Key, Presence, Step, View, Wanted, apply, reconcile, wanted};
 use weft_encap::{Encapsulation, Offload};
 use weft_store::client::{Condition, Operation};
 
@@ -92,7 +92,7 @@ fn a_restart_within_the_lease_opens_no_gap() {
         world.meet(1, 100, 0, false);
         assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(1)));
     }
-    assert_eq!(world.agent(0).membership.step(), weft_control::cluster::Step::Rest);
+    assert_eq!(world.agent(0).membership.step(), Step::Rest);
     world.store.advance(LAPSE / 2);
     world.meet_all();
     world.store.advance(LAPSE / 2);
@@ -261,9 +261,9 @@ fn a_backup_brings_no_pod_back_that_has_moved_since() {
 }
 
 #[test]
-fn a_leaving_node_is_gone_at_once() {
+fn a_node_that_is_removed_is_gone_at_once() {
     let mut world = cluster(2);
-    world.leave(0);
+    world.remove(0);
     world.meet(1, 100, 0, false);
     assert_eq!(known_at(&mut world, 1, pod(1, 1)), None);
     assert_eq!(flooded_to(&mut world, 1), 0);
@@ -271,6 +271,24 @@ fn a_leaving_node_is_gone_at_once() {
     world.meet_all();
     world.meet_all();
     assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(1)), "and welcome again");
+}
+
+#[test]
+fn a_suspect_is_removed_by_hand_though_its_row_is_gone() {
+    let mut world = cluster(2);
+    world.agent(0).cut_off = true;
+    for _ in 0..4 {
+        world.store.advance(LAPSE / 3);
+        world.meet(1, 100, 100, false);
+    }
+    assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(1)), "its path answers");
+    world.remove(0);
+    // Heard of as an event by one who keeps hearing, and not at all by one who lists when it is over.
+    world.meet(1, 100, 0, false);
+    assert_eq!(known_at(&mut world, 1, pod(1, 1)), None);
+    world.store.advance(LAPSE);
+    world.rest();
+    world.check();
 }
 
 #[test]
@@ -300,8 +318,13 @@ fn who_lost_its_name_writes_nothing_any_more() {
     world.meet(second, 100, 100, false);
     assert!(!world.agent(second).refused);
     // The first does not know yet, and has something to say.
-    let Some((conditions, operations)) = world.agent(0).membership.leave() else { panic!("it believes in its claim") };
-    assert!(!world.store.commit(&conditions, &operations).is_some_and(|committed| committed.succeeded));
+    world.set_pods(0, &[pod(1, 8)]);
+    let Step::Write(conditions, operations) = world.agent(0).membership.step() else {
+        panic!("it has something to say")
+    };
+    let before = world.store.revision();
+    assert!(!world.store.commit(&conditions, &operations).unwrap().succeeded);
+    assert_eq!(world.store.revision(), before);
     world.agent(0).cut_off = false;
     world.rest();
     assert!(world.agent(0).refused);

@@ -140,7 +140,7 @@ impl Schedule {
                 self.move_pod(number);
             }
             35 => self.world.store.compact(),
-            36 => self.world.leave(machine),
+            36 => self.world.remove(machine),
             37 => self.backup = Some(self.world.store.backup()),
             38 => self.restore(),
             _ => {
@@ -187,10 +187,18 @@ fn every_schedule_ends_in_agreement() {
         Some(seed) => seed..seed + 1,
         None => 0..number("WEFT_SCHEDULES").unwrap_or(SCHEDULES),
     };
-    for seed in seeds {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| Schedule::new(seed).run())) {
-            eprintln!("this schedule again: WEFT_SEED={seed}");
-            resume_unwind(panic);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let own = seeds.clone().skip(thread).step_by(threads);
+            scope.spawn(|| own.for_each(run));
         }
+    });
+}
+
+fn run(seed: u64) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| Schedule::new(seed).run())) {
+        eprintln!("this schedule again: WEFT_SEED={seed}");
+        resume_unwind(panic);
     }
 }

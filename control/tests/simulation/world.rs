@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use weft_bridge::Attachment;
 use weft_control::cluster::record::Node;
-use weft_control::cluster::{conflicts, reconcile, wanted};
+use weft_control::cluster::{Key, conflicts, reconcile, removal, wanted};
 use weft_encap::{Encapsulation, MacAddr, Offload, Vni};
+use weft_store::KeyRange;
 
-use crate::agent::{Identity, Pod, SimAgent};
+use crate::agent::{Identity, Pod, SimAgent, keys};
 use crate::store::{SimStore, TTL};
 
 /// Of a round in which everybody is at work.
@@ -80,13 +81,13 @@ impl World {
         }
     }
 
-    pub(crate) fn leave(&mut self, machine: usize) {
-        if let Some(agent) = self.machines[machine].agent.take()
-            && !agent.cut_off
-            && let Some((conditions, operations)) = agent.membership.leave()
-        {
-            self.store.commit(&conditions, &operations);
-        }
+    /// The operator ends a machine's agent, and removes its node.
+    pub(crate) fn remove(&mut self, machine: usize) {
+        self.kill(machine);
+        let name = &self.machines[machine].identity.name;
+        let rows = self.store.list(&KeyRange::One(keys().write(&Key::Node(name.clone()))));
+        let (conditions, operations) = removal(&keys(), name, rows.first(), self.store.grant());
+        assert!(self.store.commit(&conditions, &operations).unwrap().succeeded);
     }
 
     /// Addresses at which a data plane answers a machine: one that runs, and knows the machine.

@@ -1,4 +1,4 @@
-//! Foreign VTEPs in the store: the rows that an operator writes.
+//! The rows that an operator writes: foreign VTEPs, and that a node is gone.
 
 use std::net::IpAddr;
 
@@ -6,12 +6,15 @@ use weft_store::KeyRange;
 use weft_store::client::{AccessError, Condition, Operation, Store, StoreError};
 
 use crate::cluster::record::{self, ForeignVtep, RecordError};
-use crate::cluster::{Key, Keys};
+use crate::cluster::{Key, Keys, removal};
 use crate::config::{Config, FileError};
 
-/// Why the foreign VTEPs were not read or changed.
+/// For how long the store keeps it that a node was removed, in seconds: agents hear of it at once, or list the rows anew.
+const REMOVAL_SECONDS: u32 = 60;
+
+/// Why rows were not read or changed.
 #[derive(Debug, thiserror::Error)]
-pub enum PeersError {
+pub enum RowsError {
     /// The configuration names no store.
     #[error("the configuration has no `[control]`: name the store there, or write the peer as a `[[vtep]]`")]
     NoStore,
@@ -29,49 +32,62 @@ pub enum PeersError {
     Record(#[from] RecordError),
 }
 
-/// The foreign VTEPs of a cluster.
+/// A cluster's rows, for an operator.
 #[derive(Debug)]
-pub struct Peers {
+pub struct ClusterRows {
     store: Store,
     keys: Keys,
 }
 
-impl Peers {
+impl ClusterRows {
     /// Those of the cluster that a configuration names. Has to be called inside a runtime.
     ///
     /// # Errors
-    /// [`PeersError`], without asking the store.
-    pub fn of(config: &Config) -> Result<Self, PeersError> {
-        let control = config.control.as_ref().ok_or(PeersError::NoStore)?;
+    /// [`RowsError`], without asking the store.
+    pub fn of(config: &Config) -> Result<Self, RowsError> {
+        let control = config.control.as_ref().ok_or(RowsError::NoStore)?;
         Ok(Self { store: Store::new(control.access()?)?, keys: Keys::new(&control.prefix) })
     }
 
-    /// Writes one, in place of any with this address.
+    /// Removes a node, and all that is behind it, from the tables of all others at once. An agent that runs claims its
+    /// name again. Says whether it could be done: not if the agent wrote at the same time.
     ///
     /// # Errors
-    /// [`PeersError`].
-    pub async fn add(&self, peer: &ForeignVtep) -> Result<(), PeersError> {
+    /// [`RowsError`].
+    pub async fn remove_node(&self, name: &str) -> Result<bool, RowsError> {
+        let key = KeyRange::One(self.keys.write(&Key::Node(name.to_owned())));
+        let listing = self.store.get(&key, None).await?;
+        let lease = self.store.lease(REMOVAL_SECONDS).await?;
+        let (conditions, operations) = removal(&self.keys, name, listing.rows.first(), lease.id());
+        Ok(self.store.commit(&conditions, &operations, &[]).await?.succeeded)
+    }
+
+    /// Writes a foreign VTEP, in place of any with this address.
+    ///
+    /// # Errors
+    /// [`RowsError`].
+    pub async fn add_foreign(&self, peer: &ForeignVtep) -> Result<(), RowsError> {
         peer.check()?;
         let key = self.keys.write(&Key::Foreign(peer.address));
         self.store.put(key, record::write(peer).into(), None).await?;
         Ok(())
     }
 
-    /// Removes one; says whether there was one.
+    /// Removes a foreign VTEP; says whether there was one.
     ///
     /// # Errors
-    /// [`PeersError`].
-    pub async fn remove(&self, address: IpAddr) -> Result<bool, PeersError> {
+    /// [`RowsError`].
+    pub async fn remove_foreign(&self, address: IpAddr) -> Result<bool, RowsError> {
         let key = self.keys.write(&Key::Foreign(address));
         let delete = [Operation::Delete(KeyRange::One(key.clone()))];
         Ok(self.store.commit(&[Condition::Present(key)], &delete, &[]).await?.succeeded)
     }
 
-    /// All of them, but for rows that agents refuse.
+    /// All foreign VTEPs, but for rows that agents refuse.
     ///
     /// # Errors
-    /// [`PeersError`].
-    pub async fn list(&self) -> Result<Vec<ForeignVtep>, PeersError> {
+    /// [`RowsError`].
+    pub async fn foreign(&self) -> Result<Vec<ForeignVtep>, RowsError> {
         let listing = self.store.get(&self.keys.foreign(), None).await?;
         let read = |value: &[u8]| record::read::<ForeignVtep>(value).ok().filter(|peer| peer.check().is_ok());
         Ok(listing.rows.iter().filter_map(|row| read(&row.value)).collect())
