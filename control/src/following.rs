@@ -23,6 +23,9 @@ use crate::sync::{self, Endpoints, News, Standing, Sync};
 /// After how long a suspect is let go whose path cannot be probed.
 const UNPROBED_GRACE: Duration = Duration::from_secs(600);
 
+/// After how long a suspect counts as silent that has never echoed a probe: time enough for the first to be lost.
+const NEVER_ECHOED: Duration = Duration::from_secs(10);
+
 /// The cluster, as this agent follows it.
 pub(crate) struct Following {
     sync: Sync,
@@ -105,7 +108,7 @@ impl Following {
         // What was learned behind a VTEP that is gone, or has left a network, leads nowhere.
         let left = |edit: &Edit| match edit {
             Edit::RemoveVtep(id) | Edit::SetMembers(id, _) => Some(Attachment::Vtep(*id)),
-            Edit::UnbindMac(..) | Edit::AddVtep(..) | Edit::BindMac(..) => None,
+            _ => None,
         };
         let left: Vec<Attachment> = edits.iter().filter_map(left).collect();
         let mut tables = Tables::clone(&tables);
@@ -145,14 +148,19 @@ impl Following {
             self.suspected.entry(name).or_insert_with(Instant::now);
         }
         let (tables, suspected) = (switch.tables(), &self.suspected);
+        let suspected_for =
+            |node: &Node, grace| suspected.get(&node.name).is_some_and(|since| since.elapsed() >= grace);
         let is_silent = |node: &Node| {
-            let vteps = node.addresses.iter().filter_map(|address| tables.vtep_by_address(*address));
-            match paths.filter(|_| node.capabilities.iter().any(|one| one == PROBES)) {
-                Some(paths) => {
-                    vteps.into_iter().all(|vtep| paths.of(vtep).is_none_or(|path| path.state == State::Down))
-                }
-                None => suspected.get(&node.name).is_some_and(|since| since.elapsed() >= UNPROBED_GRACE),
-            }
+            let Some(paths) = paths.filter(|_| node.capabilities.iter().any(|one| one == PROBES)) else {
+                return suspected_for(node, UNPROBED_GRACE);
+            };
+            let mut vteps = node.addresses.iter().filter_map(|address| tables.vtep_by_address(*address));
+            vteps.all(|vtep| match paths.of(vtep).map(|path| path.state) {
+                None | Some(State::Down) => true,
+                // It said that it echoes probes, and never did.
+                Some(State::Unprobed) => suspected_for(node, NEVER_ECHOED),
+                Some(State::Searching | State::Up { .. } | State::BlackHole) => false,
+            })
         };
         self.view.forget_suspects(|node| {
             let silent = is_silent(node);

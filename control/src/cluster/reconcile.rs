@@ -2,7 +2,7 @@
 //! in place, and what is not wanted is removed. Ports are not looked at, nor is anything that was learned: a learned
 //! MAC never stands in for a published one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use weft_bridge::tables::TableError;
@@ -25,6 +25,10 @@ pub enum Edit {
     AddVtep(Vtep, Vec<Vni>),
     /// Puts a MAC behind the VTEP with this address.
     BindMac(Vni, MacAddr, IpAddr),
+    /// Says which MAC an address has.
+    SetNeighbour(Vni, IpAddr, MacAddr),
+    /// Forgets which MAC an address has.
+    RemoveNeighbour(Vni, IpAddr),
 }
 
 /// The steps from these tables to what is wanted; none when they have it.
@@ -71,7 +75,26 @@ pub fn reconcile(tables: &Tables, wanted: &Wanted) -> Vec<Edit> {
             edits.push(Edit::BindMac(*vni, *mac, *address));
         }
     }
+    reconcile_neighbours(tables, wanted, &mut edits);
     edits
+}
+
+fn reconcile_neighbours(tables: &Tables, wanted: &Wanted, edits: &mut Vec<Edit>) {
+    let mut there = HashMap::new();
+    for domain in tables.domains() {
+        for (address, mac) in domain.neighbours() {
+            if wanted.neighbours.contains_key(&(domain.vni(), address)) {
+                there.insert((domain.vni(), address), mac);
+            } else {
+                edits.push(Edit::RemoveNeighbour(domain.vni(), address));
+            }
+        }
+    }
+    for ((vni, address), mac) in &wanted.neighbours {
+        if there.get(&(*vni, *address)) != Some(mac) {
+            edits.push(Edit::SetNeighbour(*vni, *address, *mac));
+        }
+    }
 }
 
 /// Makes the edits. What is refused does not keep the rest from being made.
@@ -96,6 +119,11 @@ pub fn apply(tables: &mut Tables, edits: Vec<Edit>) -> Result<(), (TableError, u
                 Some(id) => tables.bind_mac(vni, mac, id),
                 None => Err(TableError::UnknownVtep),
             },
+            Edit::SetNeighbour(vni, address, mac) => tables.set_neighbour(vni, address, mac),
+            Edit::RemoveNeighbour(vni, address) => {
+                tables.remove_neighbour(vni, address);
+                Ok(())
+            }
         };
         refused.extend(made.err());
     }

@@ -218,10 +218,12 @@ impl World {
                 assert!(known.is_some(), "{name} does not know {pod:?}");
                 if owners.contains(&place) {
                     assert!(matches!(known, Some(Attachment::Port(_))), "{name} has {pod:?} itself");
-                } else {
-                    assert_eq!(wanted.neighbours.values().filter(|mac| **mac == pod.1).count(), 1);
                 }
+                let ip = IpAddr::from([10, 244, 0, pod.1.0[5]]);
+                assert_eq!(domain.neighbour(ip).map(|(mac, _)| mac), Some(pod.1), "{name}: {ip}");
             }
+            let has_owner = |mac| owners.contains_key(&(domain.vni(), mac));
+            assert!(domain.neighbours().all(|(_, mac)| has_owner(mac)), "{name} has a neighbour that is gone");
         }
     }
 
