@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weft_bridge::tables::VtepKind;
 use weft_bridge::{Attachment, Learn, Port, PortMode, Seconds, Tables};
-use weft_control::cluster::record::{ForeignVtep, Node, RECORD_VERSION, Standing, write};
+use weft_control::cluster::record::{Attached, Endpoint, ForeignVtep, Node, RECORD_VERSION, Standing, write};
 use weft_control::cluster::{Key, Presence, Step, View, Wanted, apply, reconcile, wanted};
 use weft_encap::{Encapsulation, Offload};
 use weft_store::client::{Condition, Operation};
@@ -368,6 +368,30 @@ fn bad_rows_are_refused_by_name_and_change_nothing() {
         assert!(refused["/weft/v1/foreign/192.0.2.67"].contains("192.0.2.66"), "{refused:?}");
         assert_eq!(view.refusals(), if again { 8 } else { 4 });
         assert_eq!(known_at(&mut world, 1, pod(1, 1)), Some(address(1)), "what was known stays");
+    }
+}
+
+#[test]
+fn an_endpoint_of_another_incarnation_is_void() {
+    let mut world = cluster(2);
+    let (vni, mac) = pod(1, 33);
+    let incarnation = world.agent(0).membership.incarnation().unwrap();
+    for (incarnation, known) in [(incarnation - 1, None), (incarnation, Some(address(1)))] {
+        let endpoint = Endpoint {
+            version: RECORD_VERSION,
+            vni,
+            mac,
+            ips: Vec::new(),
+            node: "n1".to_owned(),
+            incarnation,
+            sequence: 0,
+            port: "old".to_owned(),
+            attached: Attached::Bound,
+        };
+        let key = keys().write(&Key::Endpoint("n1".to_owned(), vni, mac));
+        world.store.commit(&[], &[Operation::Put(key, write(&endpoint).into(), None)]).unwrap();
+        world.meet(1, 100, 0, false);
+        assert_eq!(known_at(&mut world, 1, (vni, mac)), known);
     }
 }
 
