@@ -244,6 +244,14 @@ fn a_killed_relay_is_told_replaced_and_cleared_away() {
     lab.link("n1", &["set", "loss=0"]);
     let rtt = ping(&lab, N2, 5).rtt.unwrap();
     assert!(rtt.min >= Duration::from_millis(10), "{rtt:?}");
+    // A relay whose TAP was taken away ends, rather than answer for a link that carries nothing.
+    lab.exec("underlay", &["ip", "link", "delete", "in.0"]);
+    eventually("the relay ends", || {
+        let told = lab.link("n1", &[]);
+        if told.contains("link n1 carries nothing") { Ok(()) } else { Err(told) }
+    });
+    lab.link("n1", &["set", "loss=0"]);
+    assert!(ping(&lab, N2, 5).rtt.is_some());
     kill();
     lab.link("n1", &["clear"]);
     assert_eq!(ping(&lab, N2, 5).received, 5);

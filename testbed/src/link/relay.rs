@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::num::NonZeroU64;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -104,19 +104,20 @@ pub fn run_relay(file: &Path, ready: impl FnOnce()) -> Result<(), RelayError> {
     // What an earlier relay left, which is gone: its TAPs could be made.
     let _ = fs::remove_file(&plan.socket);
     let listener = UnixListener::bind(&plan.socket).map_err(failed("listen on", &plan.socket))?;
-    let relay = Relay {
+    let relay = Arc::new(Relay {
         node_side: node_side?,
         network_side: network_side?,
         begin: Instant::now(),
         state: Mutex::new(State::new(&plan.impairments)),
-    };
+    });
     // Timers to the nanosecond; where the kernel refuses, they may be 50 microseconds late.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+    // It ends with the process: a relay that can no longer carry frames has nothing to answer for.
+    let listening = relay.clone();
+    let thread = thread::Builder::new().name("listen".to_owned()).spawn(move || listening.listen(&listener));
+    thread.map_err(failed("listen on", &plan.socket))?;
     ready();
-    thread::scope(|scope| {
-        scope.spawn(|| relay.listen(&listener));
-        relay.carry().map_err(failed("carry frames between", plan.node_side))
-    })
+    relay.carry().map_err(failed("carry frames from and to", plan.node_side))
 }
 
 struct Relay {
