@@ -78,6 +78,25 @@ fn captures_are_read_by_others() {
 }
 
 #[test]
+fn a_capture_ends_with_its_interface() {
+    if unmet(test_name!(), &TOOLS) {
+        return;
+    }
+    let lab = CommandLab::up("two-node.yaml");
+    let mut capture = Command::new(weft());
+    capture.args(["testbed", "capture", lab.name(), "n1", "-w", "/dev/null"]).stderr(Stdio::piped());
+    let mut capture = capture.spawn().unwrap();
+    let mut told = BufReader::new(capture.stderr.take().unwrap()).lines();
+    assert!(told.next().unwrap().unwrap().starts_with("capturing at "));
+    lab.link("n1", &["down"]);
+    lab.link("n1", &["up"]);
+    lab.run(&["testbed", "down", lab.name()]);
+    // Not before its standard error is closed, and so not before it has ended.
+    let told: Vec<String> = told.map_while(Result::ok).collect();
+    assert!(!capture.wait().unwrap().success() && told.concat().contains("the interface was removed"), "{told:?}");
+}
+
+#[test]
 fn logs_shells_and_drawings() {
     if unmet(test_name!(), &TOOLS) {
         return;

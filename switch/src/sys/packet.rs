@@ -59,7 +59,8 @@ impl PacketTap {
     /// The next frame; none when nothing waits. `buffer` bounds its length.
     ///
     /// # Errors
-    /// What the kernel says, such as ENETDOWN for an interface that was switched off: others may follow.
+    /// What the kernel says, such as ENETDOWN for an interface that was switched off: others may follow unless it
+    /// [is gone](Self::is_gone).
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<SeenFrame>> {
         let mut control = [0_u64; 16];
         let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -102,6 +103,18 @@ impl PacketTap {
             }
         }
         Ok(Some(frame))
+    }
+
+    /// Whether the interface was removed: nothing will come any more.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_gone(&self) -> io::Result<bool> {
+        let address = self.socket.local_addr()?;
+        // SAFETY: the kernel filled in a sockaddr_ll, the address of every packet socket.
+        let address = unsafe { address.as_ptr().cast::<libc::sockaddr_ll>().read_unaligned() };
+        // No interface has a number below 1 (`packet_notifier`, net/packet/af_packet.c, puts -1).
+        Ok(address.sll_ifindex < 1)
     }
 }
 

@@ -5,9 +5,9 @@ mod pcapng;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use weft_switch::{PacketTap, SeenFrame};
+use weft_switch::PacketTap;
 
 use crate::error::io_error;
 use crate::spec::UNDERLAY;
@@ -17,6 +17,8 @@ use crate::{Lab, LabError};
 const FRAME_MAX: usize = 1 << 17;
 /// Bytes that are written at once, about.
 const AT_ONCE_MAX: usize = 1 << 20;
+/// How often an interface that is switched off is looked at: the kernel does not tell when it is removed after that.
+const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// The interface of a pod.
 const POD_INTERFACE: &str = "eth0";
 
@@ -70,19 +72,29 @@ impl Capture {
         file.flush()?;
         let mut frames = 0;
         let mut buffer = vec![0; FRAME_MAX];
+        let mut is_down = false;
         while count.is_none_or(|count| frames < count) {
             let mut fds = [PollFd::from_borrowed_fd(self.tap.as_fd(), PollFlags::IN)];
-            match poll(&mut fds, None) {
+            match poll(&mut fds, is_down.then_some(&LOOK)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
+            if is_down && self.tap.is_gone()? {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the interface was removed; the file is complete"));
+            }
             let mut blocks = Vec::new();
-            while count.is_none_or(|count| frames < count)
-                && blocks.len() < AT_ONCE_MAX
-                && let Some(frame) = self.next(&mut buffer)?
-            {
-                blocks.extend(pcapng::packet(&frame));
-                frames += 1;
+            while count.is_none_or(|count| frames < count) && blocks.len() < AT_ONCE_MAX {
+                match self.tap.receive(&mut buffer) {
+                    Ok(Some(frame)) => {
+                        blocks.extend(pcapng::packet(&frame));
+                        frames += 1;
+                        is_down = false;
+                    }
+                    Ok(None) => break,
+                    // It may be switched on again.
+                    Err(error) if error.kind() == io::ErrorKind::NetworkDown => is_down = true,
+                    Err(error) => return Err(error),
+                }
             }
             // In one piece: who is interrupted leaves whole blocks behind.
             file.write_all(&blocks)?;
@@ -90,13 +102,5 @@ impl Capture {
             seen(frames);
         }
         Ok(frames)
-    }
-
-    fn next(&self, buffer: &mut [u8]) -> io::Result<Option<SeenFrame>> {
-        match self.tap.receive(buffer) {
-            // An interface that was switched off may be switched on again.
-            Err(error) if error.kind() == io::ErrorKind::NetworkDown => Ok(None),
-            received => received,
-        }
     }
 }
