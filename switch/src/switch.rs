@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Receiver;
 use crossbeam_utils::CachePadded;
 use rustix::thread::{CpuSet, sched_setaffinity};
+use weft_bridge::tables::MAX_PORTS;
 use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables, VtepId};
 use weft_encap::probe::Probe;
 
@@ -20,8 +21,8 @@ use crate::runtime::{Command, Mailbox, PortGone, Runtime, now};
 use crate::underlay::{Listen, NodeUnderlay, SocketError, SocketOptions, SocketUnderlay, Uplink};
 use crate::worker::{ECHOES, ProbeEcho, Shared};
 
-/// Reports of lost ports that wait to be read at most.
-const GONE_REPORTS: usize = 1024;
+/// Reports of lost ports that wait to be read at most: all may be lost at once, and one that is not told of stays lost.
+const GONE_REPORTS: usize = MAX_PORTS;
 
 /// What a switch is started with.
 #[derive(Clone, Debug)]
