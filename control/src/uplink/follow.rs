@@ -136,7 +136,7 @@ impl Follower {
             };
             // What was never asked for is found out before there is anything to send.
             if before.get(to) != Some(&route) {
-                links.use_neighbour(route.interface, route.gateway.unwrap_or(*to))?;
+                use_neighbour(links, route.interface, route.gateway.unwrap_or(*to));
             }
             self.routes.insert(*to, route);
         }
@@ -172,7 +172,7 @@ impl Follower {
         }
         // Our packets confirm nobody: the kernel has to be told that the address is in use.
         for address in stale {
-            links.use_neighbour(self.joined.nic.index, address)?;
+            use_neighbour(links, self.joined.nic.index, address);
         }
         Ok(())
     }
@@ -198,5 +198,13 @@ impl Follower {
         });
         ours.sort_by_key(|one| one.from == device.index);
         links.remove_redirects(&ours)
+    }
+}
+
+/// Has the kernel find a MAC out. Where it cannot, as in a full table of neighbours, the sockets carry what is for
+/// that address, and all others keep the uplink.
+fn use_neighbour(links: &mut Links, interface: u32, address: IpAddr) {
+    if let Err(error) = links.use_neighbour(interface, address) {
+        tracing::debug!(%address, %error, "the kernel does not look for a next hop");
     }
 }
