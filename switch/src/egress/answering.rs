@@ -3,7 +3,7 @@
 use weft_bridge::{Attachment, DropReason, PortId};
 use weft_encap::mtu::MIN_IPV6;
 use weft_encap::too_big::NoReply;
-use weft_encap::{Inner, MacAddr, Offload};
+use weft_encap::{FragmentError, Inner, MacAddr, Offload};
 
 use super::{Copy, Egress};
 use crate::answers::Answered;
@@ -28,6 +28,21 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             Answered::No(_) => {}
         }
         reason
+    }
+
+    /// What is counted of a frame that cannot be cut; its sender is told where that helps.
+    pub(super) fn not_cut(
+        &mut self,
+        why: FragmentError,
+        reason: DropReason,
+        mtu: u16,
+        copy: &Copy,
+        arena: &[u8],
+    ) -> DropReason {
+        match why {
+            FragmentError::Split(_) => DropReason::BadSuperframe,
+            _ => self.too_long(reason, mtu, copy, arena),
+        }
     }
 
     /// Answers a port's question for a neighbour.

@@ -1,0 +1,212 @@
+//! Copies for ports.
+//!
+//! Those from a port of this node are written at once, with their Offload as it came. Those from VTEPs pass the merger,
+//! which joins neighbours of one flow to superframes again, and drops what it finds damaged. What a port does not take
+//! as it is, is finished; whatever leaves beside the merger leaves after what waits in it.
+
+use weft_bridge::{Attachment, DropReason, Port as PortRow, PortId, Tables, VtepId};
+use weft_encap::checksum::{self, Verified};
+use weft_encap::fragment::{Fragment, Fragmenter};
+use weft_encap::{Inner, MergerFull, Offload, RecoverError, Splitter, recover};
+
+use super::{Copy, Egress, clamp, fill_checksum};
+use crate::gather::{Buffer, Buffers, Piece};
+use crate::port::Port;
+use crate::underlay::Underlay;
+
+impl<P: Port, U: Underlay> Egress<P, U> {
+    pub(super) fn queue_for_port(
+        &mut self,
+        tables: &Tables,
+        id: PortId,
+        port: &PortRow,
+        copy: &mut Copy,
+        arena: &mut [u8],
+    ) -> Result<(), DropReason> {
+        match copy.ingress {
+            Attachment::Port(_) => self.hand_over(id, port, copy, arena),
+            Attachment::Vtep(vtep) => self.queue_for_merging(tables, vtep, id, port, copy, arena),
+        }
+    }
+
+    /// From a port of this node.
+    fn hand_over(&mut self, id: PortId, port: &PortRow, copy: &mut Copy, arena: &mut [u8]) -> Result<(), DropReason> {
+        if copy.wire_len > usize::from(port.mtu) {
+            fill_checksum(copy, copy.offload, arena)?;
+            return self.write_fragments(id, port.mtu, copy, arena);
+        }
+        let device = self.ports.get_mut(id).ok_or(DropReason::PortDown)?;
+        if !device.offloads().carry(&copy.offload) {
+            return self.write_finished(id, copy, copy.offload, arena);
+        }
+        let piece = Piece::new(Buffer::Arena, copy.range.clone());
+        let buffers = Buffers { arena, headers: &[] };
+        let outcome = device.send(copy.offload, &[piece], &buffers);
+        self.counters.port_writes.add(1);
+        outcome?;
+        self.sent_to_port(id, copy.range.len());
+        Ok(())
+    }
+
+    /// From a VTEP.
+    fn queue_for_merging(
+        &mut self,
+        tables: &Tables,
+        vtep: VtepId,
+        id: PortId,
+        port: &PortRow,
+        copy: &mut Copy,
+        arena: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let frame = &mut arena[copy.range.clone()];
+        let offload = if copy.offload.gso.is_none() {
+            match recover::recover(frame, port.mtu) {
+                Err(RecoverError::TooLong { .. }) if checksum_is_complete(frame) => {
+                    self.flush_ports(arena);
+                    return self.write_fragments(id, port.mtu, copy, arena);
+                }
+                recovered => recovered.map_err(recover_drop)?,
+            }
+        } else if copy.wire_len <= usize::from(port.mtu) {
+            recover::complete_partial_checksum(frame);
+            copy.offload
+        } else {
+            self.flush_ports(arena);
+            return self.write_fragments(id, port.mtu, copy, arena);
+        };
+        if let (Some(vtep), Some(domain)) = (tables.vtep(vtep), tables.domain(port.vni))
+            && domain.clamp_mss()
+        {
+            clamp(frame, vtep.pod_mtu.saturating_sub(copy.tag_len as u16), &offload);
+        }
+        let (key, device) = self.ports.key(id).ok_or(DropReason::PortDown)?;
+        let takes = device.offloads();
+        if !takes.carry(&offload) {
+            self.flush_ports(arena);
+            return self.write_finished(id, copy, offload, arena);
+        }
+        let alone = copy.kind.is_some_and(|kind| !takes.takes(kind));
+        if self.merge(arena, key, copy, offload, alone).is_err() {
+            self.flush_ports(arena);
+            // An emptied merger has room for one frame.
+            let _ = self.merge(arena, key, copy, offload, alone);
+        }
+        Ok(())
+    }
+
+    /// Writes a frame to a port that may not be left what `offload` says: with its checksum filled, cut if it is a
+    /// superframe.
+    fn write_finished(
+        &mut self,
+        id: PortId,
+        copy: &mut Copy,
+        offload: Offload,
+        arena: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let Self { ports, counters, port_headers, .. } = self;
+        let device = ports.get_mut(id).ok_or(DropReason::PortDown)?;
+        let mut send = |headers: &[u8], pieces: &[Piece], arena: &[u8]| {
+            counters.port_writes.add(1);
+            device.send(Offload::NONE, pieces, &Buffers { arena, headers })
+        };
+        if offload.gso.is_none() {
+            fill_checksum(copy, offload, arena)?;
+            send(&[], &[Piece::new(Buffer::Arena, copy.range.clone())], arena)?;
+        } else {
+            let base = copy.range.start;
+            let frame = &arena[copy.range.clone()];
+            let mut splitter = Splitter::new(frame, &offload).map_err(|_| DropReason::BadSuperframe)?;
+            let header = Piece::new(Buffer::Headers, 0..splitter.header_len());
+            let mut outcome = Ok(());
+            while let Some(payload) = splitter.next_segment(port_headers) {
+                let payload = Piece::new(Buffer::Arena, base + payload.start..base + payload.end);
+                outcome = outcome.and(send(port_headers, &[header, payload], arena));
+            }
+            outcome?;
+        }
+        self.sent_to_port(id, copy.range.len());
+        Ok(())
+    }
+
+    fn merge(&mut self, arena: &[u8], key: u32, copy: &Copy, offload: Offload, alone: bool) -> Result<(), MergerFull> {
+        if alone {
+            self.merger.push_alone(copy.range.clone(), key, offload)
+        } else {
+            self.merger.push(arena, copy.range.clone(), key, offload)
+        }
+    }
+
+    /// Cuts what is too long for a port into fragments, where its sender allows that, and writes them.
+    fn write_fragments(&mut self, id: PortId, mtu: u16, copy: &Copy, arena: &[u8]) -> Result<(), DropReason> {
+        let base = copy.range.start;
+        let mut fragmenter = Fragmenter::new(&arena[copy.range.clone()], &copy.offload, mtu)
+            .map_err(|error| self.not_cut(error, DropReason::ExceedsPortMtu, mtu, copy, arena))?;
+        let Self { ports, counters, port_headers, .. } = self;
+        let device = ports.get_mut(id).ok_or(DropReason::PortDown)?;
+        while let Some(Fragment { header_len, payload }) = fragmenter.next_fragment(port_headers) {
+            let payload = base + payload.start..base + payload.end;
+            let pieces = [Piece::new(Buffer::Headers, 0..header_len), Piece::new(Buffer::Arena, payload)];
+            counters.port_writes.add(1);
+            device.send(Offload::NONE, &pieces, &Buffers { arena, headers: port_headers })?;
+        }
+        self.sent_to_port(id, copy.range.len());
+        Ok(())
+    }
+
+    pub(super) fn flush_ports(&mut self, arena: &[u8]) {
+        let Self { ports, counters, merger, port_headers, merge_pieces, .. } = self;
+        for group in merger.groups() {
+            let frames = group.frames() as u64;
+            let Some((id, device)) = ports.by_key(group.egress()) else {
+                counters.dropped(DropReason::PortDown, frames);
+                continue;
+            };
+            let link = counters.port(id);
+            if group.is_damaged() {
+                counters.dropped(DropReason::BadInnerChecksum, frames);
+                link.drops.add(frames);
+                continue;
+            }
+            let (header_len, offload) = group.finish(arena, port_headers);
+            merge_pieces.clear();
+            if header_len > 0 {
+                merge_pieces.push(Piece::new(Buffer::Headers, 0..header_len));
+            }
+            merge_pieces.extend(group.pieces().map(|range| Piece::new(Buffer::Arena, range)));
+            let bytes = merge_pieces.iter().map(|piece| piece.len as usize).sum::<usize>();
+            counters.port_writes.add(1);
+            match device.send(offload, merge_pieces, &Buffers { arena, headers: port_headers }) {
+                Ok(()) => {
+                    counters.sent.add(frames);
+                    link.tx_frames.add(frames);
+                    link.tx_bytes.add(bytes as u64);
+                }
+                Err(reason) => {
+                    counters.dropped(reason, frames);
+                    link.drops.add(frames);
+                }
+            }
+        }
+        merger.clear();
+    }
+
+    fn sent_to_port(&self, id: PortId, bytes: usize) {
+        self.counters.sent.add(1);
+        let link = self.counters.port(id);
+        link.tx_frames.add(1);
+        link.tx_bytes.add(bytes as u64);
+    }
+}
+
+/// Whether the checksum is not known to be unfilled or wrong. That of a fragment cannot be known.
+fn checksum_is_complete(frame: &[u8]) -> bool {
+    Inner::parse(frame).is_ok_and(|inner| checksum::verify(&inner) != Ok(Verified::Wrong))
+}
+
+fn recover_drop(error: RecoverError) -> DropReason {
+    match error {
+        RecoverError::Frame(_) => DropReason::BadSuperframe,
+        RecoverError::SegmentSizeUnknown { .. } => DropReason::SegmentSizeUnknown,
+        RecoverError::TooLong { .. } => DropReason::ExceedsPortMtu,
+    }
+}
