@@ -11,7 +11,6 @@ peers=(
     ethtool:ethtool
     nft:nftables
     setpriv:util-linux
-    nft:nftables
     ovs-vswitchd:openvswitch-switch
     etcd:etcd-server
     etcdctl:etcd-client
