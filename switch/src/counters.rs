@@ -1,11 +1,11 @@
 //! Counters: one set a worker, written by it alone, summed by whoever reads.
 
 use std::hint::spin_loop;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
 use weft_bridge::tables::{MAX_PORTS, MAX_VTEPS};
-use weft_bridge::{DropReason, Learned, PortId, Stage, VtepId};
+use weft_bridge::{Attachment, DropReason, Learned, PortId, Stage, VtepId};
 
 #[cfg(test)]
 mod tests;
@@ -38,11 +38,32 @@ impl Counter {
 /// What went through one port or to and from one VTEP. rx and tx as the switch sees it.
 #[derive(Debug, Default)]
 pub struct LinkCounters {
+    /// Of the id that they count for; a place's next user begins from zero.
+    generation: AtomicU16,
     pub(crate) rx_frames: Counter,
     pub(crate) rx_bytes: Counter,
     pub(crate) tx_frames: Counter,
     pub(crate) tx_bytes: Counter,
     pub(crate) drops: Counter,
+}
+
+impl LinkCounters {
+    /// For the one writer only.
+    #[inline]
+    fn of(&self, generation: u16) -> &Self {
+        if self.generation.load(Ordering::Relaxed) != generation {
+            for counter in [&self.rx_frames, &self.rx_bytes, &self.tx_frames, &self.tx_bytes, &self.drops] {
+                counter.0.store(0, Ordering::Relaxed);
+            }
+            self.generation.store(generation, Ordering::Release);
+        }
+        self
+    }
+
+    /// What was counted for an id with this generation; none if it is another's.
+    fn counted_for(&self, generation: u16) -> Option<&Self> {
+        (self.generation.load(Ordering::Acquire) == generation).then_some(self)
+    }
 }
 
 /// One worker's counters.
@@ -158,14 +179,24 @@ impl WorkerCounters {
         }
     }
 
+    /// A port's, for the one writer only.
     #[inline]
     pub(crate) fn port(&self, id: PortId) -> &LinkCounters {
-        &self.ports[id.index()]
+        self.ports[id.index()].of(id.generation())
     }
 
+    /// A VTEP's, for the one writer only.
     #[inline]
     pub(crate) fn vtep(&self, id: VtepId) -> &LinkCounters {
-        &self.vteps[id.index()]
+        self.vteps[id.index()].of(id.generation())
+    }
+
+    /// What was counted for a port or VTEP; for anyone.
+    pub(crate) fn link(&self, attachment: Attachment) -> Option<&LinkCounters> {
+        match attachment {
+            Attachment::Port(id) => self.ports[id.index()].counted_for(id.generation()),
+            Attachment::Vtep(id) => self.vteps[id.index()].counted_for(id.generation()),
+        }
     }
 }
 

@@ -179,10 +179,7 @@ impl Switch {
     /// One port's or VTEP's counters, summed.
     #[must_use]
     pub fn link_totals(&self, attachment: Attachment) -> LinkTotals {
-        LinkTotals::sum(self.counters().map(|counters| match attachment {
-            Attachment::Port(id) => counters.port(id),
-            Attachment::Vtep(id) => counters.vtep(id),
-        }))
+        LinkTotals::sum(self.counters().filter_map(|counters| counters.link(attachment)))
     }
 
     /// Number of workers.

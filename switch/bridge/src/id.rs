@@ -48,6 +48,12 @@ macro_rules! id {
             pub fn index(self) -> usize {
                 self.0.index as usize
             }
+
+            /// Which user of that place it is: 1 to 4095, and from 1 again.
+            #[must_use]
+            pub fn generation(self) -> u16 {
+                self.0.generation
+            }
         }
 
         impl fmt::Debug for $name {

@@ -1,6 +1,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Totals, WorkerCounters};
+use weft_bridge::tables::{DomainOptions, Port, PortMode};
+use weft_bridge::{Attachment, Tables};
+use weft_encap::{MacAddr, Vni};
+
+use super::{LinkTotals, Totals, WorkerCounters};
 
 const READS: usize = 2_000;
 
@@ -43,4 +47,23 @@ fn a_turn_that_does_not_end_is_said_to_be_one() {
     let totals = Totals::sum(std::iter::once(&*counters));
     assert!(totals.between_turns);
     assert_eq!(totals.check(), Ok(()));
+}
+
+#[test]
+fn a_port_in_a_used_place_counts_from_zero() {
+    let mut tables = Tables::new(Vec::new(), Vec::new());
+    tables.add_domain(Vni::MAX, DomainOptions::default()).unwrap();
+    let mode = PortMode::Learning { limit: 1 };
+    let port = Port { name: "pod".to_owned(), vni: Vni::MAX, mac: MacAddr([2; 6]), mtu: 1450, mode };
+    let first = tables.add_port(port.clone()).unwrap();
+    tables.remove_port(first);
+    let second = tables.add_port(port).unwrap();
+    assert_eq!(first.index(), second.index());
+
+    let counters = WorkerCounters::new();
+    let seen = |id| LinkTotals::sum(counters.link(Attachment::Port(id)).into_iter()).rx_frames;
+    counters.port(first).rx_frames.add(7);
+    assert_eq!((seen(first), seen(second)), (7, 0));
+    counters.port(second).rx_frames.add(2);
+    assert_eq!((seen(first), seen(second)), (0, 2));
 }
