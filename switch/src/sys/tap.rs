@@ -114,21 +114,27 @@ impl AsFd for TapQueue {
     }
 }
 
-/// Opens a device, or makes it; returns its name too.
+/// Opens a device whose frames have a `virtio_net_hdr` of that length before them, or makes it; returns its name too.
 fn open(name: &str, flags: libc::c_int, header_len: usize) -> io::Result<(File, String)> {
-    let how = libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).write(true).custom_flags(how).open("/dev/net/tun")?;
-    let mut request = interface_request(name)?;
-    let mode = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | flags;
-    request.ifr_ifru.ifru_flags = mode as libc::c_short;
-    // SAFETY: TUNSETIFF reads and writes the ifreq that we own.
-    check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) }.into())?;
+    let (file, name) = open_device(name, libc::IFF_VNET_HDR | flags)?;
     let header_len = header_len as libc::c_int;
     // SAFETY: TUNSETVNETHDRSZ reads the int that we own.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const header_len) }.into())?;
     let little_endian = libc::c_int::from(cfg!(target_endian = "little"));
     // SAFETY: TUNSETVNETLE reads the int that we own.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETLE, &raw const little_endian) }.into())?;
+    Ok((file, name))
+}
+
+/// Opens a TAP device in the calling thread's network namespace, or makes it; returns its name too. Reads and writes do
+/// not block.
+pub(super) fn open_device(name: &str, flags: libc::c_int) -> io::Result<(File, String)> {
+    let how = libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).write(true).custom_flags(how).open("/dev/net/tun")?;
+    let mut request = interface_request(name)?;
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | flags) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes the ifreq that we own.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) }.into())?;
     let name = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect();
     Ok((file, name))
 }
