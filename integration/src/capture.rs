@@ -14,7 +14,6 @@ use weft_encap::{Encapsulation, Inner, Network, Outer};
 
 use crate::host::Host;
 use crate::packet::PacketSocket;
-use crate::sys;
 use crate::wait::BOUND;
 
 /// Longest frame there is: a superframe of 64 KiB and its headers.
@@ -168,26 +167,13 @@ fn write_frames(path: &Path, frames: &[Frame]) {
 fn keep(socket: &PacketSocket, until: &OwnedFd, sender: &mpsc::Sender<Frame>, wanted: &mut impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; FRAME_MAX];
     loop {
-        let mut fds =
-            [PollFd::new(&socket.socket, PollFlags::IN), PollFd::from_borrowed_fd(until.as_fd(), PollFlags::IN)];
+        let mut fds = [PollFd::new(&socket.tap, PollFlags::IN), PollFd::from_borrowed_fd(until.as_fd(), PollFlags::IN)];
         poll(&mut fds, None).unwrap();
         let ending = !fds[1].revents().is_empty();
-        loop {
-            match sys::receive(&socket.socket, &mut buffer) {
-                Ok(received) => {
-                    let mut frame = buffer[..received.len].to_vec();
-                    if let Some((kind, value)) = received.tag {
-                        let [k0, k1] = kind.to_be_bytes();
-                        let [v0, v1] = value.to_be_bytes();
-                        frame.splice(12..12, [k0, k1, v0, v1]);
-                    }
-                    if wanted(&frame) {
-                        // Nobody listens any more once the capture is dropped.
-                        let _ = sender.send(frame);
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Err(error) => panic!("capturing: {error}"),
+        while let Some(seen) = socket.tap.receive(&mut buffer).unwrap_or_else(|error| panic!("capturing: {error}")) {
+            if !seen.outgoing && wanted(&seen.bytes) {
+                // Nobody listens any more once the capture is dropped.
+                let _ = sender.send(seen.bytes);
             }
         }
         if ending {

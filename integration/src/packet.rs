@@ -1,18 +1,14 @@
 use std::io;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use rustix::io::write;
+use weft_switch::PacketTap;
 
 use crate::host::Host;
-use crate::sys;
-
-/// Bytes of receive buffer: a burst of thousands of frames.
-const RECEIVE_BUFFER: i32 = 32 << 20;
 
 /// Sends and receives whole frames at one interface, whatever they say.
 #[derive(Debug)]
 pub struct PacketSocket {
-    pub(crate) socket: Socket,
-    address: SockAddr,
+    pub(crate) tap: PacketTap,
 }
 
 impl PacketSocket {
@@ -22,14 +18,8 @@ impl PacketSocket {
     /// If it cannot be had.
     #[must_use]
     pub fn open(host: &Host, interface: &str) -> Self {
-        let address = sys::packet_address(host.link(interface).index);
-        // Protocol 0 receives nothing: what came between here and `bind` could be of any interface.
-        let socket = host.netns().run(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))));
-        let socket = socket.unwrap().unwrap();
-        sys::receive_buffer(&socket, RECEIVE_BUFFER).unwrap();
-        sys::only_incoming_with_tags(&socket).unwrap();
-        socket.bind(&address).unwrap();
-        Self { socket, address }
+        let index = host.link(interface).index;
+        Self { tap: host.netns().run(|| PacketTap::open(index)).unwrap().unwrap() }
     }
 
     /// Sends a frame as it is.
@@ -46,7 +36,7 @@ impl PacketSocket {
     /// # Errors
     /// The kernel's, such as EMSGSIZE for what is longer than the interface's MTU.
     pub fn try_send(&self, frame: &[u8]) -> io::Result<()> {
-        let sent = self.socket.send_to(frame, &self.address)?;
+        let sent = write(&self.tap, frame)?;
         if sent == frame.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 }

@@ -14,7 +14,7 @@ const TEST_LINES: usize = 800;
 /// Lines above unsafe code within which its reason has to stand.
 const SAFETY_LINES: usize = 4;
 
-/// Where unsafe code lives: of the product, and of the tests that speak raw packets.
+/// Where unsafe code lives: of the product, and of the tests for what std does not offer.
 const UNSAFE: [&str; 3] = ["switch/src/sys/", "encap/src/checksum.rs", "integration/src/sys.rs"];
 /// Files that have so many marked places of it besides.
 const UNSAFE_PLACES: [(&str, usize); 5] = [
