@@ -7,10 +7,8 @@ use weft_control::config::file;
 use weft_control::config::file::unspanned;
 use weft_encap::Vni;
 
-use crate::spec::{LabName, LabSpec, NodeKind, NodeSpec, PodSpec};
+use crate::spec::{LabName, LabSpec, NodeKind, NodeSpec, POD_INTERFACE, PodSpec};
 
-/// The interface of a pod.
-const POD_INTERFACE: &str = "eth0";
 /// MACs learned behind a learning port at most.
 const LEARN_LIMIT: u32 = 256;
 

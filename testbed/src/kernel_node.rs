@@ -4,13 +4,11 @@
 use weft_encap::Vni;
 
 use crate::agent_config::tunnel_address;
-use crate::spec::{NODE_INTERFACE, NodeKind, NodeSpec};
+use crate::spec::{NODE_INTERFACE, NodeKind, NodeSpec, POD_INTERFACE};
 use crate::{Lab, LabError, Progress};
 
 /// UDP port of VXLAN (RFC 7348 section 5).
 const VXLAN_PORT: u16 = 4789;
-/// The interface of a pod.
-const POD_INTERFACE: &str = "eth0";
 
 impl Lab {
     /// Makes tunnels and pods of every node that is the kernel's.

@@ -34,6 +34,8 @@ pub const POD_ADDRESSES_MAX: usize = 16;
 pub(crate) const UNDERLAY: &str = "underlay";
 /// A node's interface on the underlay.
 pub(crate) const NODE_INTERFACE: &str = "eth0";
+/// The interface of a pod.
+pub(crate) const POD_INTERFACE: &str = "eth0";
 /// Names a node cannot have, because its port on the underlay switch could not; nor can it have those of bridges.
 pub(crate) const RESERVED: [&str; 4] = [UNDERLAY, "lo", "all", "default"];
 

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use weft_switch::PacketTap;
 
 use crate::error::io_error;
-use crate::spec::UNDERLAY;
+use crate::spec::{POD_INTERFACE, UNDERLAY};
 use crate::{Lab, LabError};
 
 /// Longest frame that is kept whole: a superframe of 64 KiB and its headers.
@@ -19,8 +19,6 @@ const FRAME_MAX: usize = 1 << 17;
 const AT_ONCE_MAX: usize = 1 << 20;
 /// How often an interface that is switched off is looked at: the kernel does not tell when it is removed after that.
 const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// The interface of a pod.
-const POD_INTERFACE: &str = "eth0";
 
 /// A capture that listens already.
 #[derive(Debug)]
