@@ -180,8 +180,8 @@ fn a_test_that_hears_nothing_is_a_reason() {
     let site = site!("ip");
     let [node, _] = site.pair();
     node.ip("link set lo down");
-    let mut config = AgentConfig::new(&site, &node, &[Family::Ipv4, Family::Ipv6]);
-    config.file.underlay.kind = UnderlayKind::Socket;
+    // An uplink would carry everything all the same.
+    let config = AgentConfig::new(&site, &node, &[Family::Ipv4, Family::Ipv6]).underlay(UnderlayKind::Socket);
     let agent = config.start();
     let status = agent.status();
     assert_eq!(off(&status.offloads), ["segment", "gro"], "{status:?}");
