@@ -36,7 +36,7 @@ pub enum UplinkError {
         hint: &'static str,
     },
     /// No interface has the address.
-    #[error("no interface of this node has the address {address}")]
+    #[error("no interface of this node has the address {address}: give it to one, or correct `underlay.addresses`")]
     NoInterface {
         /// The address.
         address: IpAddr,
