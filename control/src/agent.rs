@@ -173,14 +173,14 @@ impl Agent {
         let options = Options {
             listen: config.listen.clone(),
             socket: config.socket,
-            levels,
+            levels: levels.clone(),
             fdb_capacity: config.fdb_capacity,
             polling: config.polling,
             workers: config.workers,
             cpus: config.cpus.clone(),
         };
         remove_stale();
-        let (uplink, device, no_uplink) = match choose(&config)? {
+        let (uplink, device, no_uplink) = match choose(&config, &levels)? {
             Choice::Uplink(uplink, device) => (Some(uplink), Some(device), None),
             Choice::Socket(reason) => (None, None, reason),
         };

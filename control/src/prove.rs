@@ -1,13 +1,17 @@
 //! Finds out which offloads this kernel can be trusted with, before any is used.
 
+use std::error::Error;
 use std::net::IpAddr;
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use weft_netns::{Netns, NetnsError};
+use weft_netns::{Links, Netns, NetnsError};
 use weft_switch::levels::{Level, Levels, Off};
 use weft_switch::port::{Tap, TapOffloads};
 use weft_switch::self_test::{self, DEVICE, MAC, Segmentation};
+
+use crate::uplink::{UplinkError, make, redirect};
 
 /// Levels that are tested on the scratch device.
 const OF_PORTS: [Level; 5] = [Level::Checksum, Level::Tcp4, Level::Tcp6, Level::Udp4, Level::Udp6];
@@ -19,6 +23,8 @@ enum NoScratch {
     Netns(#[from] NetnsError),
     #[error("making a TAP: {0}")]
     Tap(#[from] std::io::Error),
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
 }
 
 /// Tests every level that is not switched off. `addresses` are this node's own, `interfaces` those which have them.
@@ -29,18 +35,24 @@ pub(crate) fn prove(switched_off: &[Level], addresses: &[IpAddr], interfaces: &[
     for level in switched_off {
         levels.turn_off(*level, Off::Configured);
     }
-    let tested = std::thread::scope(|scope| {
-        // Two tests that wait for the kernel, and not for each other.
-        let ports = scope.spawn(|| ports(&levels));
-        self_test::sockets(&levels, addresses);
-        ports.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    match tested {
-        Ok(segmentation) => self_test::devices(&levels, segmentation, interfaces),
-        Err(error) => {
-            for level in OF_PORTS {
-                levels.turn_off(level, Off::Failed(format!("there is no device to test it on: {error}")));
+    match Netns::unnamed() {
+        Ok(scratch) => std::thread::scope(|scope| {
+            // Tests that wait for the kernel, and not for each other.
+            let of_ports = scope.spawn(|| ports(&levels, &scratch));
+            let of_uplink = scope.spawn(|| uplink(&levels, &scratch));
+            self_test::sockets(&levels, addresses);
+            match ended(of_ports) {
+                Ok(segmentation) => self_test::devices(&levels, segmentation, interfaces),
+                Err(error) => without_device(&levels, &OF_PORTS, &error),
             }
+            if let Err(error) = ended(of_uplink) {
+                without_device(&levels, &[Level::Uplink], &error);
+            }
+        }),
+        Err(error) => {
+            self_test::sockets(&levels, addresses);
+            without_device(&levels, &OF_PORTS, &error);
+            without_device(&levels, &[Level::Uplink], &error);
         }
     }
     for level in Level::ALL {
@@ -52,8 +64,17 @@ pub(crate) fn prove(switched_off: &[Level], addresses: &[IpAddr], interfaces: &[
     levels
 }
 
-fn ports(levels: &Levels) -> Result<Segmentation, NoScratch> {
-    let scratch = Netns::unnamed()?;
+fn without_device(levels: &Levels, of_it: &[Level], error: &dyn Error) {
+    for level in of_it {
+        levels.turn_off(*level, Off::Failed(format!("there is no device to test it on: {error}")));
+    }
+}
+
+fn ended<T>(test: ScopedJoinHandle<'_, T>) -> T {
+    test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn ports(levels: &Levels, scratch: &Netns) -> Result<Segmentation, NoScratch> {
     let mut tap = scratch.run(|| Tap::open(DEVICE, TapOffloads::NONE))??;
     scratch.links(|links| {
         links.set_mac(DEVICE, MAC)?;
@@ -65,9 +86,31 @@ fn ports(levels: &Levels) -> Result<Segmentation, NoScratch> {
         Ok(())
     })?;
     let segmentation = scratch.run(|| self_test::ports(levels, &mut tap))?;
-    // The kernel takes longer to remove a device than the whole test did: nobody waits for it.
-    let closing = std::thread::Builder::new().name("scratch".to_owned()).spawn(move || drop(tap));
-    // Where there is no thread, it was closed by now.
-    drop(closing);
+    close(tap);
     Ok(segmentation)
+}
+
+/// Joins the uplink's device to another of its kind, as to a NIC, and tests what goes through.
+fn uplink(levels: &Levels, scratch: &Netns) -> Result<(), NoScratch> {
+    if !levels.uses(Level::Uplink) {
+        return Ok(());
+    }
+    let (mut device, mut nic) = scratch.run(|| make().and_then(|device| Ok((device, make()?))))??;
+    let names = [device.name(), nic.name()].map(str::to_owned);
+    let join = |links: &mut Links| {
+        names.iter().try_for_each(|name| links.set_up(name))?;
+        let [device, nic] = &names;
+        redirect(links, device, nic, &self_test::tunnel_ends())
+    };
+    scratch.links(join).map_err(UplinkError::Join)?;
+    scratch.run(|| self_test::uplink(levels, &mut device, &mut nic))?;
+    close((device, nic));
+    Ok(())
+}
+
+/// The kernel takes longer to remove a device than the whole test did: nobody waits for it.
+fn close(devices: impl Send + 'static) {
+    let closing = std::thread::Builder::new().name("scratch".to_owned()).spawn(move || drop(devices));
+    // Where there is no thread, they were closed by now.
+    drop(closing);
 }

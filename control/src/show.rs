@@ -5,9 +5,10 @@ use weft_bridge::{Attachment, Stage, Tables, Vtep, VtepId, VtepKind};
 use weft_encap::search::State;
 use weft_netns::Netns;
 use weft_switch::counters::{LinkTotals, Totals};
-use weft_switch::levels::{Level, Levels, Off};
+use weft_switch::levels::{Level, Off};
 
 use crate::agent::{Agent, AttachedPort};
+use crate::config::UnderlayKind;
 use crate::desired::name_of;
 use crate::uplink::Uplink;
 
@@ -30,7 +31,7 @@ fn status(agent: &Agent) -> Status {
         pid: std::process::id(),
         uptime_seconds: agent.started.elapsed().as_secs(),
         underlay: underlay(agent),
-        offloads: Level::ALL.map(|level| offload_row(agent.switch.levels(), level)).to_vec(),
+        offloads: Level::ALL.map(|level| offload_row(agent, level)).to_vec(),
         workers: agent.switch.workers().get(),
         ports: agent.ports.len(),
         ports_lost: agent.ports.iter().filter(|port| port.lost.is_some()).count(),
@@ -44,19 +45,27 @@ fn status(agent: &Agent) -> Status {
     }
 }
 
-fn offload_row(levels: &Levels, level: Level) -> OffloadRow {
+fn offload_row(agent: &Agent, level: Level) -> OffloadRow {
+    let levels = agent.switch.levels();
     let off = levels.off(level);
+    let unused = if level == Level::Uplink { why_no_uplink(agent) } else { None };
     let reason = match off {
+        Some(Off::Configured) if level == Level::Uplink && agent.config.underlay_kind == UnderlayKind::Socket => {
+            "switched off by `underlay.kind`".to_owned()
+        }
         Some(Off::Configured) => format!("switched off by `offloads.{level}`"),
         Some(off) => off.to_string(),
-        None if levels.is_proven(level) => "passed its self-test".to_owned(),
-        None => "there was nothing to test".to_owned(),
+        None => match &unused {
+            Some(why) => why.clone(),
+            None if levels.is_proven(level) => "passed its self-test".to_owned(),
+            None => "there was nothing to test".to_owned(),
+        },
     };
     let demoted_seconds_ago = match off {
         Some(Off::Demoted { at, .. }) => Some(at.elapsed().as_secs()),
         _ => None,
     };
-    OffloadRow { level: level.name().to_owned(), used: off.is_none(), reason, demoted_seconds_ago }
+    OffloadRow { level: level.name().to_owned(), used: off.is_none() && unused.is_none(), reason, demoted_seconds_ago }
 }
 
 /// None too where it cannot be known.
@@ -81,8 +90,7 @@ fn level(agent: &Agent) -> (&'static str, Option<String>) {
     if agent.uplink.as_ref().is_some_and(|uplink| !uplink.state.is_given_up()) {
         return ("uplink", None);
     }
-    let given_up = agent.uplink.as_ref().and_then(|uplink| uplink.state.reason()).map(str::to_owned);
-    let no_uplink = given_up.or_else(|| agent.no_uplink.clone()).map(|reason| format!("no uplink: {reason}"));
+    let no_uplink = why_no_uplink(agent).map(|reason| format!("no uplink: {reason}"));
     let levels = agent.switch.levels();
     let level = match (levels.uses(Level::Segment), levels.uses(Level::Gro)) {
         (true, true) => "socket+offload",
@@ -93,6 +101,12 @@ fn level(agent: &Agent) -> (&'static str, Option<String>) {
     let off = [Level::Segment, Level::Gro].into_iter().filter_map(|level| Some((level, levels.off(level)?)));
     let reasons: Vec<_> = off.map(|(level, off)| format!("{level}: {off}")).chain(no_uplink).collect();
     (level, (!reasons.is_empty()).then(|| reasons.join("; ")))
+}
+
+/// None where there is one, or none is wanted.
+fn why_no_uplink(agent: &Agent) -> Option<String> {
+    let given_up = agent.uplink.as_ref().and_then(|uplink| uplink.state.reason()).map(str::to_owned);
+    given_up.or_else(|| agent.no_uplink.clone())
 }
 
 fn port_row(agent: &Agent, port: &AttachedPort) -> PortRow {

@@ -12,18 +12,20 @@ use weft_integration::{
 use weft_switch::levels::{Level, Levels};
 use weft_switch::port::{Tap, TapOffloads};
 use weft_switch::self_test::{self, Segmentation};
+use weft_switch::underlay::UplinkDevice;
 
 /// What is switched off, and which levels are off then.
-const CASES: [(&[Level], &[&str]); 9] = [
+const CASES: [(&[Level], &[&str]); 10] = [
     (&[], &[]),
     (&[Level::Checksum], &["checksum", "tcp4", "tcp6", "udp4", "udp6"]),
     (&[Level::Tcp4], &["tcp4"]),
     (&[Level::Tcp6], &["tcp6"]),
     (&[Level::Udp4], &["udp4", "udp6"]),
     (&[Level::Udp6], &["udp4", "udp6"]),
-    (&[Level::Segment], &["segment"]),
-    (&[Level::Gro], &["gro"]),
-    (&Level::ALL, &["checksum", "tcp4", "tcp6", "udp4", "udp6", "segment", "gro"]),
+    (&[Level::Uplink], &["uplink"]),
+    (&[Level::Segment, Level::Uplink], &["segment", "uplink"]),
+    (&[Level::Gro, Level::Uplink], &["gro", "uplink"]),
+    (&Level::ALL, &["checksum", "tcp4", "tcp6", "udp4", "udp6", "segment", "gro", "uplink"]),
 ];
 /// What one system call has to carry for a plain group, in packets on the average: far below what it does.
 const PACKETS_A_CALL: u64 = 4;
@@ -47,6 +49,7 @@ impl Lab {
     fn start(&self, site: &Site, levels: &[Level], switched: [bool; 2]) -> [AgentNode; 2] {
         [0, 1].map(|own| {
             let mut config = AgentConfig::new(site, &self.nodes[own], &[Family::Ipv4])
+                .underlay(UnderlayKind::Auto)
                 .vni(Overlay::VNI)
                 .peer(self.nodes[1 - own].address(Family::Ipv4), Encapsulation::Vxlan, &[Overlay::VNI])
                 .port(&self.pods[own], Overlay::VNI, &Overlay::NETWORKS[own])
@@ -143,7 +146,7 @@ fn a_pods_device_has_what_is_left_on() {
 fn packets_share_system_calls_without_offload() {
     let site = site!();
     let lab = Lab::new(&site);
-    let agents = lab.start(&site, &[Level::Segment, Level::Gro], [true; 2]);
+    let agents = lab.start(&site, &[Level::Segment, Level::Gro, Level::Uplink], [true; 2]);
     let [a, b, _] = &lab.pods;
     ping_all(a, Overlay::IPV4[1]);
     let (size, group, count) = DATAGRAMS;
@@ -180,11 +183,9 @@ fn a_test_that_hears_nothing_is_a_reason() {
     let site = site!("ip");
     let [node, _] = site.pair();
     node.ip("link set lo down");
-    // An uplink would carry everything all the same.
-    let config = AgentConfig::new(&site, &node, &[Family::Ipv4, Family::Ipv6]).underlay(UnderlayKind::Socket);
-    let agent = config.start();
+    let agent = AgentConfig::new(&site, &node, &[Family::Ipv4, Family::Ipv6]).underlay(UnderlayKind::Socket).start();
     let status = agent.status();
-    assert_eq!(off(&status.offloads), ["segment", "gro"], "{status:?}");
+    assert_eq!(off(&status.offloads), ["segment", "gro", "uplink"], "{status:?}");
     for level in ["segment", "gro"] {
         let reason = &row(&status.offloads, level).reason;
         assert!(reason.contains("192.0.2.1 to itself did not arrive: does a firewall drop it"), "{reason}");
@@ -212,7 +213,7 @@ fn a_test_that_cannot_run_is_a_reason() {
     });
     agent.signal(Signal::TERM);
     assert!(agent.wait().success());
-    assert_eq!(off(&status.offloads), ["checksum", "tcp4", "tcp6", "udp4", "udp6"], "{status:?}");
+    assert_eq!(off(&status.offloads), ["checksum", "tcp4", "tcp6", "udp4", "udp6", "uplink"], "{status:?}");
     let reason = &row(&status.offloads, "tcp4").reason;
     assert!(reason.contains("cannot be had without checksum"), "{reason}");
     let reason = &row(&status.offloads, "checksum").reason;
@@ -220,6 +221,9 @@ fn a_test_that_cannot_run_is_a_reason() {
         reason.contains("there is no device to test it on") && reason.contains("making a TAP: No such file"),
         "{reason}"
     );
+    let reason = status.underlay.reason.unwrap();
+    let told = "no uplink: self-test: there is no device to test it on: making the uplink's TAP: No such file";
+    assert!(reason.contains(told) && status.underlay.level == "socket+offload", "{reason}");
 }
 
 /// A host with the device that the self-test asks for.
@@ -267,6 +271,43 @@ fn an_offload_bug_is_found_before_it_is_met() {
     let seen = told(&site, "checksum", "c ip version 4 udp length < 2000 drop");
     assert_eq!(seen[0], ("checksum", "self-test: sending a datagram: Operation not permitted (os error 1)".to_owned()));
     assert_eq!(seen.len(), 5, "{seen:?}");
+}
+
+/// What the test says of an uplink whose devices were prepared so, or nothing.
+fn told_of_uplink(site: &Site, name: &str, prepare: impl FnOnce(&Host, [&str; 2])) -> Option<String> {
+    let host = site.host(name);
+    let make = || host.netns().run(UplinkDevice::make).unwrap().unwrap();
+    let (mut uplink, mut nic) = (make(), make());
+    let names = [uplink.name(), nic.name()].map(str::to_owned);
+    let [one, other] = names.each_ref().map(String::as_str);
+    let join = |links: &mut weft_netns::Links| {
+        [one, other].iter().try_for_each(|name| links.set_up(name))?;
+        links.redirect_all(one, other)?;
+        links.redirect_udp(other, &self_test::tunnel_ends(), one)
+    };
+    host.netns().links(join).unwrap();
+    prepare(&host, [one, other]);
+    let levels = Levels::default();
+    host.netns().run(|| self_test::uplink(&levels, &mut uplink, &mut nic)).unwrap();
+    assert_eq!(levels.is_proven(Level::Uplink), levels.uses(Level::Uplink));
+    levels.off(Level::Uplink).map(ToString::to_string)
+}
+
+/// The same for the uplink: packets that are lost on the way, of one family in one direction, and superframes that are cut.
+#[test]
+fn a_bug_on_the_way_of_the_uplink_is_found_before_it_is_met() {
+    let site = site!("ethtool", "tc");
+    assert_eq!(told_of_uplink(&site, "right", |_, _| ()), None);
+    let seen = told_of_uplink(&site, "lost", |host, [_, nic]| {
+        host.tc(&format!("filter add dev {nic} ingress prio 1 protocol ipv6 u32 match u32 0 0 at 0 flowid 1:1"));
+    });
+    let lost = "self-test: a TCP superframe inside a tunnel did not arrive within 200 ms";
+    assert_eq!(seen.as_deref(), Some(lost));
+    let seen = told_of_uplink(&site, "cut", |host, [_, nic]| {
+        host.ethtool(&format!("-K {nic} tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off"));
+    });
+    let cut = "self-test: a TCP superframe inside a tunnel is 1104 bytes long, and should be 4437 bytes long";
+    assert_eq!(seen.as_deref(), Some(cut));
 }
 
 #[test]

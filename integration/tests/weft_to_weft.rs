@@ -67,7 +67,8 @@ fn without_offload_of_the_underlay() {
         let mut config = AgentConfig::new(&site, &nodes[own], &[Family::Ipv4])
             .vni(7)
             .peer(nodes[1 - own].address(Family::Ipv4), Encapsulation::Vxlan, &[7])
-            .port(&pods[own], 7, &Overlay::NETWORKS[own]);
+            .port(&pods[own], 7, &Overlay::NETWORKS[own])
+            .underlay(UnderlayKind::Socket);
         config.file.offloads.segment = Switch::Off;
         config.file.offloads.gro = Switch::Off;
         config.start()

@@ -24,6 +24,8 @@ pub enum Level {
     Segment,
     /// Groups of tunnel packets received as one (UDP_GRO, Linux 5.0).
     Gro,
+    /// Superframes inside tunnels through a TAP that is joined to the NIC (TUN_F_UDP_TUNNEL_GSO, Linux 6.17).
+    Uplink,
 }
 
 /// Why a level is not used.
@@ -58,8 +60,8 @@ struct Record {
 
 impl Level {
     /// Every level, in the order in which they are shown.
-    pub const ALL: [Self; 7] =
-        [Self::Checksum, Self::Tcp4, Self::Tcp6, Self::Udp4, Self::Udp6, Self::Segment, Self::Gro];
+    pub const ALL: [Self; 8] =
+        [Self::Checksum, Self::Tcp4, Self::Tcp6, Self::Udp4, Self::Udp6, Self::Segment, Self::Gro, Self::Uplink];
 
     /// What it is called in the configuration and in output.
     #[must_use]
@@ -72,6 +74,7 @@ impl Level {
             Self::Udp6 => "udp6",
             Self::Segment => "segment",
             Self::Gro => "gro",
+            Self::Uplink => "uplink",
         }
     }
 
@@ -82,7 +85,7 @@ impl Level {
             Self::Tcp4 | Self::Tcp6 => &[Self::Checksum],
             Self::Udp4 => &[Self::Checksum, Self::Udp6],
             Self::Udp6 => &[Self::Checksum, Self::Udp4],
-            Self::Checksum | Self::Segment | Self::Gro => &[],
+            Self::Checksum | Self::Segment | Self::Gro | Self::Uplink => &[],
         }
     }
 }
@@ -165,10 +168,10 @@ mod tests {
     #[test]
     fn what_needs_a_level_goes_with_it() {
         for (level, left) in [
-            (Level::Checksum, &["segment", "gro"][..]),
-            (Level::Tcp4, &["checksum", "tcp6", "udp4", "udp6", "segment", "gro"]),
-            (Level::Udp6, &["checksum", "tcp4", "tcp6", "segment", "gro"]),
-            (Level::Gro, &["checksum", "tcp4", "tcp6", "udp4", "udp6", "segment"]),
+            (Level::Checksum, &["segment", "gro", "uplink"][..]),
+            (Level::Tcp4, &["checksum", "tcp6", "udp4", "udp6", "segment", "gro", "uplink"]),
+            (Level::Udp6, &["checksum", "tcp4", "tcp6", "segment", "gro", "uplink"]),
+            (Level::Gro, &["checksum", "tcp4", "tcp6", "udp4", "udp6", "segment", "uplink"]),
         ] {
             let levels = Levels::default();
             assert!(levels.turn_off(level, Off::Configured));

@@ -18,7 +18,7 @@ use super::allowed::{
     CPUS, FDB_AGEING_SECONDS, FDB_CAPACITY, FLOODS_PER_SECOND, LEARN_LIMIT, PORT_MTU, PORT_MTU_IPV6, UDP_PORT,
     UNDERLAY_MTU, WORKERS, allowed, is_host, is_interface, is_name, is_netns, not_of_vtep, numbers,
 };
-use super::file::{File, PortEntry, PortMode, Switch, Underlay, VniEntry, VtepEntry};
+use super::file::{File, PortEntry, PortMode, Switch, Underlay, UnderlayKind, VniEntry, VtepEntry};
 use super::{Config, PortConfig, VtepConfig, control};
 use crate::desired;
 
@@ -66,6 +66,9 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
     let fdb_ageing_seconds = within(("fdb", "ageing_seconds"), &file.fdb.ageing_seconds, FDB_AGEING_SECONDS)?;
     let socket = SocketOptions { zero_checksums_over_ipv6: file.underlay.zero_checksums_over_ipv6 };
     let mut offloads = file.offloads;
+    if file.underlay.kind == UnderlayKind::Socket {
+        offloads.uplink = Switch::Off;
+    }
     let switched_off = Level::ALL.into_iter().filter(|level| *offloads.switch(*level) == Switch::Off).collect();
     let count = within(("workers", "count"), &file.workers.count, WORKERS)?;
     let workers = NonZero::new(usize::from(count)).unwrap_or(NonZero::<usize>::MIN);

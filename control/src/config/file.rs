@@ -121,6 +121,8 @@ pub struct Offloads {
     pub segment: Switch,
     /// Groups of tunnel packets received as one (UDP_GRO).
     pub gro: Switch,
+    /// Superframes inside tunnels, through a TAP that is joined to the NIC.
+    pub uplink: Switch,
 }
 
 impl Offloads {
@@ -134,6 +136,7 @@ impl Offloads {
             Level::Udp6 => &mut self.udp6,
             Level::Segment => &mut self.segment,
             Level::Gro => &mut self.gro,
+            Level::Uplink => &mut self.uplink,
         }
     }
 }

@@ -12,7 +12,7 @@ use weft_encap::outer::{Addresses, Link};
 use weft_netns::{LinkError, Links, Neighbour, NetnsError, News, Route};
 use weft_switch::underlay::{NextHop, NextHops, UplinkState};
 
-use super::Joined;
+use super::{Joined, redirect};
 
 /// How often the list of VTEPs is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -39,11 +39,7 @@ impl Follower {
     ) -> Result<Self, LinkError> {
         let follower = Self { joined, state, wanted, vteps: Vec::new(), routes: HashMap::new() };
         let Joined { nic, device, listen, .. } = &follower.joined;
-        // Nothing is handed to the device before it leads somewhere.
-        let made = links
-            .redirect_all(&device.name, &nic.name)
-            .and_then(|()| links.redirect_udp(&nic.name, listen, &device.name));
-        match made {
+        match redirect(links, &device.name, &nic.name, listen) {
             Ok(()) => Ok(follower),
             Err(error) => {
                 // The first error is the one to tell.

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use weft_bridge::{Tables, VtepId};
 use weft_encap::MacAddr;
 use weft_netns::{Link, LinkError, Links, Netns, NetnsError};
-use weft_switch::levels::Level;
+use weft_switch::levels::{Level, Levels};
 use weft_switch::underlay::{Listen, UplinkDevice, UplinkState};
 
 use crate::config::{Config, UnderlayKind};
@@ -27,6 +27,12 @@ const ALIAS: &str = "weft";
 /// Why there is no uplink.
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
+    /// It is not to be used, or cannot be trusted.
+    #[error("the uplink is off: {why}")]
+    Off {
+        /// What the level says.
+        why: String,
+    },
     /// The device cannot be made.
     #[error("making the uplink's TAP: {source}: {hint}")]
     Device {
@@ -95,15 +101,15 @@ pub(crate) fn remove_stale() {
 ///
 /// # Errors
 /// [`UplinkError`] where nothing else is wanted.
-pub(crate) fn choose(config: &Config) -> Result<Choice, UplinkError> {
-    match config.underlay_kind {
-        UnderlayKind::Socket => return Ok(Choice::Socket(None)),
-        // Of which the sockets tell by themselves.
-        UnderlayKind::Auto if config.switched_off.contains(&Level::Segment) => return Ok(Choice::Socket(None)),
-        UnderlayKind::Auto if config.workers.get() > 1 => {
+pub(crate) fn choose(config: &Config, levels: &Levels) -> Result<Choice, UplinkError> {
+    match (config.underlay_kind, levels.off(Level::Uplink)) {
+        (UnderlayKind::Socket, _) => return Ok(Choice::Socket(None)),
+        (UnderlayKind::Auto, Some(off)) => return Ok(Choice::Socket(Some(off.to_string()))),
+        (UnderlayKind::Auto, None) if config.workers.get() > 1 => {
             return Ok(Choice::Socket(Some("it has one queue, and there are several workers".to_owned())));
         }
-        UnderlayKind::Auto | UnderlayKind::Uplink => {}
+        (UnderlayKind::Uplink, Some(off)) => return Err(UplinkError::Off { why: off.to_string() }),
+        (UnderlayKind::Auto | UnderlayKind::Uplink, None) => {}
     }
     match set_up(config) {
         Ok((uplink, device)) => Ok(Choice::Uplink(uplink, device)),
@@ -166,7 +172,7 @@ fn set_up(config: &Config) -> Result<(Uplink, UplinkDevice), UplinkError> {
     let mut addresses = config.addresses.clone();
     addresses.retain(|address| on(*address).is_ok_and(|link| link.is_some_and(|link| link.index == nic.index)));
     let listen = on_addresses(&config.listen, &addresses);
-    let device = UplinkDevice::make().map_err(|source| UplinkError::Device { hint: hint(&source), source })?;
+    let device = make()?;
     let state = Arc::new(UplinkState::new()?);
     let name = device.name().to_owned();
     let device_link = netns.links(|links| raise(links, &name)).map_err(join)?;
@@ -195,8 +201,19 @@ fn set_up(config: &Config) -> Result<(Uplink, UplinkDevice), UplinkError> {
     }
 }
 
+pub(crate) fn make() -> Result<UplinkDevice, UplinkError> {
+    UplinkDevice::make().map_err(|source| UplinkError::Device { hint: hint(&source), source })
+}
+
 fn on_addresses(listen: &[Listen], addresses: &[IpAddr]) -> Vec<SocketAddr> {
     listen.iter().map(|listen| listen.at).filter(|at| addresses.contains(&at.ip())).collect()
+}
+
+/// Joins a device to the NIC where tunnel packets arrive for `listen`.
+pub(crate) fn redirect(links: &mut Links, device: &str, nic: &str, listen: &[SocketAddr]) -> Result<(), LinkError> {
+    // Nothing is handed to the device before it leads somewhere.
+    links.redirect_all(device, nic)?;
+    links.redirect_udp(nic, listen, device)
 }
 
 /// Makes the device ready, with nothing of its own to say.

@@ -14,6 +14,8 @@ pub(super) enum Failure {
     Deaf { address: IpAddr },
     #[error("{what} is {seen}, and should be {expected}")]
     Differs { what: &'static str, seen: String, expected: String },
+    #[error("{what} is not what was sent")]
+    Refused { what: &'static str },
     #[error("{what}: byte {at} of {len} differs")]
     Byte { what: &'static str, at: usize, len: usize },
 }

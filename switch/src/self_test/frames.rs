@@ -64,6 +64,11 @@ impl Flow {
         }
     }
 
+    /// The same flow, seen from its other end.
+    pub(super) fn turned(self) -> Self {
+        Self { near: self.far, far: self.near, tcp: self.tcp }
+    }
+
     /// A frame from the far end, its checksum left to the receiver; a superframe if the payload is longer than
     /// [`SIZE`].
     pub(super) fn frame(&self, tcp: Tcp, payload: &[u8]) -> (Vec<u8>, Offload) {
@@ -160,7 +165,7 @@ impl Flow {
     }
 }
 
-fn to_v6(ip: IpAddr) -> std::net::Ipv6Addr {
+pub(super) fn to_v6(ip: IpAddr) -> std::net::Ipv6Addr {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
@@ -180,24 +185,20 @@ mod tests {
         })
     }
 
-    fn turned(flow: Flow) -> Flow {
-        Flow { near: flow.far, far: flow.near, tcp: flow.tcp }
-    }
-
     #[test]
     fn what_is_built_is_read_and_cut_to_right_packets() {
         let bytes = pattern(GROUP_BYTES);
         for flow in flows() {
             let tcp = Tcp { seq: 7, ack: 9, flags: ACK };
             let (frame, offload) = flow.frame(tcp, &bytes);
-            let sent = turned(flow).read(&frame, &offload, Filled::No).unwrap().unwrap();
+            let sent = flow.turned().read(&frame, &offload, Filled::No).unwrap().unwrap();
             assert_eq!((sent.gso, &sent.payload), (Some((flow.kind(), SIZE)), &bytes));
             assert_eq!((sent.seq, sent.flags), if flow.tcp { (7, ACK) } else { (0, 0) });
             let mut splitter = weft_encap::Splitter::new(&frame, &offload).unwrap();
             let (mut headers, mut whole) = ([0; weft_encap::split::MAX_HEADER_LEN], Vec::new());
             while let Some(payload) = splitter.next_segment(&mut headers) {
                 let packet = [&headers[..splitter.header_len()], &frame[payload]].concat();
-                let sent = turned(flow).read(&packet, &Offload::NONE, Filled::Yes).unwrap().unwrap();
+                let sent = flow.turned().read(&packet, &Offload::NONE, Filled::Yes).unwrap().unwrap();
                 whole.extend(sent.payload);
             }
             assert!(whole == bytes, "{flow:?}");
@@ -219,7 +220,7 @@ mod tests {
         for flow in flows() {
             let (mut frame, offload) = flow.frame(Tcp::default(), b"some");
             let read = |frame: &[u8], offload, filled| {
-                turned(flow).read(frame, &offload, filled).map(|_| ()).map_err(|failure| failure.to_string())
+                flow.turned().read(frame, &offload, filled).map(|_| ()).map_err(|failure| failure.to_string())
             };
             let told = read(&frame, Offload::NONE, Filled::No).unwrap_err();
             assert!(told.starts_with("the place of an unfilled checksum is Unknown"), "{told}");

@@ -3,13 +3,15 @@
 //!
 //! Ports are tested on a TAP of their own in a network namespace of its own, with real sockets there: it speaks for
 //! the kernel, whose code all TAPs share. The underlay's sockets are tested between an address of this node and
-//! itself: the kernel cuts, carries and joins a group there with the code that it uses on any device. Neither sees
-//! what a network card does; [`devices`] looks at the one thing that differs from card to card and matters.
+//! itself: the kernel cuts, carries and joins a group there with the code that it uses on any device. The uplink is
+//! tested between its own kind of device and another one that stands for the NIC, joined as an agent joins them. None
+//! sees what a network card does; [`devices`] looks at the one thing that differs from card to card and matters.
 
 mod failure;
 mod frames;
 mod ports;
 mod sockets;
+mod uplink;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -29,6 +31,7 @@ use crate::sys::udp::{Messages, Outgoing};
 use failure::Failure;
 pub use ports::ports;
 pub use sockets::sockets;
+pub use uplink::{tunnel_ends, uplink};
 
 /// Name of the scratch device.
 pub const DEVICE: &str = "scratch0";

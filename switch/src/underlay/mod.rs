@@ -17,6 +17,7 @@ pub use lane::{Group, Lane, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS, Outcome};
 pub(crate) use lane::{MAX_GROUPS, Outer};
 pub(crate) use node::NodeUnderlay;
 pub use socket::{Listen, SocketError, SocketOptions, SocketUnderlay};
+pub(crate) use uplink::{Accepted, Preamble};
 pub use uplink::{NextHop, NextHops, Uplink, UplinkDevice, UplinkState};
 
 /// Ways with a UDP source port of their own, among which flows are spread. One flow keeps to one.

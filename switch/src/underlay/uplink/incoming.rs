@@ -9,16 +9,16 @@ use crate::underlay::{Datagram, Form, Listen};
 
 /// What is taken.
 #[derive(Clone, Debug)]
-pub(super) struct Accepted {
-    pub(super) listen: Vec<Listen>,
+pub(crate) struct Accepted {
+    pub(crate) listen: Vec<Listen>,
     /// Take packets without a UDP checksum over IPv6 (RFC 6935); over IPv4 they are always taken.
-    pub(super) zero_checksums_over_ipv6: bool,
+    pub(crate) zero_checksums_over_ipv6: bool,
 }
 
 impl Accepted {
     /// Reads a packet that begins at `start` in the arena. None if its outer headers or its outer checksum are
     /// wrong, or if it is for nobody here.
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         header: &[u8; VIRTIO_NET_HDR_TUNNEL_LEN],
         packet: &[u8],

@@ -26,8 +26,8 @@ use weft_encap::VIRTIO_NET_HDR_TUNNEL_LEN;
 pub use next_hops::{NextHop, NextHops};
 pub use state::UplinkState;
 
-use self::incoming::Accepted;
-use self::outgoing::Preamble;
+pub(crate) use self::incoming::Accepted;
+pub(crate) use self::outgoing::Preamble;
 use super::socket::{Listen, SocketOptions, SocketUnderlay};
 use super::{Datagram, Group, LANES, Lane, Outcome, ReceiveCounts};
 use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN};
@@ -38,7 +38,7 @@ const NAME: &str = "weft-up%d";
 
 /// The device. It goes when this is dropped, and with the process.
 pub struct UplinkDevice {
-    queue: TapQueue,
+    pub(crate) queue: TapQueue,
     name: String,
 }
 

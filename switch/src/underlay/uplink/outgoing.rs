@@ -15,17 +15,17 @@ const MAX_LEN: usize = VIRTIO_NET_HDR_TUNNEL_LEN + outer::MAX_LEN;
 const UDP_CHECKSUM: u16 = 6;
 
 /// The kernel's header and the outer headers of one group.
-pub(super) struct Preamble {
+pub(crate) struct Preamble {
     bytes: [u8; MAX_LEN],
     len: usize,
 }
 
 impl Preamble {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { bytes: [0; MAX_LEN], len: 0 }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
@@ -36,7 +36,7 @@ impl Preamble {
     ///
     /// # Errors
     /// The reason to count if the group cannot leave this way.
-    pub(super) fn write(&mut self, group: &Group, hop: &NextHop, src_port: u16) -> Result<(), DropReason> {
+    pub(crate) fn write(&mut self, group: &Group, hop: &NextHop, src_port: u16) -> Result<(), DropReason> {
         let outer = Outer {
             addresses: hop.addresses,
             src_port,
