@@ -1,9 +1,11 @@
-//! A busy switch allocates nothing: real TAPs and real sockets, with every level of offload and without any.
+//! A busy switch allocates nothing: real TAPs and real sockets, with every level of offload and without any, and an
+//! uplink.
 
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
+use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use weft_bridge::tables::{DomainOptions, Port, PortMode, Vtep, VtepKind};
 use weft_bridge::{PortId, Stage, Tables};
 use weft_encap::Vni;
+use weft_encap::outer::{Addresses, Link};
 use weft_integration::{
     Encapsulation, Family, Host, MIB, MacAddr, Node, Overlay, PacketSocket, Site, ethernet, eventually, exchange,
     exchange_superframes, mac_of, ping_all, site, stream, streams,
@@ -19,11 +22,12 @@ use weft_switch::counters::Totals;
 use weft_switch::levels::{Level, Levels, Off};
 use weft_switch::polling::Polling;
 use weft_switch::port::{Tap, TapOffloads};
-use weft_switch::underlay::{Listen, SocketOptions};
+use weft_switch::underlay::{Listen, NextHop, NextHops, SocketOptions, Uplink, UplinkDevice, UplinkState};
 use weft_switch::{Options, Switch};
 
 const WORKER: &str = "worker-0";
 const MTU: u16 = 1450;
+const UNDERLAY_MTU: u16 = 1500;
 const TUNNEL_PORT: u16 = 4789;
 /// MACs that one round brings, each in a broadcast: two rounds stay below what a port may learn.
 const NEW_MACS: u32 = 100;
@@ -102,7 +106,32 @@ fn tables(nodes: &[Node; 2], own: usize, pods: &[(&Host, MacAddr)]) -> (Tables, 
     (tables, ids)
 }
 
-/// A running switch on a node, with these pods and their addresses.
+/// A device joined to a node's NIC, and the way to the other node.
+fn uplink(nodes: &[Node; 2], own: usize, tables: &Tables) -> Uplink {
+    let device = nodes[own].netns().run(UplinkDevice::make).unwrap().unwrap();
+    let name = device.name().to_owned();
+    let [src, dst] = [own, 1 - own].map(|node| match nodes[node].address(Family::Ipv4) {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => panic!("{address}"),
+    });
+    let join = |links: &mut weft_netns::Links| {
+        // What the node's own stack would say on it is nobody's traffic.
+        fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap();
+        links.set_up(&name)?;
+        links.redirect_all(&name, "eth0")?;
+        links.redirect_udp("eth0", &[(src, TUNNEL_PORT).into()], &name)
+    };
+    nodes[own].netns().links(join).unwrap();
+    let link = Link { src: nodes[own].mac("eth0"), dst: nodes[1 - own].mac("eth0") };
+    let mut hops = NextHops::default();
+    let (vtep, _) = tables.vteps().next().unwrap();
+    hops.insert(vtep, NextHop { link, addresses: Addresses::V4 { src, dst }, mtu: UNDERLAY_MTU });
+    let state = UplinkState::new().unwrap();
+    state.publish(hops);
+    Uplink { device, state: Arc::new(state) }
+}
+
+/// A running switch on a node, with these pods and their addresses. It has an uplink where the level is used.
 fn start(nodes: &[Node; 2], own: usize, pods: &[(&Host, MacAddr, [&str; 2])], levels: &Arc<Levels>) -> Switch {
     let rows: Vec<_> = pods.iter().map(|(pod, mac, _)| (*pod, *mac)).collect();
     let (tables, ids) = tables(nodes, own, &rows);
@@ -116,7 +145,8 @@ fn start(nodes: &[Node; 2], own: usize, pods: &[(&Host, MacAddr, [&str; 2])], le
         workers: NonZero::<usize>::MIN,
         cpus: Vec::new(),
     };
-    let switch = nodes[own].netns().run(|| Switch::start(&options, tables, None)).unwrap().unwrap();
+    let uplink = levels.uses(Level::Uplink).then(|| uplink(nodes, own, &tables));
+    let switch = nodes[own].netns().run(|| Switch::start(&options, tables, uplink)).unwrap().unwrap();
     for ((pod, mac, addresses), id) in pods.iter().zip(ids) {
         let tap = pod.netns().run(|| Tap::open("eth0", TapOffloads::of(levels))).unwrap().unwrap();
         let give = |links: &mut weft_netns::Links| {
@@ -205,9 +235,14 @@ fn run(site: &Site, levels: Levels) {
         let more = |count: fn(&Totals) -> u64| count(after) - count(before);
         let (writes, came) = (more(|totals| totals.port_writes), more(|totals| totals.underlay_datagrams_in));
         let (left, read) = (more(|totals| totals.underlay_datagrams_out), more(|totals| totals.port_reads));
-        assert!(came > 10_000 && left > 10_000, "{came} packets came, {left} left");
-        assert_eq!(offloaded, writes < came / 2, "merged: {came} packets in {writes} writes");
-        assert_eq!(offloaded, read < left / 2, "split: {left} packets of {read} reads");
+        if levels.uses(Level::Uplink) {
+            assert!(came > 1000 && left > 1000, "{came} packets came, {left} left");
+            assert!(came < 10_000 && left < 10_000, "whole: {came} packets came, {left} left");
+        } else {
+            assert!(came > 10_000 && left > 10_000, "{came} packets came, {left} left");
+            assert_eq!(offloaded, writes < came / 2, "merged: {came} packets in {writes} writes");
+            assert_eq!(offloaded, read < left / 2, "split: {left} packets of {read} reads");
+        }
     }
 }
 
@@ -218,6 +253,11 @@ fn a_busy_switch_allocates_nothing() {
     WORKERS[0].store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
     assert_eq!(counted(|| drop(std::hint::black_box(Box::new(1)))), 1);
     run(&site, Levels::default());
+    drop(site);
+    let site = site!();
+    let sockets = Levels::default();
+    sockets.turn_off(Level::Uplink, Off::Configured);
+    run(&site, sockets);
     drop(site);
     let none = Levels::default();
     Level::ALL.into_iter().for_each(|level| {

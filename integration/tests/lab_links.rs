@@ -193,8 +193,8 @@ fn impairing_a_busy_link_loses_only_what_is_on_its_way() {
         }
         pinging.join().unwrap()
     });
-    // A request or answer may be in the relay, or in the cable while it is moved.
-    assert!(report.received + 2 * changes >= COUNT, "{report:?}");
+    // What is in the relay, or in the cable while it is moved: some milliseconds of pings, more on busy processors.
+    assert!(report.received + 8 * changes >= COUNT, "{report:?}");
 }
 
 #[test]
