@@ -12,8 +12,9 @@ use weft_encap::probe::{self, Kind, Probe};
 use weft_encap::recover::{partial_checksum, recover};
 use weft_encap::too_big::{self, Source};
 use weft_encap::{
-    Checksum, Ecn, Encapsulation, FlowHash, FragmentError, Gso, GsoKind, Inner, L4, Merger, Network, Offload, Outer,
-    SplitError, Splitter, Vni, clamp_mss, ecn, geneve, merge as merging, recover_offload, split as splitting,
+    Checksum, Ecn, Encapsulation, FlowHash, FragmentError, Gso, GsoKind, Inner, L4, MacAddr, Merger, Network, Offload,
+    Outer, SplitError, Splitter, Vni, clamp_mss, ecn, geneve, merge as merging, neighbour, recover_offload,
+    split as splitting,
 };
 
 /// A target's name and body.
@@ -176,6 +177,7 @@ pub fn inner(data: &[u8]) {
     let ports = usize::from(knobs.other);
     assert!(FlowHash::of(&inner).index(ports) < ports.max(1));
     let _ = outer::udp_destination(&inner);
+    answer_neighbour(&inner);
 
     let (before, field) = (ecn::outer_tos(&inner, weft_encap::Dscp::Inherit), Ecn::of(&inner));
     assert_eq!(ecn::outer_tos(&inner, weft_encap::Dscp::Fixed(knobs.kind)) & 3, before & 3);
@@ -185,6 +187,17 @@ pub fn inner(data: &[u8]) {
     assert_eq!(ecn::apply_ecn(&mut frame, wanted), field.is_some());
     assert_eq!((header_is_right(&frame), verified(&frame)), (right, l4));
     assert_eq!(Inner::parse(&frame).ok().and_then(|inner| Ecn::of(&inner)), field.map(|_| wanted));
+}
+
+/// What asks for a neighbour gets one answer, which asks nothing itself.
+fn answer_neighbour(frame: &Inner<'_>) {
+    let mut out = [0; neighbour::MAX_ANSWER_LEN];
+    let len = neighbour::answer(frame, MacAddr([2, 0, 0, 0, 0, 9]), &mut out);
+    assert_eq!(len.is_some(), neighbour::question(frame).is_some());
+    if let Some(len) = len {
+        let answer = Inner::parse(&out[..len]).expect("our own frame");
+        assert_eq!((neighbour::question(&answer), answer.l3), (None, frame.l3));
+    }
 }
 
 /// VXLAN's header.
