@@ -161,11 +161,11 @@ fn a_rate_holds_for_tcp_and_its_queue_overflows() {
         return;
     }
     let lab = CommandLab::up("two-node.yaml");
+    // The queue is shorter than a first flight of ten packets.
     lab.link("n2", &["set", "rate=20mbit", "queue=8", "to"]);
     let opened = opened(&lab);
     let (n1, n2) = (opened.netns("n1").unwrap(), opened.netns("n2").unwrap());
     let report = bulk_between(&n1, &n2, N2.parse().unwrap(), &BulkOptions::new(Amount::Bytes(5 << 20))).unwrap();
-    // The queue is shorter than a first flight of ten packets.
     // Of each 1514 bytes 1448 are payload; the receiver sees 19.1 Mbit/s at most.
     assert!(report.bits_per_second < 19.4e6, "{report:?}");
     assert!(report.bits_per_second > 12e6, "{report:?}");
@@ -193,8 +193,9 @@ fn impairing_a_busy_link_loses_only_what_is_on_its_way() {
         }
         pinging.join().unwrap()
     });
-    // What is in the relay, or in the cable while it is moved: some milliseconds of pings, more on busy processors.
-    assert!(report.received + 8 * changes >= COUNT, "{report:?}");
+    println!("{report:?}");
+    // A request or answer may be in the relay, or in the cable while it is moved.
+    assert!(report.received + 2 * changes >= COUNT, "{report:?}");
 }
 
 #[test]
