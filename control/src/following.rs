@@ -48,7 +48,7 @@ impl Following {
         let Some(control) = &config.control else { return Ok(None) };
         let store = Store::new(control.access()?)?;
         let keys = Keys::new(&control.prefix);
-        let own = Own { node: node(config, underlay_mtu)?, endpoints: endpoints(ports) };
+        let own = Own { node: node(config, control.encapsulation, underlay_mtu)?, endpoints: endpoints(ports) };
         let local = Local {
             node: config.node.clone(),
             addresses: config.addresses.clone(),
@@ -203,7 +203,7 @@ impl Following {
     }
 }
 
-fn node(config: &Config, underlay_mtu: u16) -> Result<Node, AgentError> {
+fn node(config: &Config, preferred: Encapsulation, underlay_mtu: u16) -> Result<Node, AgentError> {
     let no_instance = |source| AgentError::Process { what: "this node's instance, in the run directory", source };
     let mut receives: Vec<Receives> = Vec::new();
     for listen in &config.listen {
@@ -212,9 +212,9 @@ fn node(config: &Config, underlay_mtu: u16) -> Result<Node, AgentError> {
             receives.push(one);
         }
     }
-    // Others send by the first: the registered port, where it is there.
+    // Others send by the first: as this node prefers it, and to the registered port where it is there.
     let registered = |one: &Receives| one.udp_port == one.encapsulation.default_port();
-    receives.sort_by_key(|one| (one.encapsulation != Encapsulation::Vxlan, !registered(one)));
+    receives.sort_by_key(|one| (one.encapsulation != preferred, !registered(one)));
     Ok(Node {
         version: RECORD_VERSION,
         name: config.node.clone(),

@@ -32,15 +32,9 @@ fn store(node: &Node, directory: &Path) -> Child {
 
 fn config(site: &Site, node: &Node, store: &Node, pod: &Host, addresses: &[&str]) -> AgentConfig {
     let mut config = AgentConfig::new(site, node, &[Family::Ipv4]).vni(7).port(pod, 7, addresses);
-    config.file.control = Some(Control {
-        stores: unspanned(vec![format!("http://{}:{PORT}", store.address(Family::Ipv4))]),
-        prefix: unspanned("/test".to_owned()),
-        ca_file: None,
-        cert_file: None,
-        key_file: None,
-        user: None,
-        password_file: None,
-    });
+    let mut control = Control::new(vec![format!("http://{}:{PORT}", store.address(Family::Ipv4))]);
+    control.prefix = unspanned("/test".to_owned());
+    config.file.control = Some(control);
     config
 }
 

@@ -76,7 +76,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("vni", "vlan_transparent" | "clamp_mss") => "allowed are true and false".to_owned(),
         ("vni", "flood_unknown_per_second" | "flood_group_per_second") => numbers(&FLOODS_PER_SECOND),
         ("vtep", "address") => format!("allowed is one IP address, as in \"192.0.2.2\"; {NOT_OF_VTEPS}"),
-        ("vtep", "encapsulation") => "allowed are \"vxlan\" and \"geneve\"".to_owned(),
+        ("vtep" | "control", "encapsulation") => "allowed are \"vxlan\" and \"geneve\"".to_owned(),
         ("vtep", "port") => numbers(&UDP_PORT),
         ("vtep", "vnis") => format!("allowed is a list of VNIs, 1 to {}, as in [100]", Vni::MAX),
         ("port", "netns") => {

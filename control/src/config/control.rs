@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
+use weft_encap::Encapsulation;
 use weft_store::client::{Access, ClientTls, User};
 
 use super::check::{Wrong, not_allowed, wrong};
@@ -13,6 +14,8 @@ pub struct ControlConfig {
     pub stores: Vec<String>,
     /// What all keys begin with.
     pub prefix: String,
+    /// How others are to send to this node.
+    pub encapsulation: Encapsulation,
     /// Who signed its certificate.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key.
@@ -54,7 +57,7 @@ impl ControlConfig {
 }
 
 pub(super) fn check(file: Control) -> Result<ControlConfig, Wrong> {
-    let Control { stores, prefix, ca_file, cert_file, key_file, user, password_file } = file;
+    let Control { stores, prefix, encapsulation, ca_file, cert_file, key_file, user, password_file } = file;
     if stores.as_ref().is_empty() {
         return not_allowed(&stores, ("control", "stores"), "is empty");
     }
@@ -91,6 +94,7 @@ pub(super) fn check(file: Control) -> Result<ControlConfig, Wrong> {
     Ok(ControlConfig {
         stores: stores.into_inner(),
         prefix: prefix.into_inner(),
+        encapsulation,
         ca_file: ca_file.map(Spanned::into_inner),
         identity,
         user,

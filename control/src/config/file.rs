@@ -287,6 +287,9 @@ pub struct Control {
     /// What all keys begin with: another one for each cluster that shares the store. Default: `/weft`.
     #[serde(default = "default_prefix")]
     pub prefix: Spanned<String>,
+    /// How other nodes are to send to this one, as long as it receives that: `vxlan` or `geneve`. Default: `vxlan`.
+    #[serde(default)]
+    pub encapsulation: Encapsulation,
     /// Who signed the store's certificate (PEM), an absolute path. Default: none, for `http:`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<Spanned<PathBuf>>,
@@ -322,6 +325,23 @@ pub struct VniEntry {
     /// Broadcast and multicast frames which one port may send in a second, 0 to 10,000,000. Default: 10,000.
     #[serde(default = "default_flood_group")]
     pub flood_group_per_second: Spanned<u32>,
+}
+
+impl Control {
+    /// These endpoints, and every default.
+    #[must_use]
+    pub fn new(stores: Vec<String>) -> Self {
+        Self {
+            stores: unspanned(stores),
+            prefix: default_prefix(),
+            encapsulation: Encapsulation::default(),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            user: None,
+            password_file: None,
+        }
+    }
 }
 
 impl Underlay {
