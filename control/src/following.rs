@@ -1,19 +1,20 @@
 //! What the agent makes of the store's news: the view, tables by it, and what it says of itself.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use weft_api::ControlStatus;
+use weft_api::{ControlStatus, NodeRow};
 use weft_bridge::{Attachment, Tables};
-use weft_encap::Encapsulation;
 use weft_encap::search::State;
+use weft_encap::{Encapsulation, MacAddr, Vni};
 use weft_store::client::Store;
 use weft_switch::Switch;
 
 use crate::agent::{AgentError, AttachedPort};
-use crate::cluster::record::{Attached, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding};
+use crate::cluster::record::{Attached, Endpoint, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding};
 use crate::cluster::{
-    Edit, Holder, Keys, Local, Own, OwnEndpoint, Presence, View, apply, conflicts, reconcile, wanted,
+    Edit, Holder, Keys, Local, Member, Own, OwnEndpoint, Presence, View, apply, conflicts, reconcile, wanted,
 };
 use crate::config::{Config, PortConfig};
 use crate::instance::instance;
@@ -25,6 +26,9 @@ const UNPROBED_GRACE: Duration = Duration::from_secs(600);
 
 /// After how long a suspect counts as silent that has never echoed a probe: time enough for the first to be lost.
 const NEVER_ECHOED: Duration = Duration::from_secs(10);
+
+/// Who published a MAC of a virtual network behind a VTEP address.
+pub(crate) type Publishers<'a> = HashMap<(Vni, MacAddr, IpAddr), &'a str>;
 
 /// The cluster, as this agent follows it.
 pub(crate) struct Following {
@@ -171,6 +175,37 @@ impl Following {
         })
     }
 
+    /// Who has which MAC of a virtual network, by the VTEP address.
+    pub(crate) fn publishers(&self) -> Publishers<'_> {
+        let mut publishers = Publishers::new();
+        for (name, member) in self.view.members() {
+            for Endpoint { vni, mac, .. } in self.view.endpoints(member).map(|row| &row.record) {
+                publishers.extend(member.row().record.addresses.iter().map(|address| ((*vni, *mac, *address), name)));
+            }
+        }
+        publishers
+    }
+
+    /// The nodes of the cluster, by name.
+    pub(crate) fn nodes(&self) -> Vec<NodeRow> {
+        let row = |(name, member): (&str, &Member)| {
+            let node = &member.row().record;
+            let state = match (member.presence(), node.standing) {
+                (Presence::Suspect, _) => "suspect",
+                (Presence::Present, NodeStanding::Joined) if !member.is_stale() => "present",
+                (Presence::Present, _) => "joining",
+            };
+            NodeRow {
+                name: name.to_owned(),
+                addresses: node.addresses.clone(),
+                state: state.to_owned(),
+                vnis: node.vnis.iter().map(|vni| vni.get()).collect(),
+                endpoints: self.view.endpoints(member).count(),
+            }
+        };
+        self.view.members().map(row).collect()
+    }
+
     pub(crate) fn status(&self) -> ControlStatus {
         let (state, reason) = match &self.standing {
             Standing::Connecting => ("connecting", None),
@@ -182,7 +217,7 @@ impl Following {
                 ("refused", Some(format!("another agent, at {}, has this node's name", addresses.join(", "))))
             }
         };
-        let named = |wanted: fn(&crate::cluster::Member) -> bool| {
+        let named = |wanted: fn(&Member) -> bool| {
             let members = self.view.members().filter(|(_, member)| wanted(member));
             members.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
         };

@@ -1,8 +1,13 @@
 //! Answers: the agent's state as rows.
 
-use weft_api::{Counters, DropRow, FdbRow, Link, OffloadRow, PortRow, Query, Reply, Status, UnderlayStatus, VtepRow};
+use std::collections::HashMap;
+
+use weft_api::{
+    Counters, DropRow, FdbRow, Link, NeighbourRow, OffloadRow, PortRow, Query, Reply, Status, UnderlayStatus, VtepRow,
+};
 use weft_bridge::{Attachment, Stage, Tables, Vtep, VtepId, VtepKind};
 use weft_encap::search::State;
+use weft_encap::{MacAddr, Vni};
 use weft_netns::Netns;
 use weft_switch::counters::{LinkTotals, Totals};
 use weft_switch::levels::{Level, Off};
@@ -10,6 +15,7 @@ use weft_switch::levels::{Level, Off};
 use crate::agent::{Agent, AttachedPort};
 use crate::config::UnderlayKind;
 use crate::desired::name_of;
+use crate::following::{Following, Publishers};
 use crate::uplink::Uplink;
 
 pub(crate) fn reply(agent: &Agent, query: Query) -> Reply {
@@ -18,6 +24,8 @@ pub(crate) fn reply(agent: &Agent, query: Query) -> Reply {
         Query::Ports => Reply::Ports(agent.ports.iter().map(|port| port_row(agent, port)).collect()),
         Query::Vteps => Reply::Vteps(vteps(agent)),
         Query::Fdb => Reply::Fdb(fdb(agent)),
+        Query::Neighbours => Reply::Neighbours(neighbours(agent)),
+        Query::Nodes => Reply::Nodes(agent.following.as_ref().map_or_else(Vec::new, Following::nodes)),
         Query::Drops => Reply::Drops(drops(agent)),
         Query::Counters => Reply::Counters(Box::new(counters(agent))),
     }
@@ -40,7 +48,7 @@ fn status(agent: &Agent) -> Status {
         fdb_entries: agent.switch.fdb().len(),
         fdb_capacity: agent.switch.fdb().capacity(),
         fdb_ageing_seconds: agent.config.fdb_ageing_seconds,
-        control: agent.following.as_ref().map(crate::following::Following::status),
+        control: agent.following.as_ref().map(Following::status),
         law_broken: law_broken(&agent.switch.totals()),
     }
 }
@@ -178,25 +186,64 @@ fn path_name(state: State) -> &'static str {
     }
 }
 
+/// Who published what is in the tables.
+fn publishers(agent: &Agent) -> Publishers<'_> {
+    agent.following.as_ref().map_or_else(Publishers::default, Following::publishers)
+}
+
+fn publisher(
+    agent: &Agent,
+    tables: &Tables,
+    publishers: &Publishers<'_>,
+    row: (Vni, MacAddr, Attachment),
+) -> Option<String> {
+    let (vni, mac, at) = row;
+    match at {
+        Attachment::Port(_) => Some(agent.config.node.clone()),
+        Attachment::Vtep(id) => publishers.get(&(vni, mac, tables.vtep(id)?.address)).map(ToString::to_string),
+    }
+}
+
 fn fdb(agent: &Agent) -> Vec<FdbRow> {
-    let tables = agent.switch.tables();
+    let (tables, publishers) = (agent.switch.tables(), publishers(agent));
+    let (tables, publishers) = (&tables, &publishers);
     let fixed = tables.domains().flat_map(|domain| {
-        let tables = &tables;
-        domain.static_macs().map(move |(mac, at)| fdb_row(tables, domain.vni().get(), mac.to_string(), at, None))
+        let vni = domain.vni();
+        domain.static_macs().map(move |(mac, at)| {
+            let node = publisher(agent, tables, publishers, (vni, mac, at));
+            FdbRow { node, ..fdb_row(tables, vni, mac, at) }
+        })
     });
     let learned = agent.switch.fdb().rows(agent.switch.now()).filter_map(|row| {
-        let vni = tables.domain_by_id(row.domain)?.vni().get();
-        Some(fdb_row(&tables, vni, row.mac.to_string(), row.attachment, Some(row.age)))
+        let vni = tables.domain_by_id(row.domain)?.vni();
+        let kind = "learned".to_owned();
+        Some(FdbRow { kind, age_seconds: Some(row.age), ..fdb_row(tables, vni, row.mac, row.attachment) })
     });
     let mut rows: Vec<_> = fixed.chain(learned).collect();
     rows.sort();
     rows
 }
 
-fn fdb_row(tables: &Tables, vni: u32, mac: String, at: Attachment, age_seconds: Option<u32>) -> FdbRow {
+fn fdb_row(tables: &Tables, vni: Vni, mac: MacAddr, at: Attachment) -> FdbRow {
     let (attachment, at) = name_of(tables, at);
-    let kind = if age_seconds.is_some() { "learned" } else { "static" }.to_owned();
-    FdbRow { vni, mac, attachment: attachment.to_owned(), at, kind, age_seconds }
+    let (attachment, kind) = (attachment.to_owned(), "static".to_owned());
+    FdbRow { vni: vni.get(), mac: mac.to_string(), attachment, at, kind, node: None, age_seconds: None }
+}
+
+fn neighbours(agent: &Agent) -> Vec<NeighbourRow> {
+    let (tables, publishers) = (agent.switch.tables(), publishers(agent));
+    let rows = tables.domains().flat_map(|domain| {
+        let vni = domain.vni();
+        let behind: HashMap<MacAddr, Attachment> = domain.static_macs().collect();
+        let (tables, publishers) = (&tables, &publishers);
+        domain.neighbours().map(move |(address, mac)| {
+            let node = behind.get(&mac).and_then(|at| publisher(agent, tables, publishers, (vni, mac, *at)));
+            NeighbourRow { vni: vni.get(), address, mac: mac.to_string(), node }
+        })
+    });
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort();
+    rows
 }
 
 fn drops(agent: &Agent) -> Vec<DropRow> {

@@ -2,7 +2,9 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use weft_api::{ControlStatus, Counters, DropRow, FdbRow, PortRow, Query, Reply, Status, VtepRow};
+use weft_api::{
+    ControlStatus, Counters, DropRow, FdbRow, NeighbourRow, NodeRow, PortRow, Query, Reply, Status, VtepRow,
+};
 
 use crate::out::say;
 use crate::table::{bytes, print};
@@ -39,6 +41,10 @@ enum What {
     Vteps,
     /// Static and learned MACs
     Fdb,
+    /// The MACs of pods' addresses, with which pods' questions (ARP, ND) are answered
+    Neighbours,
+    /// The nodes of the cluster
+    Nodes,
     /// Why frames were dropped, and what to do
     Drops,
     /// All other counters
@@ -54,6 +60,8 @@ pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         What::Ports => Query::Ports,
         What::Vteps => Query::Vteps,
         What::Fdb => Query::Fdb,
+        What::Neighbours => Query::Neighbours,
+        What::Nodes => Query::Nodes,
         What::Drops => Query::Drops,
         What::Counters => Query::Counters,
     };
@@ -73,6 +81,10 @@ pub(crate) fn print_reply(reply: &Reply, json: bool, all: bool) -> anyhow::Resul
         Reply::Vteps(rows) => print_vteps(rows)?,
         Reply::Fdb(rows) if json => print_json(rows)?,
         Reply::Fdb(rows) => print_fdb(rows)?,
+        Reply::Neighbours(rows) if json => print_json(rows)?,
+        Reply::Neighbours(rows) => print_neighbours(rows)?,
+        Reply::Nodes(rows) if json => print_json(rows)?,
+        Reply::Nodes(rows) => print_nodes(rows)?,
         Reply::Drops(rows) if json => print_json(rows)?,
         Reply::Drops(rows) => print_drops(rows, all)?,
         Reply::Counters(counters) if json => print_json(counters)?,
@@ -219,7 +231,7 @@ fn print_vteps(rows: &[VtepRow]) -> anyhow::Result<()> {
 
 fn print_fdb(rows: &[FdbRow]) -> anyhow::Result<()> {
     print(
-        &["#vni", "mac", "via", "at", "kind", "#age"],
+        &["#vni", "mac", "via", "at", "kind", "of node", "#age"],
         rows.iter().map(|row| {
             vec![
                 row.vni.to_string(),
@@ -227,8 +239,38 @@ fn print_fdb(rows: &[FdbRow]) -> anyhow::Result<()> {
                 row.attachment.clone(),
                 row.at.clone(),
                 row.kind.clone(),
+                or_dash(row.node.as_ref()),
                 row.age_seconds.map_or_else(|| "-".to_owned(), |age| format!("{age} s")),
             ]
+        }),
+    )
+}
+
+fn or_dash(text: Option<&String>) -> String {
+    text.cloned().unwrap_or_else(|| "-".to_owned())
+}
+
+fn print_neighbours(rows: &[NeighbourRow]) -> anyhow::Result<()> {
+    if rows.is_empty() {
+        return say!("no neighbours: without a control plane pods ask each other, through floods");
+    }
+    print(
+        &["#vni", "address", "mac", "of node"],
+        rows.iter()
+            .map(|row| vec![row.vni.to_string(), row.address.to_string(), row.mac.clone(), or_dash(row.node.as_ref())]),
+    )
+}
+
+fn print_nodes(rows: &[NodeRow]) -> anyhow::Result<()> {
+    if rows.is_empty() {
+        return say!("no nodes: this agent has no control plane, or has not heard of it yet; `weft status` says which");
+    }
+    print(
+        &["node", "addresses", "state", "vnis", "#endpoints"],
+        rows.iter().map(|row| {
+            let addresses: Vec<_> = row.addresses.iter().map(ToString::to_string).collect();
+            let vnis: Vec<_> = row.vnis.iter().map(ToString::to_string).collect();
+            vec![row.name.clone(), addresses.join(" "), row.state.clone(), vnis.join(" "), row.endpoints.to_string()]
         }),
     )
 }

@@ -9,7 +9,10 @@ mod rows;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, SOCKET_NAME};
-pub use rows::{ControlStatus, Counters, DropRow, FdbRow, Link, OffloadRow, PortRow, Status, UnderlayStatus, VtepRow};
+pub use rows::{
+    ControlStatus, Counters, DropRow, FdbRow, Link, NeighbourRow, NodeRow, OffloadRow, PortRow, Status, UnderlayStatus,
+    VtepRow,
+};
 
 /// The version of requests, replies and rows. Changes with every change that an older peer would misread.
 pub const API_VERSION: u32 = 1;
@@ -28,6 +31,10 @@ pub enum Query {
     Vteps,
     /// Static and learned MACs.
     Fdb,
+    /// The MACs of pods' addresses.
+    Neighbours,
+    /// The nodes of the cluster; none without a control plane.
+    Nodes,
     /// Every drop reason with its count.
     Drops,
     /// All other counters.
@@ -72,6 +79,10 @@ pub enum Reply {
     Vteps(Vec<VtepRow>),
     /// To [`Query::Fdb`].
     Fdb(Vec<FdbRow>),
+    /// To [`Query::Neighbours`].
+    Neighbours(Vec<NeighbourRow>),
+    /// To [`Query::Nodes`].
+    Nodes(Vec<NodeRow>),
     /// To [`Query::Drops`].
     Drops(Vec<DropRow>),
     /// To [`Query::Counters`].

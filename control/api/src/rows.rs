@@ -1,6 +1,7 @@
 //! The rows of the replies. Their fields are what `--json` prints, and stay.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -193,8 +194,39 @@ pub struct FdbRow {
     pub at: String,
     /// `static` or `learned`.
     pub kind: String,
+    /// The node that published it, this one for the MACs of its own ports; none for a learned one.
+    #[serde(default)]
+    pub node: Option<String>,
     /// Seconds since it was last seen; none for a static one.
     pub age_seconds: Option<u32>,
+}
+
+/// The MAC of a pod's address, as questions of pods (ARP, neighbour discovery) are answered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub struct NeighbourRow {
+    /// Its virtual network.
+    pub vni: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// The MAC.
+    pub mac: String,
+    /// The node that published it; none while its MAC leads nowhere.
+    pub node: Option<String>,
+}
+
+/// A node of the cluster, as the store has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: String,
+    /// Its VTEP addresses.
+    pub addresses: Vec<IpAddr>,
+    /// `present`, `joining` (it has not published everything again), or `suspect` (its lease has ended).
+    pub state: String,
+    /// The virtual networks on it.
+    pub vnis: Vec<u32>,
+    /// How many endpoints it has.
+    pub endpoints: usize,
 }
 
 /// One drop reason.
