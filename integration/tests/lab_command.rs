@@ -26,8 +26,8 @@ fn iperf3_and_ping_between_the_pods_of_a_lab() {
 
     let node = format!("{}.n1", lab.name());
     let fdb: serde_json::Value = serde_json::from_str(&lab.run(&["show", "fdb", "--node", &node, "--json"])).unwrap();
-    let learned = |row: &&serde_json::Value| row["kind"] == "learned" && row["attachment"] == "vtep";
-    assert_eq!(fdb.as_array().unwrap().iter().filter(learned).count(), 2, "{fdb}");
+    let published = |row: &&serde_json::Value| row["kind"] == "static" && row["node"] == "n2";
+    assert_eq!(fdb.as_array().unwrap().iter().filter(published).count(), 2, "{fdb}");
     assert!(lab.run(&["testbed", "list"]).contains(&node));
 
     lab.run(&["testbed", "down", lab.name()]);

@@ -167,8 +167,8 @@ fn nothing_stays_of_labs_whose_processes_were_all_killed() {
             .filter_map(|trace| Some(trace.strip_prefix("/proc/")?.split_once(':')?.0.to_owned()))
             .collect()
     };
-    // Two agents and two relays; the command names no file of the lab.
-    assert_eq!(running(&one).len(), 4, "{:?}", one.traces());
+    // Two agents, two relays and the store; the command names no file of the lab.
+    assert_eq!(running(&one).len(), 5, "{:?}", one.traces());
     for pid in running(&one) {
         assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
     }

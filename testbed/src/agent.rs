@@ -1,4 +1,5 @@
-//! Agents and relays: started in a namespace of the lab, waited for until they forward.
+//! Agents, relays and stores: started in a namespace of the lab, waited for until they
+//! are ready.
 //!
 //! They outlive whoever started them: each has a session of its own, and its output goes to a file. It says that
 //! it is ready by one line on a pipe, whose number it finds in [`READY_FD`].
@@ -20,7 +21,7 @@ use weft_netns::Netns;
 
 use crate::error::io_error;
 use crate::process::{Process, ProcessId, poll_until};
-use crate::{LabError, Progress};
+use crate::{LabError, Progress, store};
 
 /// Name of the environment variable which holds the number of the descriptor for the word [`READY`].
 pub const READY_FD: &str = "WEFT_READY_FD";
@@ -41,6 +42,10 @@ pub(crate) enum Service {
     Agent(String),
     /// The relay of this link.
     Relay(String),
+    /// The lab's own store.
+    Store,
+    /// What leads to an etcd.
+    Forwarder,
 }
 
 impl Service {
@@ -48,6 +53,7 @@ impl Service {
         match self {
             Self::Agent(node) => Progress::AgentReady { node: node.as_str() },
             Self::Relay(link) => Progress::LinkReady { link: link.as_str() },
+            Self::Store | Self::Forwarder => Progress::StoreReady,
         }
     }
 
@@ -55,6 +61,7 @@ impl Service {
         match self {
             Self::Agent(node) => Progress::AgentStarted { node: node.as_str(), pid },
             Self::Relay(link) => Progress::RelayStarted { link: link.as_str(), pid },
+            Self::Store | Self::Forwarder => Progress::StoreStarted { pid },
         }
     }
 }
@@ -64,6 +71,8 @@ impl fmt::Display for Service {
         match self {
             Self::Agent(node) => write!(f, "agent of node `{node}`"),
             Self::Relay(link) => write!(f, "relay of link `{link}`"),
+            Self::Store => write!(f, "store"),
+            Self::Forwarder => write!(f, "forwarder to etcd"),
         }
     }
 }
@@ -79,12 +88,12 @@ pub(crate) struct Starting {
     log: PathBuf,
 }
 
-/// Starts an agent or a relay in a namespace, with the file that it reads.
+/// Starts one in a namespace, with the file that it reads, or the directory that it writes.
 pub(crate) fn start(
     service: Service,
     netns: &Netns,
     executable: &Path,
-    config: &Path,
+    file: &Path,
     log: &Path,
 ) -> Result<Starting, LabError> {
     let output = OpenOptions::new().append(true).create(true).open(log).map_err(io_error("open", log))?;
@@ -94,8 +103,10 @@ pub(crate) fn start(
     match service {
         Service::Agent(_) => command.args(["agent", "--config"]),
         Service::Relay(_) => command.args(["testbed", "relay"]),
+        Service::Store => command.args(["store", "--relaxed", "--listen", &store::LISTEN.to_string(), "--data"]),
+        Service::Forwarder => command.args(["testbed", "forward"]),
     };
-    command.arg(config).current_dir("/");
+    command.arg(file).current_dir("/");
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
     detach(&mut command, word);
     let no_agent = |error: &io::Error| LabError::NoAgent { path: executable.to_owned(), reason: error.to_string() };
@@ -189,7 +200,7 @@ impl Starting {
 }
 
 /// The whole lines at the end of a log.
-fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(log)?;
         let skipped = file.metadata()?.len().saturating_sub(LOG_TAIL);

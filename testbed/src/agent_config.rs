@@ -8,15 +8,24 @@ use weft_control::config::file::unspanned;
 use weft_encap::Vni;
 
 use crate::spec::{LabName, LabSpec, NodeKind, NodeSpec, POD_INTERFACE, PodSpec};
+use crate::store;
 
 /// MACs learned behind a learning port at most.
 const LEARN_LIMIT: u32 = 256;
 
-/// What node number `index` is told: itself, every node it shares a virtual network with, and its pods.
-pub(crate) fn render(lab: &LabName, spec: &LabSpec, index: usize, run_dir: &Path) -> Result<String, toml::ser::Error> {
+/// What node number `index` is told: itself, its pods, and where the store is, with this `prefix` of its keys. Without a
+/// store it is told of every node it shares a virtual network with, and else of those only that are not ours.
+pub(crate) fn render(
+    lab: &LabName,
+    spec: &LabSpec,
+    index: usize,
+    run_dir: &Path,
+    prefix: &str,
+) -> Result<String, toml::ser::Error> {
     let node = &spec.nodes[index];
     let own = node.vnis();
-    let others = spec.nodes.iter().enumerate().filter(|(other, _)| *other != index);
+    let published = |peer: &NodeSpec| spec.has_store() && peer.kind == NodeKind::Weft;
+    let others = spec.nodes.iter().enumerate().filter(|(other, peer)| *other != index && !published(peer));
     let file = file::File {
         node: Some(unspanned(node.name.clone())),
         run_dir: unspanned(run_dir.to_owned()),
@@ -26,7 +35,7 @@ pub(crate) fn render(lab: &LabName, spec: &LabSpec, index: usize, run_dir: &Path
         offloads: file::Offloads::default(),
         fdb: file::Fdb::default(),
         workers: file::Workers::default(),
-        control: None,
+        control: spec.has_store().then(|| control(spec, node, prefix)),
         vnis: spec
             .vnis
             .iter()
@@ -51,6 +60,14 @@ pub(crate) fn underlay(
     }
     let text = toml::to_string(&table).map_err(|error| told(&error))?;
     toml::from_str(&text).map_err(|error| error.message().to_owned())
+}
+
+fn control(spec: &LabSpec, node: &NodeSpec, prefix: &str) -> file::Control {
+    let store = format!("http://{}:{}", spec.store_address(node.segment).addr(), store::LISTEN.port());
+    let mut control = file::Control::new(vec![store]);
+    control.prefix = unspanned(prefix.to_owned());
+    control.encapsulation = spec.encapsulation_of(node);
+    control
 }
 
 fn vtep(spec: &LabSpec, own: &[Vni], index: usize, peer: &NodeSpec) -> Option<file::VtepEntry> {
@@ -87,6 +104,7 @@ pub(crate) fn tunnel_address(spec: &LabSpec, index: usize) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::ControlSpec;
 
     const LAB: &str = "
         encapsulation: geneve
@@ -97,31 +115,50 @@ mod tests {
           - {name: n2, pods: [{name: c, vni: 1}, {name: d, vni: 3}]}
           - {name: n3, pods: [{name: e, vni: 3}]}
           - {name: n4}
+          - {name: k, kind: kernel-vxlan, encapsulation: vxlan, pods: [{name: f, vni: 3}]}
     ";
 
-    fn rendered(index: usize) -> file::File {
-        let spec = LabSpec::parse(LAB, "lab.yaml").unwrap();
-        let text = render(&"t".parse().unwrap(), &spec, index, Path::new("/run/x")).unwrap();
+    fn rendered(control: ControlSpec, index: usize) -> file::File {
+        let mut spec = LabSpec::parse(LAB, "lab.yaml").unwrap();
+        spec.control = control;
+        let text = render(&"t".parse().unwrap(), &spec, index, Path::new("/run/x"), "/x").unwrap();
         toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
+    fn peers(file: &file::File) -> Vec<String> {
+        file.vteps.iter().map(|vtep| vtep.address.get_ref().to_string()).collect()
+    }
+
     #[test]
-    fn a_node_knows_the_nodes_it_shares_a_network_with() {
-        let n1 = rendered(0);
+    fn without_a_store_a_node_knows_the_nodes_it_shares_a_network_with() {
+        let n1 = rendered(ControlSpec::None, 0);
         assert_eq!(n1.node.as_ref().map(|node| node.get_ref().as_str()), Some("n1"));
         assert_eq!(n1.underlay.addresses.get_ref(), &["fd99::1".parse::<IpAddr>().unwrap()]);
         assert_eq!(n1.vnis.iter().map(|vni| vni.id.get_ref().get()).collect::<Vec<_>>(), [1, 2]);
-        let peers: Vec<_> = n1.vteps.iter().map(|vtep| vtep.address.get_ref().to_string()).collect();
-        assert_eq!(peers, ["fd99::2"]);
+        assert_eq!(peers(&n1), ["fd99::2"]);
         assert_eq!(n1.vteps[0].encapsulation, file::Encapsulation::Geneve);
         assert_eq!(n1.vteps[0].vnis.get_ref(), &[Vni::new(1).unwrap()]);
-        assert_eq!(rendered(1).vteps.len(), 2);
-        assert_eq!((rendered(3).vteps.len(), rendered(3).vnis.len()), (0, 0));
+        assert!(n1.control.is_none());
+        assert_eq!(peers(&rendered(ControlSpec::None, 1)), ["fd99::1", "fd99::3", "fd99::5"]);
+        let n4 = rendered(ControlSpec::None, 3);
+        assert_eq!((n4.vteps.len(), n4.vnis.len()), (0, 0));
+    }
+
+    #[test]
+    fn with_a_store_a_node_is_told_only_of_those_that_publish_nothing() {
+        for (control, prefix) in [(ControlSpec::Embedded, "/x"), (ControlSpec::Etcd(vec!["10.0.0.1:1".into()]), "/x")] {
+            let n2 = rendered(control, 1);
+            assert_eq!(peers(&n2), ["fd99::5"]);
+            assert_eq!(n2.vteps[0].encapsulation, file::Encapsulation::Vxlan);
+            let told = n2.control.unwrap();
+            assert_eq!(told.stores.get_ref(), &["http://10.199.0.254:2379"]);
+            assert_eq!((told.prefix.get_ref().as_str(), told.encapsulation), (prefix, file::Encapsulation::Geneve));
+        }
     }
 
     #[test]
     fn a_port_is_what_the_pod_asked_for() {
-        let ports = rendered(0).ports;
+        let ports = rendered(ControlSpec::Embedded, 0).ports;
         assert_eq!((ports[0].name.get_ref().as_str(), ports[0].netns.get_ref().as_str()), ("a", "t.a"));
         assert_eq!(ports[0].mtu.as_ref().map(|mtu| *mtu.get_ref()), Some(1400));
         assert_eq!(ports[0].mac.as_ref().map(|mac| mac.get_ref().to_string()), Some("02:00:00:00:00:01".to_owned()));

@@ -26,7 +26,7 @@ const POD_MTU_MIN: u16 = 68;
 const LAB_NAME: &str = "allowed are 1 to 32 of a-z, 0-9 and -, beginning with a letter or digit";
 const NODE_NAME: &str = "allowed are 1 to 15 of a-z, 0-9 and -, beginning with a letter or digit";
 const POD_NAME: &str = "allowed are 1 to 32 of a-z, 0-9 and -, beginning with a letter or digit";
-const RESERVED_NAME: &str = "taken are underlay, br0 and the like, lo, all and default";
+const RESERVED_NAME: &str = "taken are underlay, store, br0 and the like, lo, all and default";
 const UNIQUE_NAME: &str = "every node and pod of a lab needs a name of its own";
 const UNDERLAY_MTU: &str = "allowed are 1280 to 65535 bytes";
 const KIND: &str = "allowed are weft, kernel-vxlan and host";
@@ -54,6 +54,7 @@ impl Checker<'_> {
         let name = file.name.as_ref().and_then(|text| self.value("name", text, LAB_NAME, parsed::<LabName>));
         let encapsulation = self.optional("encapsulation", file.encapsulation.as_ref(), ENCAPSULATION, encapsulation);
         let underlay = self.underlay(&file.underlay);
+        let control = self.control(file.control.as_ref());
         let segments = self.segments(file, &underlay);
         let listed = self.vnis(&file.vnis);
         let common = encapsulation.unwrap_or_default();
@@ -69,7 +70,7 @@ impl Checker<'_> {
             return Err(self.collector.into_error());
         }
         let vnis = if file.vnis.is_empty() { named_by(&nodes) } else { listed };
-        let spec = LabSpec { name, encapsulation: common, underlay, segments, routers, vnis, nodes };
+        let spec = LabSpec { name, encapsulation: common, underlay, control, segments, routers, vnis, nodes };
         self.room(file, &spec);
         if self.collector.is_empty() { Ok(spec) } else { Err(self.collector.into_error()) }
     }

@@ -8,7 +8,7 @@ use weft_netns::{Links, Netns};
 use crate::error::io_error;
 use crate::spec::UNDERLAY;
 use crate::topology::{Cable, Route, bridge};
-use crate::{Lab, LabError, Progress};
+use crate::{Lab, LabError, Progress, store};
 
 /// Whether interfaces made from now on have IPv6, in the namespace of the thread that asks.
 const NO_IPV6: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
@@ -24,6 +24,10 @@ impl Lab {
             for segment in 0..self.spec().segments.len() {
                 links.add_bridge(&bridge(segment))?;
                 links.set_up(&bridge(segment))?;
+                if self.spec().has_store() {
+                    links.set_mtu(&bridge(segment), store::MTU)?;
+                    links.add_address(&bridge(segment), self.spec().store_address(segment).into())?;
+                }
             }
             Ok(())
         })?;

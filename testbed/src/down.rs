@@ -29,11 +29,12 @@ impl Lab {
 }
 
 pub(crate) fn remove(claim: Claim, name: &LabName, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), LabError> {
-    let (members, agents, relays) = match Journal::read(name) {
+    let (members, agents, others) = match Journal::read(name) {
         Ok(Some(journal)) => {
             let wanted: Vec<String> = journal.spec.members().map(|member| name.namespace_of(member)).collect();
-            let relays: Vec<ProcessId> = journal.links.iter().filter_map(|entry| entry.relay).collect();
-            (existing(|namespace| wanted.contains(namespace))?, journal.agents, relays)
+            let relays = journal.links.iter().filter_map(|entry| entry.relay);
+            let others: Vec<ProcessId> = relays.chain(journal.store).collect();
+            (existing(|namespace| wanted.contains(namespace))?, journal.agents, others)
         }
         // The journal is written before anything is made.
         Ok(None) => (Vec::new(), Vec::new(), Vec::new()),
@@ -44,7 +45,8 @@ pub(crate) fn remove(claim: Claim, name: &LabName, progress: &mut dyn FnMut(Prog
         Err(error) => return Err(error),
     };
     stop_agents(name, &agents, progress)?;
-    relays.iter().try_for_each(|relay| end(name, *relay))?;
+    // Nothing that they have is kept.
+    others.iter().try_for_each(|process| end(name, *process))?;
     // Open descriptors keep the inodes from being used again while they are compared.
     let namespaces: Vec<Netns> = members.iter().filter_map(|namespace| Netns::open(namespace).ok()).collect();
     kill_inside(name, &namespaces, progress)?;

@@ -2,6 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
+use weft_api::ClientError;
 use weft_netns::NetnsError;
 
 use crate::LabName;
@@ -87,6 +88,19 @@ pub enum LabError {
         /// The end of its log.
         log: String,
     },
+    /// Agents that do not find each other by the store.
+    #[error(
+        "after {seconds} s {missing}: links have to let agents reach the store, or write `control: none` into the lab file{}",
+        tail(log)
+    )]
+    NotJoined {
+        /// How long was waited.
+        seconds: u64,
+        /// Who is missing, and to whom.
+        missing: String,
+        /// The end of the log of who misses somebody.
+        log: String,
+    },
     /// A process of the lab is there even after SIGKILL.
     #[error("process {pid} of lab `{name}` did not end after SIGKILL")]
     Unkillable {
@@ -114,6 +128,9 @@ pub enum LabError {
     /// Impairments that do not go together.
     #[error(transparent)]
     Impairment(#[from] ImpairmentError),
+    /// An agent does not answer.
+    #[error(transparent)]
+    Agent(#[from] ClientError),
     /// A relay does not answer.
     #[error(transparent)]
     Relay(#[from] RelayError),

@@ -24,6 +24,10 @@ pub(crate) struct File {
     /// The network between the nodes.
     #[serde(default)]
     pub(crate) underlay: Underlay,
+    /// How agents find each other: embedded (the default) runs a store of the lab's own, none writes every peer into
+    /// every configuration, etcd names one that this machine reaches.
+    #[cfg_attr(test, schemars(with = "Option<schema::Control>"))]
+    pub(crate) control: Option<Control>,
     /// Parts of the underlay, if it is more than one switch; routers join them.
     #[serde(default)]
     #[cfg_attr(test, schemars(with = "Vec<Segment>"))]
@@ -37,6 +41,15 @@ pub(crate) struct File {
     /// The nodes, 1 to 200.
     #[cfg_attr(test, schemars(with = "Vec<Node>"))]
     pub(crate) nodes: Spanned<Vec<Node>>,
+}
+
+/// How agents find each other.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Control {
+    Embedded,
+    None,
+    Etcd(Spanned<Vec<Text>>),
 }
 
 /// The network between the nodes.
@@ -257,6 +270,17 @@ mod schema {
             #[expect(dead_code, reason = "only its schema is made")]
             pub(super) enum $name { $($word),* }
         )*};
+    }
+
+    /// A word, or endpoints.
+    #[derive(schemars::JsonSchema)]
+    #[serde(rename_all = "lowercase")]
+    #[expect(dead_code, reason = "only its schema is made")]
+    pub(super) enum Control {
+        Embedded,
+        None,
+        /// Endpoints, http://HOST:PORT.
+        Etcd(Vec<String>),
     }
 
     words! {

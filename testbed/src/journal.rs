@@ -22,7 +22,7 @@ use crate::{LabError, LabName, LabSpec};
 pub const LABS_DIR: &str = "/run/weft/labs";
 
 /// Version of the journal's format.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Name of the journal in a lab's directory.
 const JOURNAL: &str = "lab.json";
 /// Attempts to make a lab's directory while other labs come and go.
@@ -32,6 +32,8 @@ const CLAIM_ATTEMPTS: usize = 16;
 pub(crate) struct Journal {
     version: u32,
     pub(crate) spec: LabSpec,
+    /// The store, or what leads to it, if there is one.
+    pub(crate) store: Option<ProcessId>,
     pub(crate) agents: Vec<AgentEntry>,
     /// The links that are not as they were made.
     pub(crate) links: Vec<LinkEntry>,
@@ -60,7 +62,7 @@ struct VersionOnly {
 
 impl Journal {
     pub(crate) const fn new(spec: LabSpec) -> Self {
-        Self { version: VERSION, spec, agents: Vec::new(), links: Vec::new(), complete: false }
+        Self { version: VERSION, spec, store: None, agents: Vec::new(), links: Vec::new(), complete: false }
     }
 
     /// Reads the journal of a lab; none where there is the lab's directory only.

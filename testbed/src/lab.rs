@@ -5,6 +5,8 @@ use std::process::Command;
 use weft_netns::Netns;
 
 use crate::journal::{self, Journal, directory};
+use crate::process::ProcessId;
+use crate::spec::STORE;
 use crate::{LabError, LabName, LabSpec, NodeKind};
 
 /// A lab that exists.
@@ -18,9 +20,9 @@ pub struct Lab {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LabLog {
-    /// What writes it: `agent`, `relay` or `command`.
+    /// What writes it: `store`, `agent`, `relay` or `command`.
     pub kind: &'static str,
-    /// The node, link or pod.
+    /// The node, link or pod; `store` for the store.
     pub of: String,
     /// The file.
     pub path: PathBuf,
@@ -34,6 +36,8 @@ pub struct LabStatus {
     pub name: LabName,
     /// How far it got.
     pub state: LabState,
+    /// Its store, or what leads to it.
+    pub store: AgentState,
     /// Its nodes; none where the journal cannot be read.
     pub nodes: Vec<NodeStatus>,
 }
@@ -65,7 +69,7 @@ pub struct NodeStatus {
     pub pods: Vec<String>,
 }
 
-/// What has become of an agent.
+/// What has become of an agent, or a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AgentState {
@@ -78,7 +82,7 @@ pub enum AgentState {
     Ended,
     /// It was never started.
     NotStarted,
-    /// The node is of a kind that has none.
+    /// The node is of a kind that has none; the lab needs none.
     NotNeeded,
 }
 
@@ -125,7 +129,7 @@ impl Lab {
             agent: self.agent_of(&node.name),
             pods: node.pods.iter().map(|pod| pod.name.clone()).collect(),
         });
-        LabStatus { name: self.name.clone(), state, nodes: nodes.collect() }
+        LabStatus { name: self.name.clone(), state, store: self.store(), nodes: nodes.collect() }
     }
 
     /// The network namespace of a node, a pod or `underlay`.
@@ -170,14 +174,15 @@ impl Lab {
         self.run_dir_of(node).join("agent.log")
     }
 
-    /// The logs that were begun: those of agents, then of relays, then of pods' commands.
+    /// The logs that were begun: that of the store, then those of agents, then of relays, then of pods' commands.
     #[must_use]
     pub fn logs(&self) -> Vec<LabLog> {
         let log = |kind, of: &str, path| LabLog { kind, of: of.to_owned(), path };
         let agents = self.spec().nodes.iter().map(|node| log("agent", &node.name, self.log_of(&node.name)));
         let relays = self.spec().links().map(|link| log("relay", &link, self.relay_log_of(&link)));
         let commands = self.spec().pods().map(|(_, pod)| log("command", &pod.name, self.pod_log_of(&pod.name)));
-        agents.chain(relays).chain(commands).filter(|log| log.path.exists()).collect()
+        let store = std::iter::once(log("store", STORE, self.store_log()));
+        store.chain(agents).chain(relays).chain(commands).filter(|log| log.path.exists()).collect()
     }
 
     pub(crate) fn no_such_member(&self, name: &str) -> LabError {
@@ -185,10 +190,17 @@ impl Lab {
         LabError::NoSuchMember { lab: self.name.clone(), name: name.to_owned(), known }
     }
 
+    fn store(&self) -> AgentState {
+        match self.journal.store {
+            Some(process) => state_of(process),
+            None if self.spec().has_store() => AgentState::NotStarted,
+            None => AgentState::NotNeeded,
+        }
+    }
+
     fn agent_of(&self, node: &str) -> AgentState {
         match self.journal.agents.iter().find(|entry| entry.node == node) {
-            Some(entry) if entry.process.is_running() => AgentState::Running { pid: entry.process.pid },
-            Some(_) => AgentState::Ended,
+            Some(entry) => state_of(entry.process),
             None if self.spec().nodes.iter().any(|other| other.name == node && other.kind != NodeKind::Weft) => {
                 AgentState::NotNeeded
             }
@@ -197,12 +209,16 @@ impl Lab {
     }
 }
 
+fn state_of(process: ProcessId) -> AgentState {
+    if process.is_running() { AgentState::Running { pid: process.pid } } else { AgentState::Ended }
+}
+
 fn status_of(name: &LabName) -> LabStatus {
     match Lab::open(name) {
         Ok(lab) => lab.status(),
         Err(error) => {
             let state = LabState::Unreadable { reason: error.to_string() };
-            LabStatus { name: name.clone(), state, nodes: Vec::new() }
+            LabStatus { name: name.clone(), state, store: AgentState::NotNeeded, nodes: Vec::new() }
         }
     }
 }

@@ -7,6 +7,7 @@ mod agent;
 mod agent_config;
 mod capture;
 mod check;
+mod cluster;
 mod commands;
 mod connect;
 mod down;
@@ -24,6 +25,7 @@ mod process;
 mod progress;
 pub mod script;
 mod spec;
+pub mod store;
 mod svg;
 mod topology;
 mod up;
@@ -38,9 +40,9 @@ pub use node::{NodeEvent, NodeEventError};
 pub use problem::{LAB_FILE_MAX, LabFileError, Problem, Problems};
 pub use progress::Progress;
 pub use spec::{
-    Encapsulation, Family, LAB_NAME_MAX, LabName, LabNameError, LabSpec, NODE_NAME_MAX, NODES_MAX, NodeKind, NodeSpec,
-    POD_ADDRESSES_MAX, POD_NAME_MAX, PODS_MAX, PodSpec, PortMode, ROUTER_NAME_MAX, RouterSpec, SEGMENTS_MAX,
-    SegmentSpec, UnderlaySpec, VniSpec,
+    ControlSpec, Encapsulation, Family, LAB_NAME_MAX, LabName, LabNameError, LabSpec, NODE_NAME_MAX, NODES_MAX,
+    NodeKind, NodeSpec, POD_ADDRESSES_MAX, POD_NAME_MAX, PODS_MAX, PodSpec, PortMode, ROUTER_NAME_MAX, RouterSpec,
+    SEGMENTS_MAX, SegmentSpec, UnderlaySpec, VniSpec,
 };
 pub use svg::draw_svg;
 pub use up::UpOptions;

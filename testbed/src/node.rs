@@ -60,7 +60,8 @@ impl FromStr for NodeEvent {
 }
 
 impl Lab {
-    /// Lets something happen to a node, and waits until it has: an agent that starts is ready then.
+    /// Lets something happen to a node, and waits until it has: an agent that starts is ready then, and has published itself
+    /// and heard of the others where its link lets it.
     ///
     /// `weft` is the agent's executable.
     ///
@@ -108,7 +109,8 @@ impl Lab {
         self.journal.agents.push(AgentEntry { node: node.to_owned(), process: starting.id });
         self.journal.write(&self.name)?;
         progress(starting.service.started(starting.id.pid));
-        agent::wait_ready(vec![starting], READY_TIMEOUT, progress)
+        agent::wait_ready(vec![starting], READY_TIMEOUT, progress)?;
+        self.wait_published(node, READY_TIMEOUT)
     }
 }
 

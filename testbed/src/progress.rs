@@ -40,6 +40,15 @@ pub enum Progress<'a> {
         /// Its node.
         node: &'a str,
     },
+    /// The store, or what leads to it, was started; it does not answer yet.
+    StoreStarted {
+        /// Its process.
+        pid: i32,
+    },
+    /// The store answers.
+    StoreReady,
+    /// Every agent knows every other.
+    AgentsJoined,
     /// A relay for an impaired link was started; it carries nothing yet.
     RelayStarted {
         /// The link.
@@ -81,6 +90,9 @@ impl fmt::Display for Progress<'_> {
             Self::CommandStarted { pod, pid } => write!(f, "command of pod {pod} started (process {pid})"),
             Self::AgentStarted { node, pid } => write!(f, "agent of {node} started (process {pid})"),
             Self::AgentReady { node } => write!(f, "agent of {node} ready"),
+            Self::StoreStarted { pid } => write!(f, "store started (process {pid})"),
+            Self::StoreReady => write!(f, "store ready"),
+            Self::AgentsJoined => write!(f, "all agents know each other"),
             Self::RelayStarted { link, pid } => write!(f, "relay of link {link} started (process {pid})"),
             Self::LinkReady { link } => write!(f, "relay of link {link} ready"),
             Self::AgentEnded { node, pid } => write!(f, "agent of {node} ended (process {pid})"),

@@ -32,12 +32,14 @@ pub const POD_ADDRESSES_MAX: usize = 16;
 
 /// Name of the underlay switch among the namespaces of a lab.
 pub(crate) const UNDERLAY: &str = "underlay";
+/// Name of the store among logs and directories of a lab.
+pub(crate) const STORE: &str = "store";
 /// A node's interface on the underlay.
 pub(crate) const NODE_INTERFACE: &str = "eth0";
 /// The interface of a pod.
 pub(crate) const POD_INTERFACE: &str = "eth0";
 /// Names a node cannot have, because its port on the underlay switch could not; nor can it have those of bridges.
-pub(crate) const RESERVED: [&str; 4] = [UNDERLAY, "lo", "all", "default"];
+pub(crate) const RESERVED: [&str; 5] = [UNDERLAY, STORE, "lo", "all", "default"];
 
 /// A lab: nodes, their pods, and the network between the nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,8 @@ pub struct LabSpec {
     pub encapsulation: Encapsulation,
     /// The network between the nodes.
     pub underlay: UnderlaySpec,
+    /// How agents find each other.
+    pub control: ControlSpec,
     /// Its parts; the only one where there is one switch.
     pub segments: Vec<SegmentSpec>,
     /// What joins them.
@@ -57,6 +61,19 @@ pub struct LabSpec {
     pub vnis: Vec<VniSpec>,
     /// The nodes.
     pub nodes: Vec<NodeSpec>,
+}
+
+/// How the agents of a lab find each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ControlSpec {
+    /// By a store of the lab's own.
+    #[default]
+    Embedded,
+    /// By their configurations, which name every peer.
+    None,
+    /// By etcd: endpoints as `HOST:PORT`, reached from where the lab is made.
+    Etcd(Vec<String>),
 }
 
 /// One switch of the underlay, with a cable to each of its nodes and routers.
@@ -206,6 +223,12 @@ impl LabSpec {
     #[must_use]
     pub fn encapsulation_of(&self, node: &NodeSpec) -> Encapsulation {
         node.encapsulation.unwrap_or(self.encapsulation)
+    }
+
+    /// Whether agents find each other by a store.
+    #[must_use]
+    pub fn has_store(&self) -> bool {
+        self.control != ControlSpec::None && self.nodes.iter().any(|node| node.kind == NodeKind::Weft)
     }
 
     /// Names of everything in the lab that has a namespace: nodes, routers, pods and `underlay`.

@@ -1,9 +1,9 @@
 //! Who is cabled to what, and which way packets go: all of it follows from the specification.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::spec::{Family, LabSpec, NODE_INTERFACE};
 
@@ -89,6 +89,14 @@ impl LabSpec {
         let nodes = self.nodes.iter().filter(|node| node.segment == segment).count();
         let before = self.routers[..router].iter().filter(|other| other.segments.contains(&segment)).count();
         self.host(segment, nodes + before, family)
+    }
+
+    /// The store's address in a segment: the last one that a host can have.
+    pub(crate) fn store_address(&self, segment: usize) -> Ipv4Net {
+        let prefix = self.segments[segment].ipv4;
+        let (last, length) = (prefix.broadcast(), prefix.prefix_len());
+        let edge = u32::from(length < 31);
+        Ipv4Net::new_assert(Ipv4Addr::from_bits(last.to_bits() - edge), length)
     }
 
     /// The addresses by which a pod, a node or a router is reached.

@@ -11,7 +11,7 @@ use crate::agent::Service;
 use crate::error::io_error;
 use crate::journal::{AgentEntry, Claim, Journal, directory};
 use crate::link::LinkSettings;
-use crate::{Lab, LabError, LabName, LabSpec, NodeKind, NodeSpec, Progress, agent, agent_config, down};
+use crate::{Lab, LabError, LabName, LabSpec, NodeKind, NodeSpec, Progress, agent, agent_config, down, store};
 
 /// How a lab is made.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ use crate::{Lab, LabError, LabName, LabSpec, NodeKind, NodeSpec, Progress, agent
 pub struct UpOptions {
     /// The agent's executable, started as `weft agent --config FILE`.
     pub weft: PathBuf,
-    /// How long the agents may take to become ready. Default: 30 s.
+    /// How long the agents may take to become ready, and then to know each other. Default: 30 s.
     pub ready_timeout: Duration,
 }
 
@@ -35,7 +35,7 @@ impl UpOptions {
 }
 
 impl Lab {
-    /// Makes a lab and returns once all its agents forward. What was made is removed again if that fails.
+    /// Makes a lab and returns once all its agents forward and, by a store, know each other. What was made is removed again if that fails.
     ///
     /// # Errors
     /// [`LabError`]: a name in the way, an agent that cannot be run or does not become ready, or what the
@@ -68,9 +68,11 @@ impl Lab {
         progress(Progress::Claimed);
         self.make_namespaces(progress)?;
         self.connect(progress)?;
+        self.start_store(options, progress)?;
         self.impair_links(options, progress)?;
         self.make_kernel_nodes(progress)?;
         self.start_agents(options, progress)?;
+        self.wait_joined(options.ready_timeout, progress)?;
         self.start_commands(progress)?;
         self.journal.complete = true;
         self.journal.write(&self.name)
@@ -98,13 +100,14 @@ impl Lab {
     }
 
     fn start_agents(&mut self, options: &UpOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), LabError> {
+        let prefix = store::prefix(&self.name, &self.spec().control);
         let mut starting = Vec::new();
         for index in 0..self.spec().nodes.len() {
             if self.spec().nodes[index].kind != NodeKind::Weft {
                 continue;
             }
             let node = self.spec().nodes[index].name.clone();
-            let config = self.write_agent_config(index)?;
+            let config = self.write_agent_config(index, &prefix)?;
             let netns = self.netns(&node)?;
             let service = Service::Agent(node.clone());
             let agent = agent::start(service, &netns, &options.weft, &config, &self.log_of(&node))?;
@@ -116,11 +119,11 @@ impl Lab {
         agent::wait_ready(starting, options.ready_timeout, progress)
     }
 
-    fn write_agent_config(&self, index: usize) -> Result<PathBuf, LabError> {
+    fn write_agent_config(&self, index: usize, prefix: &str) -> Result<PathBuf, LabError> {
         let node = &self.spec().nodes[index].name;
         let run_dir = directory(&self.name).join(node);
         DirBuilder::new().mode(0o755).create(&run_dir).map_err(io_error("make", &run_dir))?;
-        let text = agent_config::render(&self.name, self.spec(), index, &run_dir)
+        let text = agent_config::render(&self.name, self.spec(), index, &run_dir, prefix)
             .map_err(|source| LabError::AgentConfig { node: node.clone(), source })?;
         let path = self.config_of(node);
         fs::write(&path, text).map_err(io_error("write", &path))?;

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use weft_testbed::{Encapsulation, Family, LabFileError, LabSpec, NodeKind, PortMode};
+use weft_testbed::{ControlSpec, Encapsulation, Family, LabFileError, LabSpec, NodeKind, PortMode};
 
 fn refused(text: &str) -> String {
     LabSpec::parse(text, "lab.yaml").unwrap_err().to_string()
@@ -205,6 +205,37 @@ fn segments_kinds_links_and_commands_are_read() {
     assert_eq!(n2.pods[0].cmd.as_deref(), Some("sleep 5"));
     assert_eq!(spec.links().collect::<Vec<_>>(), ["n1", "n2", "n3", "r.eth0", "r.eth1"]);
     assert_eq!(spec.members().collect::<Vec<_>>(), ["n1", "n2", "n3", "r", "a", "underlay"]);
+}
+
+#[test]
+fn a_store_is_the_labs_own_or_none_or_etcd() {
+    let control = |text: &str| LabSpec::parse(&format!("{text}nodes: [{name}]", name = "{name: n1}"), "lab.yaml");
+    for (text, expected) in [
+        ("", ControlSpec::Embedded),
+        ("control: embedded\n", ControlSpec::Embedded),
+        ("control: none\n", ControlSpec::None),
+        (
+            "control: {etcd: ['http://127.0.0.1:2379', 'http://[::1]:1/']}\n",
+            ControlSpec::Etcd(vec!["127.0.0.1:2379".to_owned(), "[::1]:1".to_owned()]),
+        ),
+    ] {
+        assert_eq!(control(text).unwrap_or_else(|error| panic!("{error}")).control, expected);
+    }
+    let tight = "underlay: {ipv4: 10.0.0.0/30}\n";
+    let two = "nodes: [{name: a}, {name: b}]";
+    for (text, told) in [
+        ("control: consul\nnodes: [{name: a}]".to_owned(), "embedded"),
+        ("control: {etcd: []}\nnodes: [{name: a}]".to_owned(), "control.etcd: no endpoint"),
+        ("control: {etcd: ['https://a:1']}\nnodes: [{name: a}]".to_owned(), "such as http://127.0.0.1:2379"),
+        ("control: {etcd: ['http://a']}\nnodes: [{name: a}]".to_owned(), "`http://a` is not allowed"),
+        (format!("{tight}{two}"), "too few addresses for 2 nodes and the store"),
+        ("nodes: [{name: store}]".to_owned(), "`store` has another meaning"),
+    ] {
+        let error = refused(&text);
+        assert!(error.contains(told) && error.contains("--> lab.yaml:"), "{told} is missing in\n{error}");
+    }
+    let without = LabSpec::parse(&format!("{tight}control: none\n{two}"), "lab.yaml");
+    assert!(without.is_ok(), "{without:?}");
 }
 
 #[test]

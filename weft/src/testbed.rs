@@ -63,11 +63,11 @@ enum Command {
         /// The pod, the node, the router, or `underlay`
         pod: String,
     },
-    /// Print the logs of agents, relays and pods' commands
+    /// Print the logs of the store, agents, relays and pods' commands
     Logs {
         /// The lab
         lab: LabName,
-        /// The node, link or pod; all that have a log if nobody is named
+        /// The node, link or pod, or `store`; all that have a log if nobody is named
         name: Option<String>,
     },
     /// Draw a lab
@@ -76,6 +76,12 @@ enum Command {
     #[command(hide = true)]
     Relay {
         /// What to carry, as the lab wrote it
+        file: PathBuf,
+    },
+    /// Lead to an etcd outside of the lab; labs start this themselves
+    #[command(hide = true)]
+    Forward {
+        /// Where to, as the lab wrote it
         file: PathBuf,
     },
     /// Run a command in a pod's or node's network namespace; its exit code becomes ours
@@ -94,7 +100,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let open_to_all = matches!(
         &args.command,
         // What is wrong with a file is told to everybody.
-        Command::Up { .. } | Command::List { .. } | Command::Logs { .. } | Command::Graph(_) | Command::Relay { .. }
+        Command::Up { .. }
+            | Command::List { .. }
+            | Command::Logs { .. }
+            | Command::Graph(_)
+            | Command::Relay { .. }
+            | Command::Forward { .. }
     );
     if !open_to_all {
         as_root()?;
@@ -112,6 +123,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Logs { lab, name } => logs(lab, name.as_deref()),
         Command::Graph(args) => graph::run(args),
         Command::Relay { file } => relay(file),
+        Command::Forward { file } => forward(file),
         Command::Exec { lab, pod, command } => exec(lab, pod, command),
     }
 }
@@ -159,7 +171,7 @@ fn up(file: &Path, name: Option<&LabName>) -> anyhow::Result<ExitCode> {
     say!("lab {name}: {nodes} nodes, {pods} pods, up in {:.2} s", started.elapsed().as_secs_f64())?;
     if let Some((_, pod)) = lab.spec().pods().next() {
         say!("  weft testbed exec {name} {} -- COMMAND     in a pod", pod.name)?;
-        say!("  weft show fdb --node {name}.{}             what a node learned", lab.spec().nodes[0].name)?;
+        say!("  weft show fdb --node {name}.{}             what a node knows", lab.spec().nodes[0].name)?;
     }
     say!("  weft testbed down {name}                   remove it all")?;
     Ok(ExitCode::SUCCESS)
@@ -196,7 +208,11 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
                 let place = format!("{}.{}", lab.name, node.name);
                 vec![lab.name.to_string(), state.clone(), place, agent_name(node.agent), node.pods.join(" ")]
             });
-            let rows: Vec<_> = nodes.collect();
+            let store = (lab.store != AgentState::NotNeeded).then(|| {
+                let place = format!("{} (store)", lab.name);
+                vec![lab.name.to_string(), state.clone(), place, agent_name(lab.store), "-".to_owned()]
+            });
+            let rows: Vec<_> = store.into_iter().chain(nodes).collect();
             if rows.is_empty() { vec![nothing] } else { rows }
         });
         print(&["lab", "state", "node", "agent", "pods"], rows)?;
@@ -206,6 +222,11 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
 
 fn relay(file: &Path) -> anyhow::Result<ExitCode> {
     weft_testbed::link::run_relay(file, crate::agent::say_ready)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn forward(file: &Path) -> anyhow::Result<ExitCode> {
+    weft_testbed::store::run_forwarder(file, crate::agent::say_ready)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -256,15 +277,17 @@ fn as_root() -> anyhow::Result<()> {
 }
 
 fn lab_json(lab: &LabStatus) -> serde_json::Value {
+    let pid = |state| match state {
+        AgentState::Running { pid } => Some(pid),
+        _ => None,
+    };
     let nodes = lab.nodes.iter().map(|node| {
-        let pid = match node.agent {
-            AgentState::Running { pid } => Some(pid),
-            _ => None,
-        };
-        serde_json::json!({ "name": node.name, "agent": agent_name(node.agent), "pid": pid, "pods": node.pods })
+        let (agent, pid) = (agent_name(node.agent), pid(node.agent));
+        serde_json::json!({ "name": node.name, "agent": agent, "pid": pid, "pods": node.pods })
     });
     let nodes: Vec<_> = nodes.collect();
-    serde_json::json!({ "lab": lab.name, "state": state_name(&lab.state), "nodes": nodes })
+    let store = serde_json::json!({ "state": agent_name(lab.store), "pid": pid(lab.store) });
+    serde_json::json!({ "lab": lab.name, "state": state_name(&lab.state), "store": store, "nodes": nodes })
 }
 
 fn state_name(state: &LabState) -> String {

@@ -9,12 +9,13 @@ use crate::agent_config;
 use crate::file::{self, Text};
 use crate::link::{Direction, ImpairmentError, Impairments};
 use crate::spec::{
-    Family, LabSpec, NODE_NAME_MAX, ROUTER_NAME_MAX, RouterSpec, SEGMENTS_MAX, SegmentSpec, UNDERLAY, UnderlaySpec,
-    is_name,
+    ControlSpec, Family, LabSpec, NODE_NAME_MAX, ROUTER_NAME_MAX, RouterSpec, SEGMENTS_MAX, SegmentSpec, UNDERLAY,
+    UnderlaySpec, is_name,
 };
 
 const ROUTER_NAME: &str = "allowed are 1 to 9 of a-z, 0-9 and -, beginning with a letter or digit";
 const SEGMENT_COUNT: &str = "allowed are up to 50";
+const ENDPOINT: &str = "allowed are endpoints in plain text, such as http://127.0.0.1:2379";
 const IPV4: &str = "allowed is an IPv4 prefix such as 10.199.0.0/24";
 const IPV6: &str = "allowed is an IPv6 prefix such as fd99::/64";
 
@@ -59,6 +60,21 @@ impl Checker<'_> {
             segments.push(SegmentSpec { name, ipv4, ipv6, mtu: mtu.unwrap_or(underlay.mtu) });
         }
         segments
+    }
+
+    pub(super) fn control(&mut self, file: Option<&file::Control>) -> ControlSpec {
+        let endpoints = match file {
+            None | Some(file::Control::Embedded) => return ControlSpec::Embedded,
+            Some(file::Control::None) => return ControlSpec::None,
+            Some(file::Control::Etcd(endpoints)) => endpoints,
+        };
+        if endpoints.value.is_empty() {
+            self.collector.add(endpoints.referenced, "control.etcd: no endpoint".to_owned(), ENDPOINT);
+        }
+        let endpoints = endpoints.value.iter().enumerate();
+        let endpoints = endpoints
+            .filter_map(|(index, text)| self.value(&format!("control.etcd[{index}]"), text, ENDPOINT, endpoint));
+        ControlSpec::Etcd(endpoints.collect())
     }
 
     pub(super) fn routers(&mut self, file: &[file::Router], segments: &[SegmentSpec]) -> Vec<RouterSpec> {
@@ -165,7 +181,9 @@ impl Checker<'_> {
             let routers = spec.routers.iter().filter(|router| router.segments.contains(&index)).count();
             let families = [(Family::Ipv4, "ipv4"), (Family::Ipv6, "ipv6")];
             for (place, (family, field)) in families.into_iter().enumerate() {
-                if spec.has_room(index, nodes + routers, family) {
+                // The store has an IPv4 address in each segment.
+                let stores = usize::from(spec.has_store() && family == Family::Ipv4);
+                if spec.has_room(index, nodes + routers + stores, family) {
                     continue;
                 }
                 let texts = match file.segments.get(index) {
@@ -173,12 +191,10 @@ impl Checker<'_> {
                     None => [file.underlay.ipv4.as_ref(), file.underlay.ipv6.as_ref()],
                 };
                 let place = texts[place].map_or(file.nodes.referenced, |text| text.referenced);
-                let message = if routers == 0 {
-                    format!("{}.{field}: too few addresses for {nodes} nodes", segment.name)
-                } else {
-                    format!("{}.{field}: too few addresses for {nodes} nodes and {routers} routers", segment.name)
-                };
-                self.collector.add(place, message, "allowed is a prefix with an address for every node");
+                let routers = if routers == 0 { String::new() } else { format!(" and {routers} routers") };
+                let store = if stores == 0 { "" } else { " and the store" };
+                let message = format!("{}.{field}: too few addresses for {nodes} nodes{routers}{store}", segment.name);
+                self.collector.add(place, message, "allowed is a prefix with an address for each of them");
             }
         }
         let used: Vec<usize> = spec.nodes.iter().map(|node| node.segment).collect();
@@ -196,6 +212,14 @@ impl Checker<'_> {
             self.collector.add(place, format!("{path}: `{name}` has another meaning"), RESERVED_NAME);
         }
     }
+}
+
+/// `HOST:PORT` of an endpoint in plain text.
+fn endpoint(text: &str) -> Option<String> {
+    let address = text.strip_prefix("http://")?.trim_end_matches('/');
+    let (host, port) = address.rsplit_once(':')?;
+    let whole = !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0);
+    whole.then(|| address.to_owned())
 }
 
 fn known(segments: &[SegmentSpec]) -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
 use weft_netns::Netns;
-use weft_testbed::{LABS_DIR, Lab, LabError, LabName, LabSpec, UpOptions};
+use weft_testbed::{ControlSpec, LABS_DIR, Lab, LabError, LabName, LabSpec, UpOptions};
 
 /// Whether the test may go on; says so by name if not.
 pub(crate) fn root_or_skip(test: &str) -> bool {
@@ -98,7 +98,10 @@ impl Drop for Name {
 
 pub(crate) fn two_nodes() -> LabSpec {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/two-node.yaml");
-    LabSpec::read(&example).unwrap()
+    let mut spec = LabSpec::read(&example).unwrap();
+    // Stand-ins for agents publish nothing.
+    spec.control = ControlSpec::None;
+    spec
 }
 
 /// A directory that goes away with the test, with a stand-in for `weft` in it.
