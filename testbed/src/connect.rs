@@ -25,6 +25,7 @@ impl Lab {
                 links.add_bridge(&bridge(segment))?;
                 links.set_up(&bridge(segment))?;
                 if self.spec().has_store() {
+                    links.set_mac(&bridge(segment), store::MAC)?;
                     links.set_mtu(&bridge(segment), store::MTU)?;
                     links.add_address(&bridge(segment), self.spec().store_address(segment).into())?;
                 }

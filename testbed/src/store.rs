@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use weft_encap::MacAddr;
 use weft_netns::Netns;
 
 use crate::agent::{self, Service};
@@ -24,6 +25,9 @@ pub(crate) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPE
 /// What packets to and from it are long at most, in bytes: it is to be reached over narrow links as well, and this much
 /// every IPv4 host takes (RFC 791 section 3.1).
 pub(crate) const MTU: u32 = 576;
+/// That of every bridge, for its addresses. A bridge that is given none takes one of its ports', and another when that
+/// port goes, so that nodes would send to where nobody is.
+pub(crate) const MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0xff, 0xfe]);
 /// What keys begin with in a store that is the lab's own.
 const PREFIX: &str = "/weft";
 
