@@ -10,7 +10,7 @@ help: ## List the verbs
 build: ## Build `weft` and `weft-cni`, optimised
 	$(CARGO) build --release
 
-demo: ## Two nodes, four pods, both encapsulations: ping, bulk TCP, what was learned and counted (root)
+demo: ## Two nodes, four pods, both encapsulations: ping, bulk TCP, what a node knows and counted (root)
 	@test "$$(id -u)" = 0 || { echo "make demo makes network namespaces: it needs root"; exit 1; }
 	$(CARGO) build --release
 	$(CARGO) run --release -q -p weft -- demo

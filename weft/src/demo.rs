@@ -12,6 +12,14 @@ use crate::{show, table, testbed};
 
 /// The lab that is shown.
 const LAB_FILE: &str = include_str!("../../examples/two-node.yaml");
+/// What is shown of a node, and what it means.
+const SHOWN: [(&str, Query, &str); 5] = [
+    ("nodes", Query::Nodes, "who is there, by the lab's store; no peer stands in any configuration"),
+    ("fdb", Query::Fdb, "where every MAC is: each node published its own, and nothing had to be learned from frames"),
+    ("neighbours", Query::Neighbours, "by these n1 answers its pods' ARP and neighbour discovery itself"),
+    ("counters", Query::Counters, "every frame is counted: frames_in = unicast + flood + answered + dropped"),
+    ("drops", Query::Drops, "and every drop has a name"),
+];
 /// Echo requests between each two pods.
 const PINGS: usize = 20;
 /// How long each bulk transfer takes.
@@ -123,7 +131,7 @@ fn ping_between(lab: &Lab, encapsulation: &str, from: &str, to: &str) -> anyhow:
     let pod = lab.spec().pod(to).and_then(|pod| pod.addresses.first());
     let address = pod.with_context(|| format!("pod {to} has no address"))?.addr();
     let mut options = PingOptions::default();
-    // The first echo waits for ARP and for learning, and is not measured.
+    // The first echo waits for the answer to the pod's ARP, and is not measured.
     options.count = 1;
     ping(lab, from, address, &options)?;
     options.count = PINGS;
@@ -142,11 +150,11 @@ fn ping_between(lab: &Lab, encapsulation: &str, from: &str, to: &str) -> anyhow:
     })
 }
 
-/// What the node learned and counted, as the commands of the same name show it.
+/// What the node knows and counted, as the commands of the same name show it.
 fn print_node(lab: &Lab, node: &str) -> anyhow::Result<()> {
     let mut client = Client::connect(&lab.run_dir_of(node))?;
-    for (command, query) in [("fdb", Query::Fdb), ("counters", Query::Counters), ("drops", Query::Drops)] {
-        say!("\n$ weft show {command} --node {}.{node}", lab.name())?;
+    for (command, query, meaning) in SHOWN {
+        say!("\n# {meaning}\n$ weft show {command} --node {}.{node}", lab.name())?;
         show::print_reply(&client.ask(query)?, false, false)?;
     }
     let Reply::Status(status) = client.ask(Query::Status)? else { bail!("the agent answered something else") };
