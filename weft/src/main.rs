@@ -2,6 +2,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod agent;
+mod bench;
 mod demo;
 mod interrupt;
 mod node;
@@ -44,6 +45,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Show the whole path in a lab of two nodes and four pods, and remove it again
     Demo(demo::Args),
+    /// Measure overlays side by side
+    Bench(bench::Args),
     /// Make whole labs of network namespaces on this machine
     Testbed(testbed::Args),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Status(args) => show::status(&args),
         Command::Show(args) => show::show(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Testbed(args) => testbed::run(&args),
     };
     match result {

@@ -1,0 +1,97 @@
+//! An agent on each node.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use weft_api::{Query, Reply};
+use weft_control::config::file::{
+    Fdb, File, Offloads, PortEntry, PortMode, Switch, Underlay, UnderlayKind, VniEntry, VtepEntry, Workers, unspanned,
+};
+use weft_encap::{Encapsulation, Vni};
+
+use super::{VNI, WeftUnderlay, ask, directory_of, eventually};
+use crate::BenchError;
+use crate::error::file;
+use crate::stage::{INTERFACE, Stage};
+
+/// MACs learned behind a learning port at most; the pods' are bound.
+const LEARN_LIMIT: u32 = 256;
+
+pub(super) fn set_up(
+    stage: &Stage,
+    weft: &Path,
+    underlay: WeftUnderlay,
+    encapsulation: Encapsulation,
+) -> Result<(), BenchError> {
+    for node in [0, 1] {
+        let directory = directory_of(stage, node)?;
+        let path = directory.join("agent.toml");
+        let text = toml::to_string(&config(stage, node, &directory, underlay, encapsulation)).map_err(|error| {
+            BenchError::File { operation: "write", path: path.clone(), source: std::io::Error::other(error) }
+        })?;
+        fs::write(&path, text).map_err(file("write", &path))?;
+        let mut command = Command::new(weft);
+        command.arg("agent").arg("--config").arg(&path);
+        stage.start(node, command)?;
+    }
+    Ok(())
+}
+
+/// Everything as it comes, but for the underlay.
+fn config(stage: &Stage, node: usize, directory: &Path, underlay: WeftUnderlay, encapsulation: Encapsulation) -> File {
+    let vni = Vni::new(VNI).unwrap_or(Vni::MAX);
+    let kind = match underlay {
+        WeftUnderlay::PlainSocket | WeftUnderlay::Socket => UnderlayKind::Socket,
+        WeftUnderlay::Uplink => UnderlayKind::Uplink,
+    };
+    let offloads = match underlay {
+        WeftUnderlay::PlainSocket => Offloads { segment: Switch::Off, gro: Switch::Off, ..Offloads::default() },
+        WeftUnderlay::Socket | WeftUnderlay::Uplink => Offloads::default(),
+    };
+    let remote = stage.vtep(1 - node).into();
+    File {
+        node: Some(unspanned(format!("n{}", node + 1))),
+        run_dir: unspanned(directory.to_owned()),
+        log: "warn".to_owned(),
+        underlay: Underlay { kind, ..Underlay::new(vec![stage.vtep(node).into()]) },
+        offloads,
+        control: None,
+        fdb: Fdb::default(),
+        workers: Workers::default(),
+        vnis: vec![VniEntry::new(vni)],
+        vteps: vec![VtepEntry { address: unspanned(remote), encapsulation, port: None, vnis: unspanned(vec![vni]) }],
+        ports: stage
+            .pods_of(node)
+            .map(|pod| PortEntry {
+                name: unspanned(format!("pod{}", pod.address.addr().octets()[3])),
+                netns: unspanned(pod.netns.label().to_owned()),
+                interface: unspanned(INTERFACE.to_owned()),
+                vni: unspanned(vni),
+                mac: None,
+                addresses: unspanned(vec![pod.address.into()]),
+                mtu: None,
+                mode: PortMode::Bound,
+                learn_limit: unspanned(LEARN_LIMIT),
+            })
+            .collect(),
+    }
+}
+
+/// Waits until both agents send their tunnel packets as they are meant to.
+pub(super) fn wait_for(stage: &Stage, underlay: WeftUnderlay) -> Result<(), BenchError> {
+    let (level, via) = match underlay {
+        WeftUnderlay::PlainSocket => ("socket", "socket"),
+        WeftUnderlay::Socket => ("socket+offload", "socket"),
+        WeftUnderlay::Uplink => ("uplink", "uplink"),
+    };
+    for node in [0, 1] {
+        let directory = directory_of(stage, node)?;
+        eventually(stage, &format!("tunnel packets by {level}"), || {
+            let Some(Reply::Status(status)) = ask(&directory, Query::Status) else { return None };
+            let Some(Reply::Vteps(vteps)) = ask(&directory, Query::Vteps) else { return None };
+            (status.underlay.level == level && vteps.iter().all(|vtep| vtep.via == via)).then_some(())
+        })?;
+    }
+    Ok(())
+}
