@@ -7,6 +7,7 @@ peers=(
     ip:iproute2
     ping:iputils-ping
     iperf3:iperf3
+    sockperf:sockperf
     tshark:tshark
     ethtool:ethtool
     nft:nftables
