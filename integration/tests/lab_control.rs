@@ -94,7 +94,8 @@ async fn a_store_of_the_labs_own_and_etcd_are_alike() {
         lab.run(&["testbed", "node", lab.name(), "n2", "kill"]);
         lab.run(&["testbed", "node", lab.name(), "n2", "start"]);
         assert_eq!(published(&lab, "n2").len(), 1);
-        assert!(lab.exec("a", &["ping", "-c", "2", "-i", "0.1", "10.0.0.2"]).contains(" 0% packet loss"));
+        let told = lab.exec("a", &["ping", "-c", "2", "-i", "0.1", "10.0.0.2"]);
+        assert!(told.contains(" 0% packet loss"), "{told} {}", show(&lab, "n1", "vteps"));
         lab.run(&["testbed", "down", lab.name()]);
         assert_eq!(lab.traces(), [""; 0]);
     }
@@ -129,12 +130,18 @@ fn nodes_that_are_killed_vanish_and_pods_that_move_are_found() {
         if seen == [row("1", "n1"), row("2", "n1")] { Ok(()) } else { Err(format!("{seen:?}")) }
     });
     assert!(lab.exec("c", &["ping", "-c", "2", "-i", "0.1", "10.0.0.2"]).contains(" 0% packet loss"));
+    // A path that was never seen alive counts as silent only some time after the lease.
+    eventually("the path to the node is proven", || {
+        let vteps = show(&lab, "n3", "vteps");
+        let up = vteps.as_array().unwrap().iter().any(|row| row["address"] == "10.199.0.1" && row["path"] == "up");
+        if up { Ok(()) } else { Err(vteps.to_string()) }
+    });
     // Its lease ends and its path is silent.
     lab.run(&["testbed", "node", lab.name(), "n1", "kill"]);
     eventually("the node is gone, with its pods", || {
         let (seen, nodes) = (published(&lab, "n3"), show(&lab, "n3", "nodes"));
         let gone = seen.is_empty() && nodes.as_array().unwrap().iter().all(|node| node["name"] != "n1");
-        if gone { Ok(()) } else { Err(format!("{seen:?} {nodes}")) }
+        if gone { Ok(()) } else { Err(format!("{seen:?} {nodes} {}", show(&lab, "n3", "vteps"))) }
     });
     let neighbours = show(&lab, "n3", "neighbours");
     assert!(neighbours.as_array().unwrap().iter().all(|row| row["node"] == "n3"), "{neighbours}");
