@@ -2,6 +2,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use weft_testbed::Lab;
+
+use crate::probe::ping_all_from;
 use crate::weft;
 
 /// A lab made by the command line alone, which goes away with the test.
@@ -69,6 +72,16 @@ impl CommandLab {
     #[track_caller]
     pub fn exec(&self, member: &str, command: &[&str]) -> String {
         self.run(&[&["testbed", "exec", &self.name, member, "--"], command].concat())
+    }
+
+    /// Sends echo requests from a pod or node, as [`ping_all`](crate::ping_all) does: every one has to be answered.
+    ///
+    /// # Panics
+    /// If one is not.
+    #[track_caller]
+    pub fn ping_all(&self, from: &str, to: &str) {
+        let lab = Lab::open(&self.name.parse().unwrap()).unwrap();
+        ping_all_from(&lab.netns(from).unwrap(), from, to);
     }
 
     /// Runs `weft testbed link` with these words.

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use weft_netns::Netns;
 use weft_testbed::probe::{Amount, BulkOptions, BulkReport, PingOptions, bulk_between, ping_from};
 
 use crate::host::Host;
@@ -16,14 +17,20 @@ pub const GIB: u64 = 1 << 30;
 /// If one is not.
 #[track_caller]
 pub fn ping_all(from: &Host, to: &str) {
+    ping_all_from(from.netns(), from.name(), to);
+}
+
+/// The same from a namespace, which failures call by this name.
+#[track_caller]
+pub(crate) fn ping_all_from(from: &Netns, name: &str, to: &str) {
     let to: IpAddr = to.parse().unwrap();
     let mut options = PingOptions::default();
     (options.count, options.interval, options.timeout) = (20, Duration::from_millis(5), Duration::from_secs(5));
     for payload in [0, 56, 1300] {
         options.payload = payload;
-        let report = ping_from(from.netns(), to, &options).unwrap();
+        let report = ping_from(from, to, &options).unwrap();
         let seen = (report.received, report.duplicates, &report.refused);
-        assert_eq!(seen, (options.count, 0, &None), "{} to {to}, payload {payload}: {report:?}", from.name());
+        assert_eq!(seen, (options.count, 0, &None), "{name} to {to}, payload {payload}: {report:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use weft_control::config::file::File;
 use weft_integration::{CommandLab, Requirement, StoreKind, StoreNode, eventually, test_name, unmet, weft};
 
-const TOOLS: [Requirement; 3] = [Requirement::Root, Requirement::Tool("ip"), Requirement::Tool("ping")];
+const TOOLS: [Requirement; 2] = [Requirement::Root, Requirement::Tool("ip")];
 
 /// Two sites, a router between them, and a link that is narrower than it says.
 const SITES: &str = "
@@ -94,8 +94,7 @@ async fn a_store_of_the_labs_own_and_etcd_are_alike() {
         lab.run(&["testbed", "node", lab.name(), "n2", "kill"]);
         lab.run(&["testbed", "node", lab.name(), "n2", "start"]);
         assert_eq!(published(&lab, "n2").len(), 1);
-        let told = lab.exec("a", &["ping", "-c", "2", "-i", "0.1", "10.0.0.2"]);
-        assert!(told.contains(" 0% packet loss"), "{told} {}", show(&lab, "n1", "vteps"));
+        lab.ping_all("a", "10.0.0.2");
         lab.run(&["testbed", "down", lab.name()]);
         assert_eq!(lab.traces(), [""; 0]);
     }
@@ -129,7 +128,7 @@ fn nodes_that_are_killed_vanish_and_pods_that_move_are_found() {
         let seen = published(&lab, "n3");
         if seen == [row("1", "n1"), row("2", "n1")] { Ok(()) } else { Err(format!("{seen:?}")) }
     });
-    assert!(lab.exec("c", &["ping", "-c", "2", "-i", "0.1", "10.0.0.2"]).contains(" 0% packet loss"));
+    lab.ping_all("c", "10.0.0.2");
     // A path that was never seen alive counts as silent only some time after the lease.
     eventually("the path to the node is proven", || {
         let vteps = show(&lab, "n3", "vteps");
@@ -167,7 +166,7 @@ fn no_question_for_a_published_pod_crosses_the_underlay() {
     assert!(told.next().unwrap().unwrap().starts_with("capturing at "));
     for address in ["10.0.0.2", "10.0.0.3", "fd00::2", "fd00::3"] {
         lab.exec("a", &["ip", "neighbour", "flush", "dev", "eth0"]);
-        assert!(lab.exec("a", &["ping", "-c", "2", "-i", "0.1", address]).contains(" 0% packet loss"));
+        lab.ping_all("a", address);
     }
     Command::new("kill").args(["-INT", &capture.id().to_string()]).status().unwrap();
     capture.wait().unwrap();
