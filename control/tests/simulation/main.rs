@@ -8,4 +8,5 @@ mod agent;
 mod named;
 mod schedule;
 mod store;
+mod traffic;
 mod world;

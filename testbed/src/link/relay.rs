@@ -17,8 +17,7 @@ use thiserror::Error;
 use weft_encap::Inner;
 use weft_encap::too_big::{self, Source, too_big};
 
-use super::channel::{Channel, ChannelCounters, Loss};
-use super::impairment::{Impairments, TooBig};
+use super::{Channel, ChannelCounters, Impairments, Loss, TooBig};
 
 /// The longest frame that is carried, in bytes.
 const FRAME_MAX: usize = 65_536;

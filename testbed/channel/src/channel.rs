@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use weft_encap::Inner;
 use weft_encap::inner::ETHERNET_LEN;
 
-use super::impairment::{Burst, Impairment, Probability, QUEUE_DEFAULT};
+use crate::impairment::{Burst, Impairment, Probability, QUEUE_DEFAULT};
 
 /// Bytes of frames that one direction holds at most, waiting or on their way.
 pub const HELD_MAX: usize = 64 << 20;

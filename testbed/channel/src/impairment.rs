@@ -312,8 +312,9 @@ fn delay(text: &str) -> Option<Duration> {
     time(text).filter(|time| *time <= DELAY_MAX)
 }
 
-/// A time with its unit, `0` alone included.
-pub(crate) fn time(text: &str) -> Option<Duration> {
+/// Reads a time with its unit (`ns`, `us`, `ms`, `s`), `0` alone included; none for what is no time.
+#[must_use]
+pub fn time(text: &str) -> Option<Duration> {
     let units = [("ns", 0), ("us", 3), ("ms", 6), ("s", 9)];
     let found = units.iter().find_map(|(unit, digits)| decimal(text.strip_suffix(unit)?, *digits));
     let nanoseconds = if text == "0" { 0 } else { found? };
