@@ -12,6 +12,8 @@ cargo build --workspace
 status=0
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --no-fail-fast || status=$?
+    # It leaves the examples of the documentation out.
+    cargo test -q --workspace --doc || status=$?
 else
     cargo test --workspace --no-fail-fast || status=$?
 fi
