@@ -185,7 +185,10 @@ impl Conversation {
                 self.lease = None;
                 self.membership.lease_lost();
             }
-            StoreError::Refused(_) | StoreError::Denied(_) | StoreError::Unavailable { .. } => {}
+            StoreError::Refused(_)
+            | StoreError::Denied(_)
+            | StoreError::Untrusted { .. }
+            | StoreError::Unavailable { .. } => {}
         }
         self.retry_at = Some(Instant::now() + RETRY);
         self.stand(Standing::Away(error.to_string())).await

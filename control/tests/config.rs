@@ -67,6 +67,7 @@ const CONTROL: &[Case] = &[
     (UNDER, "[control]\nstores = [\"http://a:1\"]\nuser = \"u\"\npassword_file = \"p\"\n", 6, &["`password_file` is `p`", "absolute"]),
     (UNDER, "[control]\nstores = [\"https://a:1\"]\nca_file = \"/x\"\nkey_file = \"/y\"\n", 6, &["`key_file` needs a `cert_file`"]),
     (UNDER, "[control]\nstores = [\"http://a:1\"]\ncert_file = \"/x\"\n", 5, &["`cert_file` goes with https:"]),
+    (UNDER, "[control]\nstores = [\"http://a:1\"]\nserver_name = \"x\"\n", 5, &["`server_name` goes with https:"]),
 ];
 
 #[rustfmt::skip]

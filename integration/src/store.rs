@@ -11,7 +11,7 @@ use weft_store::proto::etcdserverpb::lease_client::LeaseClient;
 use weft_store::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use weft_store::proto::etcdserverpb::watch_client::WatchClient;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::{BOUND, Child, weft};
 
@@ -53,6 +53,8 @@ pub struct StoreNode {
     kind: StoreKind,
     directory: PathBuf,
     address: String,
+    /// Where its certificates are, if it asks for some.
+    pki: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -72,11 +74,24 @@ impl StoreNode {
     /// # Panics
     /// If it does not.
     pub async fn start(kind: StoreKind, test: &str) -> (Self, StoreClients) {
+        Self::start_with(kind, test, None).await
+    }
+
+    /// The same with the certificates of a directory that `weft pki` made, which asks for those of its clients. It is
+    /// looked at with those of node `probe`.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn start_secured(kind: StoreKind, test: &str, pki: &Path) -> Self {
+        Self::start_with(kind, test, Some(pki.to_owned())).await.0
+    }
+
+    async fn start_with(kind: StoreKind, test: &str, pki: Option<PathBuf>) -> (Self, StoreClients) {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("weft-it.store.{test}.{}.{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let mut node = Self { kind, directory, address: String::new(), process: None };
+        let mut node = Self { kind, directory, address: String::new(), pki, process: None };
         let clients = node.run().await;
         (node, clients)
     }
@@ -91,6 +106,15 @@ impl StoreNode {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// What it has logged.
+    ///
+    /// # Panics
+    /// If the log cannot be read.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("log")).unwrap()
     }
 
     /// The process.
@@ -121,7 +145,7 @@ impl StoreNode {
             let [client, peer] = free_ports();
             self.address = format!("127.0.0.1:{client}");
             let mut process = Child::spawn(self.command(client, peer));
-            if let Some(clients) = connect(&self.address, &mut process).await {
+            if let Some(clients) = connect(&self.address, self.pki.as_deref(), &mut process).await {
                 self.process = Some(process);
                 return clients;
             }
@@ -133,8 +157,11 @@ impl StoreNode {
         let data = self.directory.join("data");
         let mut command = if self.kind.is_etcd() {
             let mut command = Command::new("etcd");
-            let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
-            command.args(["--logger=zap", "--log-level=error", "--data-dir"]).arg(data);
+            let scheme = if self.pki.is_some() { "https" } else { "http" };
+            let (client, peer) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+            // Whom it refuses it tells as a warning.
+            let level = if self.pki.is_some() { "warn" } else { "error" };
+            command.args(["--logger=zap", "--log-level", level, "--data-dir"]).arg(data);
             command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
             command.args(["--initial-cluster", &format!("default={peer}")]);
@@ -144,6 +171,17 @@ impl StoreNode {
             command.args(["store", "--listen", &self.address, "--data"]).arg(data);
             command
         };
+        if let Some(pki) = &self.pki {
+            let own: [&str; 3] = if self.kind.is_etcd() {
+                command.arg("--client-cert-auth");
+                ["--cert-file", "--key-file", "--trusted-ca-file"]
+            } else {
+                ["--tls-cert", "--tls-key", "--client-ca"]
+            };
+            for (option, file) in own.into_iter().zip(["store.pem", "store.key", "ca.pem"]) {
+                command.arg(option).arg(pki.join(file));
+            }
+        }
         match self.kind {
             StoreKind::Etcd => _ = command.arg("--unsafe-no-fsync"),
             StoreKind::Weft => _ = command.arg("--relaxed"),
@@ -167,10 +205,10 @@ impl Drop for StoreNode {
 }
 
 /// Clients of what listens there, once it answers; none if the process ends before.
-async fn connect(address: &str, process: &mut Child) -> Option<StoreClients> {
+async fn connect(address: &str, pki: Option<&Path>, process: &mut Child) -> Option<StoreClients> {
     let deadline = Instant::now() + BOUND;
     while process.is_running() && Instant::now() < deadline {
-        if let Ok(clients) = StoreClients::connect(address).await
+        if let Ok(clients) = StoreClients::connect_with(address, pki).await
             && clients
                 .clone()
                 .maintenance
@@ -194,7 +232,21 @@ impl StoreClients {
     /// # Panics
     /// If that is no address.
     pub async fn connect(address: &str) -> Result<Self, tonic::transport::Error> {
-        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await?;
+        Self::connect_with(address, None).await
+    }
+
+    async fn connect_with(address: &str, pki: Option<&Path>) -> Result<Self, tonic::transport::Error> {
+        let endpoint = match pki {
+            None => Endpoint::from_shared(format!("http://{address}")).unwrap(),
+            Some(pki) => {
+                let [ca, cert, key] =
+                    ["ca.pem", "probe.pem", "probe.key"].map(|file| std::fs::read(pki.join(file)).unwrap());
+                let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+                let tls = tls.identity(Identity::from_pem(cert, key));
+                Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls)?
+            }
+        };
+        let channel = endpoint.connect().await?;
         Ok(Self {
             kv: KvClient::new(channel.clone()),
             watch: WatchClient::new(channel.clone()),

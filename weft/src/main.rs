@@ -8,6 +8,7 @@ mod interrupt;
 mod node;
 mod out;
 mod peer;
+mod pki;
 mod progress;
 mod show;
 mod store;
@@ -35,6 +36,8 @@ enum Command {
     Agent(agent::Args),
     /// Serve the control plane's store: what agents use of etcd's v3 API
     Store(store::Args),
+    /// Make the certificates by which stores and agents know each other
+    Pki(pki::Args),
     /// Remove a node that is gone for good
     Node(node::Args),
     /// Change the foreign VTEPs that all nodes of a cluster have
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Agent(args) => agent::run(&args),
         Command::Store(args) => store::run(&args),
+        Command::Pki(args) => pki::run(&args),
         Command::Node(args) => node::run(&args),
         Command::Peer(args) => peer::run(&args),
         Command::Status(args) => show::status(&args),

@@ -55,6 +55,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let server = Server::open(settings).await?;
         say!("listening on {}", server.address())?;
         tracing::info!(address = %server.address(), data = %args.data.display(), tls = args.tls_cert.is_some(), "serving");
+        if args.client_ca.is_none() {
+            tracing::warn!("whoever reaches that address may read and write everything: --client-ca asks for certificates");
+        }
         say_ready();
         tokio::select! {
             ended = server.serve() => ended?,

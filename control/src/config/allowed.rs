@@ -69,6 +69,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         }
         ("control", "prefix") => "allowed is a path such as \"/weft\", without a slash at its end".to_owned(),
         ("control", "ca_file" | "cert_file" | "key_file" | "password_file") => "allowed is an absolute path".to_owned(),
+        ("control", "server_name") => "allowed is a host name or an address, with a `ca_file`".to_owned(),
         ("control", "user") => "allowed is a name, with a `password_file`".to_owned(),
         ("fdb", "capacity") => numbers(&FDB_CAPACITY),
         ("fdb", "ageing_seconds") => numbers(&FDB_AGEING_SECONDS),

@@ -18,6 +18,8 @@ pub struct ControlConfig {
     pub encapsulation: Encapsulation,
     /// Who signed its certificate.
     pub ca_file: Option<PathBuf>,
+    /// The name in its certificate, where it is not the one by which it is asked.
+    pub server_name: Option<String>,
     /// Our certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Our name, and where the password is.
@@ -43,7 +45,10 @@ impl ControlConfig {
             Some((cert, key)) => Some((read(cert)?, read(key)?)),
             None => None,
         };
-        let tls = self.ca_file.as_deref().map(read).transpose()?.map(|ca| ClientTls { ca, identity });
+        let tls = self.ca_file.as_deref().map(read).transpose()?.map(|ca| {
+            let server_name = self.server_name.clone();
+            ClientTls { ca, identity, server_name }
+        });
         let user = match &self.user {
             None => None,
             Some((name, path)) => {
@@ -57,7 +62,8 @@ impl ControlConfig {
 }
 
 pub(super) fn check(file: Control) -> Result<ControlConfig, Wrong> {
-    let Control { stores, prefix, encapsulation, ca_file, cert_file, key_file, user, password_file } = file;
+    let Control { stores, prefix, encapsulation, ca_file, server_name, cert_file, key_file, user, password_file } =
+        file;
     if stores.as_ref().is_empty() {
         return not_allowed(&stores, ("control", "stores"), "is empty");
     }
@@ -89,6 +95,9 @@ pub(super) fn check(file: Control) -> Result<ControlConfig, Wrong> {
     if let (None, Some(cert)) = (&ca_file, &cert_file) {
         return wrong(cert, "`cert_file` goes with https: and a `ca_file`");
     }
+    if let (None, Some(name)) = (&ca_file, &server_name) {
+        return wrong(name, "`server_name` goes with https: and a `ca_file`");
+    }
     let identity = both(("cert_file", cert_file), ("key_file", key_file))?;
     let user = both(("user", user), ("password_file", password_file))?;
     Ok(ControlConfig {
@@ -96,6 +105,7 @@ pub(super) fn check(file: Control) -> Result<ControlConfig, Wrong> {
         prefix: prefix.into_inner(),
         encapsulation,
         ca_file: ca_file.map(Spanned::into_inner),
+        server_name: server_name.map(Spanned::into_inner),
         identity,
         user,
     })

@@ -293,6 +293,9 @@ pub struct Control {
     /// Who signed the store's certificate (PEM), an absolute path. Default: none, for `http:`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<Spanned<PathBuf>>,
+    /// The name in that certificate. Default: the host in `stores`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<Spanned<String>>,
     /// This node's own certificate (PEM), an absolute path. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert_file: Option<Spanned<PathBuf>>,
@@ -336,6 +339,7 @@ impl Control {
             prefix: default_prefix(),
             encapsulation: Encapsulation::default(),
             ca_file: None,
+            server_name: None,
             cert_file: None,
             key_file: None,
             user: None,

@@ -29,6 +29,7 @@ use crate::proto::etcdserverpb::{
 };
 use crate::proto::mvccpb::KeyValue;
 use crate::refusal::Refusal;
+use crate::tls;
 
 pub use access::{Access, AccessError, ClientTls, User};
 pub use lease::Lease;
@@ -61,6 +62,14 @@ pub enum StoreError {
     /// Who asks may not.
     #[error("{0}: look at the user, the password and the certificate, and at what the store lets them do")]
     Denied(String),
+    /// Certificates do not fit; nothing was asked.
+    #[error("{endpoint}: {reason}")]
+    Untrusted {
+        /// Who was asked.
+        endpoint: String,
+        /// What is wrong, and what to do about it.
+        reason: String,
+    },
     /// No answer; a write may have been done or not.
     #[error("no answer from {endpoint}: {reason}: look whether the store runs there and can be reached")]
     Unavailable {
@@ -172,7 +181,7 @@ impl Store {
         // Reading twice is harmless, so each endpoint gets its chance.
         let mut answer = self.ask(request.clone(), ask).await;
         for _ in 1..self.shared.channels.len() {
-            if !matches!(answer, Err(StoreError::Unavailable { .. })) {
+            if !matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Untrusted { .. })) {
                 break;
             }
             answer = self.ask(request.clone(), ask).await;
@@ -262,7 +271,19 @@ impl Store {
         if state.endpoint == endpoint {
             state.endpoint = (endpoint + 1) % self.shared.channels.len();
         }
-        StoreError::Unavailable { endpoint: self.shared.channels[endpoint].0.clone(), reason: reason(status) }
+        let endpoint = self.shared.channels[endpoint].0.clone();
+        match tls::cause(status) {
+            Some(words) => {
+                StoreError::Untrusted { endpoint, reason: format!("{words}: {}", tls::advice_to_client(&words)) }
+            }
+            None => {
+                let mut reason = reason(status);
+                if endpoint.starts_with("https:") && tls::may_be_refusal(&reason) {
+                    reason += ", as by a store that refuses this node's certificate: its log says so then";
+                }
+                StoreError::Unavailable { endpoint, reason }
+            }
+        }
     }
 
     /// Looks whether this is the store that it was when the request was made. Answers may overtake each other, so only

@@ -3,6 +3,7 @@
 mod kv;
 mod lease;
 mod maintenance;
+mod tls;
 mod watch;
 
 use std::io;
@@ -14,8 +15,9 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tonic::transport::Server as Transport;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity as KeyPair, Server as Transport, ServerTlsConfig};
 use tonic::{Code, Status};
 
 use crate::disk::{DiskError, Durability, Identity};
@@ -26,6 +28,8 @@ use crate::proto::etcdserverpb::lease_server::LeaseServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::etcdserverpb::watch_server::WatchServer;
 use crate::refusal::Refusal;
+
+pub use tls::TlsError;
 
 /// The longest request that is looked at. etcd's default.
 pub const MAX_REQUEST: usize = 3 << 19; // bytes
@@ -76,8 +80,8 @@ pub enum ServeError {
     Disk(#[from] DiskError),
     #[error("{address}: {source}: choose an address of this machine and a free port")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("certificate, key or client CA: {0}: each has to be a PEM file, and the key the certificate's")]
-    Tls(tonic::transport::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("serving: {0}")]
     Transport(tonic::transport::Error),
     #[error("the store's thread ended without a word: start it again; what was acknowledged is on disk")]
@@ -89,6 +93,7 @@ pub struct Server {
     engine: Engine,
     listener: TcpListener,
     transport: Transport,
+    tls: Option<TlsAcceptor>,
     address: SocketAddr,
     progress: Duration,
 }
@@ -99,22 +104,16 @@ impl Server {
     /// # Errors
     /// If one of them cannot be had, or the certificates are none.
     pub async fn open(settings: Settings) -> Result<Self, ServeError> {
-        let mut transport = Transport::builder()
+        let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
+        let transport = Transport::builder()
             .max_concurrent_streams(Some(MAX_STREAMS))
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE));
-        if let Some(tls) = settings.tls {
-            let mut config = ServerTlsConfig::new().identity(KeyPair::from_pem(tls.cert, tls.key));
-            if let Some(client_ca) = tls.client_ca {
-                config = config.client_ca_root(Certificate::from_pem(client_ca));
-            }
-            transport = transport.tls_config(config).map_err(ServeError::Tls)?;
-        }
         let listen = |source| ServeError::Listen { address: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let engine = Engine::start(&settings.data, settings.durability, settings.keep)?;
-        Ok(Self { engine, listener, transport, address, progress: settings.progress })
+        Ok(Self { engine, listener, transport, tls, address, progress: settings.progress })
     }
 
     /// Where it listens.
@@ -136,13 +135,18 @@ impl Server {
             progress: self.progress,
         };
         let largest = MAX_REQUEST + MAX_OVERHEAD;
-        let serve = self
+        let router = self
             .transport
             .add_service(KvServer::new(served.clone()).max_decoding_message_size(largest))
             .add_service(WatchServer::new(served.clone()))
             .add_service(LeaseServer::new(served.clone()))
-            .add_service(MaintenanceServer::new(served))
-            .serve_with_incoming(TcpIncoming::from(self.listener).with_nodelay(Some(true)));
+            .add_service(MaintenanceServer::new(served));
+        let serve = async {
+            match self.tls {
+                None => router.serve_with_incoming(TcpIncoming::from(self.listener).with_nodelay(Some(true))).await,
+                Some(acceptor) => router.serve_with_incoming(tls::incoming(self.listener, acceptor)).await,
+            }
+        };
         tokio::select! {
             served = serve => served.map_err(ServeError::Transport),
             failure = &mut self.engine.failed => Err(failure.map_or(ServeError::Ended, ServeError::Disk)),

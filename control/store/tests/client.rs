@@ -7,10 +7,16 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use served::{Directory, Served, runtime, settings};
-use weft_store::client::{Access, AccessError, ClientTls, Condition, Operation, Store, StoreError, WatchEnd};
-use weft_store::{KeyRange, Refusal, Server, ServerTls};
+use weft_store::client::{Access, AccessError, Condition, Operation, Store, StoreError, WatchEnd};
+use weft_store::{KeyRange, Refusal, Server};
+
+impl Served {
+    /// A client; inside a runtime.
+    fn store(&self) -> Store {
+        Store::new(Access::plain(format!("http://{}", self.address))).unwrap()
+    }
+}
 
 /// Nothing here takes as long, on however slow a machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -344,43 +350,5 @@ fn a_second_store_on_the_same_data_is_refused() {
         let broken = Server::open(settings(&directory.0, ([127, 0, 0, 1], 0).into())).await;
         let refused = broken.err().unwrap().to_string();
         assert!(refused.contains(file.to_str().unwrap()), "{refused}");
-    });
-}
-
-#[test]
-fn only_those_with_a_certificate_get_in() {
-    let authority = || {
-        let mut parameters = CertificateParams::new([]).unwrap();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap()
-    };
-    let (ours, theirs) = (authority(), authority());
-    let signed = |authority: &CertifiedIssuer<'_, KeyPair>| {
-        let key = KeyPair::generate().unwrap();
-        let parameters = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-        let certificate = parameters.signed_by(&key, authority).unwrap();
-        (certificate.pem().into_bytes(), key.serialize_pem().into_bytes())
-    };
-    let ca = ours.pem().into_bytes();
-    let (cert, key) = signed(&ours);
-    let directory = Directory::new("tls");
-    let served = Served::secured(&directory.0, ServerTls { cert, key, client_ca: Some(ca.clone()) });
-    runtime().block_on(async {
-        let endpoints = vec![format!("https://{}", served.address)];
-        let ask = async |tls| {
-            let store = Store::new(Access { endpoints: endpoints.clone(), tls: Some(tls), user: None }).unwrap();
-            soon(store.get(&KeyRange::prefix(""), None)).await
-        };
-        let known = ask(ClientTls { ca: ca.clone(), identity: Some(signed(&ours)) }).await;
-        assert!(known.is_ok(), "{known:?}");
-        for identity in [None, Some(signed(&theirs))] {
-            let refused = ask(ClientTls { ca: ca.clone(), identity }).await;
-            assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
-        }
-        let impostor = ask(ClientTls { ca: theirs.pem().into_bytes(), identity: Some(signed(&ours)) }).await;
-        let Err(StoreError::Unavailable { reason, .. }) = impostor else { panic!("{impostor:?}") };
-        assert!(reason.contains("certificate"), "{reason}");
-        let plain = Store::new(Access::plain(format!("http://{}", served.address))).unwrap();
-        assert!(soon(plain.get(&KeyRange::prefix(""), None)).await.is_err());
     });
 }

@@ -25,6 +25,8 @@ pub struct ClientTls {
     pub ca: Vec<u8>,
     /// Our own certificates and the key of the first, for a store that wants them.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// The name that the store's certificate has; without: the one in the endpoint.
+    pub server_name: Option<String>,
 }
 
 /// A user of etcd.
@@ -79,10 +81,13 @@ impl Access {
                 .connect_timeout(CONNECT)
                 .http2_keep_alive_interval(KEEPALIVE)
                 .keep_alive_timeout(KEEPALIVE);
-            if let Some(ClientTls { ca, identity }) = &self.tls {
+            if let Some(ClientTls { ca, identity, server_name }) = &self.tls {
                 let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
                 if let Some((certificate, key)) = identity {
                     tls = tls.identity(Identity::from_pem(certificate, key));
+                }
+                if let Some(name) = server_name {
+                    tls = tls.domain_name(name);
                 }
                 described = described.tls_config(tls).map_err(|error| wrong(&error))?;
             }

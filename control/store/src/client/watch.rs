@@ -122,7 +122,7 @@ impl Watch {
             }
             Err(StoreError::Replaced { .. }) => Err(WatchEnd::Replaced),
             Err(StoreError::Denied(reason)) => Err(WatchEnd::Denied(reason)),
-            Err(StoreError::Refused(_) | StoreError::Unavailable { .. }) => {
+            Err(StoreError::Refused(_) | StoreError::Untrusted { .. } | StoreError::Unavailable { .. }) => {
                 self.later();
                 Ok(())
             }

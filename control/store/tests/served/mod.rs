@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use weft_store::client::{Access, Store};
-use weft_store::{Durability, KEEP_REVISIONS, Server, ServerTls, Settings};
+use weft_store::{Durability, KEEP_REVISIONS, Server, Settings};
 
 pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -64,15 +63,6 @@ impl Served {
 
     pub(crate) fn plain(data: &Path) -> Self {
         Self::start(settings(data, SocketAddr::from(([127, 0, 0, 1], 0))))
-    }
-
-    pub(crate) fn secured(data: &Path, tls: ServerTls) -> Self {
-        Self::start(Settings { tls: Some(tls), ..settings(data, SocketAddr::from(([127, 0, 0, 1], 0))) })
-    }
-
-    /// A client; inside a runtime.
-    pub(crate) fn store(&self) -> Store {
-        Store::new(Access::plain(format!("http://{}", self.address))).unwrap()
     }
 }
 
