@@ -204,7 +204,7 @@ impl Conversation {
         if replaced {
             self.trust_at = Some(Instant::now() + TRUST);
         }
-        self.watch = Some(self.store.watch(self.keys.all(), listing.revision + 1));
+        self.watch = Some(self.store.watch(self.keys.all(), listing.revision + 1).after(&listing.rows));
         self.membership.verify();
         self.tell(News::Listed { revision: listing.revision, rows: listing.rows, replaced }).await?;
         Ok(Ok(true))

@@ -185,6 +185,44 @@ fn a_store_from_a_backup_is_noticed() {
 }
 
 #[test]
+fn a_backup_that_overtook_what_was_seen_is_noticed_by_its_history() {
+    let (directory, backup) = (Directory::new("seen"), Directory::new("overtaking"));
+    let file = |directory: &Directory| directory.0.join("store.redb");
+    let served = Served::plain(&directory.0);
+    let address = served.address;
+    runtime().block_on(async {
+        put(&served.store(), "a", "kept").await;
+        drop(served);
+        std::fs::copy(file(&directory), file(&backup)).unwrap();
+        let served = Served::start(settings(&directory.0, address));
+        // One watches from what it listed, one from what it was told, and one was told of a deletion.
+        let stores = [(); 3].map(|()| served.store());
+        put(&stores[0], "a", "seen").await;
+        let listing = stores[0].get(&KeyRange::prefix("a"), None).await.unwrap();
+        let listed = stores[0].watch(KeyRange::prefix("a"), listing.revision + 1).after(&listing.rows);
+        let mut told = stores[1].watch(KeyRange::prefix("a"), listing.revision);
+        assert_eq!(soon(told.next()).await.unwrap().revision, listing.revision);
+        let mut deleted = stores[2].watch(KeyRange::prefix("b"), listing.revision);
+        let at = put(&stores[2], "b", "gone").await;
+        let delete = [Operation::Delete(KeyRange::prefix("b"))];
+        stores[2].commit(&[], &delete, &[]).await.unwrap();
+        while soon(deleted.next()).await.unwrap().revision <= at {}
+        drop(served);
+        // What listens elsewhere at first is written to by another, until it is further than any was.
+        let elsewhere = Served::plain(&backup.0);
+        let other = elsewhere.store();
+        for value in 0..20 {
+            put(&other, "b", &value.to_string()).await;
+        }
+        drop((elsewhere, other));
+        let _served = Served::start(settings(&backup.0, address));
+        for mut watch in [listed, told, deleted] {
+            assert_eq!(soon(watch.next()).await, Err(WatchEnd::Replaced));
+        }
+    });
+}
+
+#[test]
 fn the_next_endpoint_is_asked_when_one_is_away() {
     let directory = Directory::new("endpoints");
     let served = Served::plain(&directory.0);

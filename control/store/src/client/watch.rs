@@ -12,7 +12,8 @@ use crate::key_range::KeyRange;
 use crate::proto::etcdserverpb::watch_client::WatchClient;
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse};
-use crate::proto::mvccpb::Event;
+use crate::proto::mvccpb::{Event, KeyValue};
+use crate::refusal::Refusal;
 
 /// Until the first new attempt to connect; each that fails doubles it.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -51,6 +52,8 @@ pub struct Watch {
     store: Store,
     range: KeyRange,
     next: i64,
+    /// The last write that was listed or told: as long as it is in the store's history, that goes on where it ended.
+    last: Option<KeyValue>,
     /// How often the store had been replaced when this began.
     replaced: u64,
     open: Option<Open>,
@@ -72,11 +75,27 @@ impl Store {
     #[must_use]
     pub fn watch(&self, range: KeyRange, from: i64) -> Watch {
         let replaced = self.state().replaced;
-        Watch { store: self.clone(), range, next: from, replaced, open: None, retry: FIRST_RETRY, not_before: None }
+        Watch {
+            store: self.clone(),
+            range,
+            next: from,
+            last: None,
+            replaced,
+            open: None,
+            retry: FIRST_RETRY,
+            not_before: None,
+        }
     }
 }
 
 impl Watch {
+    /// Goes on from rows that were listed: from one of them it knows that the store is still the one that listed them.
+    #[must_use]
+    pub fn after(mut self, rows: &[KeyValue]) -> Self {
+        self.last = rows.iter().max_by_key(|row| row.mod_revision).cloned();
+        self
+    }
+
     /// What comes next. Waits as long as that takes, and while the store is away; nothing is lost if the wait is given
     /// up.
     ///
@@ -104,7 +123,8 @@ impl Watch {
     }
 
     /// Opens the stream, if the store is still the one it was: one that went back would wait in silence until it comes
-    /// to the revision that is next here, and what it wrote on the way would be missed.
+    /// to the revision that is next here, and what it wrote on the way would be missed. If it has come there already, its
+    /// revisions say nothing, and its history does.
     async fn connect(&mut self) -> Result<(), WatchEnd> {
         if let Some(moment) = self.not_before {
             tokio::time::sleep_until(moment).await;
@@ -112,6 +132,7 @@ impl Watch {
         let key = Bytes::from_static(&[0]);
         let look = RangeRequest { key, count_only: true, ..RangeRequest::default() };
         let opened = match self.store.read(look).await {
+            Ok(_) if !self.is_continued().await? => return Err(WatchEnd::Replaced),
             Ok(_) => self.try_open().await,
             Err(error) => Err(error),
         };
@@ -126,6 +147,28 @@ impl Watch {
                 self.later();
                 Ok(())
             }
+        }
+    }
+
+    /// Whether the store's history has what was seen of it last. Where that cannot be asked, opening will not do either.
+    async fn is_continued(&self) -> Result<bool, WatchEnd> {
+        let Some(KeyValue { key, value, mod_revision: at, version, .. }) = &self.last else { return Ok(true) };
+        let read = async |revision| {
+            let request = RangeRequest { key: key.clone(), revision, ..RangeRequest::default() };
+            self.store.read(request).await.map(|answer| answer.kvs.into_iter().next())
+        };
+        let is_written = |row: Option<KeyValue>| row.is_some_and(|row| row.mod_revision == *at && row.value == *value);
+        let known = match read(*at).await {
+            // What was deleted then was there before.
+            Ok(None) if *version == 0 => read(at - 1).await.map(|before| before.is_some()),
+            Ok(row) => Ok(is_written(row)),
+            Err(error) => Err(error),
+        };
+        match known {
+            Ok(known) => Ok(known),
+            Err(StoreError::Refused(Refusal::Compacted)) => Err(WatchEnd::Compacted { at: self.next }),
+            Err(StoreError::Refused(Refusal::FutureRevision)) => Ok(false),
+            Err(_) => Ok(true),
         }
     }
 
@@ -187,6 +230,9 @@ impl Watch {
             return Ok(None);
         }
         self.next = revision + 1;
+        if let Some(last) = answer.events.last().and_then(|event| event.kv.clone()) {
+            self.last = Some(last);
+        }
         Ok(Some(Batch { revision, events: answer.events }))
     }
 }
