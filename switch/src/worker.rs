@@ -22,7 +22,7 @@ use weft_encap::ecn::{apply_ecn, outer_tos};
 use weft_encap::inner::{ETHERNET_LEN, PROTOCOL_TCP, PROTOCOL_UDP};
 use weft_encap::outer::outer_ttl;
 use weft_encap::probe::Probe;
-use weft_encap::{FlowHash, GsoKind, Inner, Network, Offload};
+use weft_encap::{FlowHash, GsoKind, Inner, MacAddr, Network, Offload};
 
 use crate::budget::Budget;
 use crate::counters::WorkerCounters;
@@ -244,7 +244,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         let Shared { fdb, counters, .. } = &self.shared;
         counters.frames_in.add(1);
         let inner = Inner::parse(&self.arena[range.clone()]);
-        let Decision { verdict, learn } = forward(tables, fdb, now, ingress, &inner, offload);
+        let Decision { verdict, learn, rewrite } = forward(tables, fdb, now, ingress, &inner, offload);
         if let Some(learn) = learn {
             counters.learned(fdb.learn(&learn, now));
         }
@@ -271,6 +271,10 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             }
             Verdict::Unicast(egress) => {
                 counters.unicast.add(1);
+                if let Some(MacAddr(mac)) = rewrite {
+                    // The destination is what a frame begins with; no checksum covers it.
+                    self.arena[copy.range.start..][..mac.len()].copy_from_slice(&mac);
+                }
                 self.egress.queue(tables, egress, &mut copy, &mut self.arena);
             }
             Verdict::Answer(mac) => {

@@ -5,7 +5,8 @@
 //! the same function. The order of the checks is part of the contract: first whether the frame may be
 //! here at all, then what its source teaches, then where it goes.
 //!
-//! What decides where it goes: a question for a neighbour that the tables know goes to it alone, or is answered; a
+//! What decides where it goes: a question for a neighbour that the tables know goes to it alone, or is answered; what
+//! is for the gateway goes to the port that stands for it, under that port's MAC; a
 //! group address floods; a static MAC wins over a learned one; an unknown
 //! MAC floods. What is refused: frames that break their port's bounds, tags where the VNI does not carry
 //! them, our own encapsulation to or from ourselves, and whatever would go back where it came from, or
@@ -82,6 +83,9 @@ pub struct Decision<'t> {
     pub verdict: Verdict<'t>,
     /// For [`Fdb::learn`], where something is new.
     pub learn: Option<Learn>,
+    /// The MAC that the frame is given as its destination, where that is another: a gateway's frames are taken to
+    /// the port that stands for it.
+    pub rewrite: Option<MacAddr>,
 }
 
 impl<'t> Flood<'t> {
@@ -121,7 +125,7 @@ pub fn forward<'t>(
 ) -> Decision<'t> {
     match decide(tables, fdb, now, ingress, inner, offload) {
         Ok(decision) => decision,
-        Err(reason) => Decision { verdict: Verdict::Drop(reason), learn: None },
+        Err(reason) => Decision { verdict: Verdict::Drop(reason), learn: None, rewrite: None },
     }
 }
 
@@ -165,14 +169,25 @@ fn decide<'t>(
         Some(verdict) => verdict,
         None => destination(tables, fdb, domain, attachment, inner.dst).unwrap_or_else(Verdict::Drop),
     };
-    Ok(Decision { verdict, learn })
+    Ok(Decision { verdict, learn, rewrite: rewrite(tables, domain, &verdict, inner.dst) })
+}
+
+fn rewrite(tables: &Tables, domain: &BridgeDomain, verdict: &Verdict<'_>, to: MacAddr) -> Option<MacAddr> {
+    let gateway = domain.gateway().filter(|gateway| gateway.mac == to)?;
+    let Verdict::Unicast(Attachment::Port(id)) = verdict else { return None };
+    tables.port(*id).filter(|_| *id == gateway.port).map(|port| port.mac)
 }
 
 /// What becomes of a port's question for a neighbour that is known: one on this node answers itself, one behind a VTEP
-/// is answered for. None for every other frame, and for whoever asks whether its own address is taken.
+/// is answered for, and so is the gateway. None for every other frame, and for whoever asks whether its own address is
+/// taken.
 fn neighbour_of<'t>(domain: &BridgeDomain, ingress: Attachment, inner: &Inner<'_>) -> Option<Verdict<'t>> {
     let Attachment::Port(_) = ingress else { return None };
-    let (mac, owner) = domain.neighbour(neighbour::question(inner)?.target)?;
+    let target = neighbour::question(inner)?.target;
+    if let Some(gateway) = domain.gateway().filter(|gateway| gateway.addresses.contains(&target)) {
+        return Some(Verdict::Answer(gateway.mac));
+    }
+    let (mac, owner) = domain.neighbour(target)?;
     if mac == inner.src || owner == ingress {
         return None;
     }

@@ -3,6 +3,7 @@
 //! The control side edits its own copy and publishes it whole; nobody changes a published one. Cloning
 //! is cheap where nothing changes: domains are shared until they are edited.
 
+mod gateway;
 mod managed;
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +16,8 @@ use weft_encap::outer::Ttl;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 
 use crate::id::{Attachment, PortId, Slab, VtepId};
+
+pub use gateway::Gateway;
 
 /// Ports on one node at most.
 pub const MAX_PORTS: usize = 4096;
@@ -137,6 +140,7 @@ pub struct BridgeDomain {
     members: Set<VtepId>,
     static_macs: Map<MacAddr, Attachment>,
     neighbours: Map<IpAddr, MacAddr>,
+    gateway: Option<Arc<Gateway>>,
 }
 
 impl BridgeDomain {
@@ -226,6 +230,8 @@ pub enum TableError {
     },
     /// There is no such VTEP, or it is no member of the VNI.
     UnknownVtep,
+    /// There is no such port.
+    UnknownPort,
     /// The VNI is not on this node.
     UnknownVni {
         /// The VNI.
@@ -287,6 +293,7 @@ impl Tables {
             members: Set::default(),
             static_macs: Map::default(),
             neighbours: Map::default(),
+            gateway: None,
         };
         if index == self.domains.len() {
             self.domains.push(None);
@@ -323,6 +330,7 @@ impl Tables {
         let port = self.ports.remove(id)?;
         if let Some(domain) = self.domain_mut(port.vni) {
             domain.ports.retain(|other| *other != id);
+            domain.gateway = domain.gateway.take().filter(|gateway| gateway.port != id);
             domain.static_macs.retain(|_, attachment| *attachment != Attachment::Port(id));
         }
         Some(port)
@@ -479,6 +487,7 @@ impl std::fmt::Display for TableError {
             Self::DuplicateVtep { address } => write!(f, "a VTEP with the address {address} is there already"),
             Self::DuplicateMac { mac, vni } => write!(f, "the MAC {mac} is bound to another port of VNI {vni}"),
             Self::UnknownVtep => write!(f, "there is no such VTEP, or it is no member of the VNI"),
+            Self::UnknownPort => write!(f, "there is no such port"),
             Self::UnknownVni { vni } => write!(f, "VNI {vni} is not on this node"),
         }
     }

@@ -106,7 +106,8 @@ impl Node {
             Attachment::Port(id) => Ingress::Port(id),
             Attachment::Vtep(id) => Ingress::Vtep(id, self.tables.domain(vni(1)).unwrap()),
         };
-        let Decision { verdict, learn } = forward(&self.tables, &self.fdb, NOW, ingress, &Inner::parse(frame), offload);
+        let Decision { verdict, learn, .. } =
+            forward(&self.tables, &self.fdb, NOW, ingress, &Inner::parse(frame), offload);
         (fate(verdict), learn)
     }
 
