@@ -114,7 +114,13 @@ fn logs_shells_and_drawings() {
     std::io::Write::write_all(&mut shell.stdin.take().unwrap(), b"echo $WEFT_LAB; ip -br addr show eth0\n").unwrap();
     let told = String::from_utf8(shell.wait_with_output().unwrap().stdout).unwrap();
     assert!(told.contains(&format!("{}.c", lab.name())) && told.contains("10.244.3.2/16"), "{told}");
-    assert!(lab.run(&["testbed", "graph", lab.name()]).contains("k, kernel VXLAN"));
+    lab.ping_all("a", "10.244.2.2");
+    lab.run(&["testbed", "link", lab.name(), "n1", "set", "delay=1ms"]);
+    lab.run(&["testbed", "node", lab.name(), "n2", "kill"]);
+    let drawing = lab.run(&["testbed", "graph", lab.name()]);
+    for part in ["k, kernel VXLAN", "link n1: delay=1ms", "no agent", "tunnels ↑ "] {
+        assert!(drawing.contains(part), "{part} is missing in\n{drawing}");
+    }
     let svg = lab.run(&["testbed", "graph", lab.name(), "--svg", "-"]);
     assert!(
         svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>") && svg.contains(">k (kernel VXLAN)<"),

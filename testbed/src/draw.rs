@@ -2,6 +2,7 @@
 
 use std::iter::repeat_n;
 
+use crate::Live;
 use crate::link::Impairments;
 use crate::spec::{Encapsulation, Family, LabSpec, NodeKind, NodeSpec, PodSpec, PortMode};
 
@@ -15,9 +16,9 @@ const MARGIN: usize = 3;
 /// Draws a lab: nodes as boxes with their pods, all on the underlay. At most `width` columns wide, unless a
 /// single pod needs more; every line ends without spaces.
 #[must_use]
-pub fn draw(spec: &LabSpec, title: &str, width: usize) -> String {
+pub fn draw(spec: &LabSpec, live: &Live, title: &str, width: usize) -> String {
     let abreast = 1..=PODS_ABREAST_MAX;
-    let drawings = abreast.map(|abreast| rows(spec, abreast, width));
+    let drawings = abreast.map(|abreast| rows(spec, live, abreast, width));
     let fitting = drawings.min_by_key(|lines| {
         let widest = lines.iter().map(|line| columns(line)).max().unwrap_or(0);
         (widest.saturating_sub(width), lines.len())
@@ -70,9 +71,10 @@ fn counted(count: usize, what: &str) -> String {
 }
 
 /// Rows of nodes, each with its stretch of the underlay below.
-fn rows(spec: &LabSpec, abreast: usize, width: usize) -> Vec<String> {
-    let content_width = spec.pods().flat_map(|(_, pod)| pod_lines(pod)).map(|line| columns(&line)).max().unwrap_or(0);
-    let nodes = (0..spec.nodes.len()).map(|index| node_block(spec, index, abreast, content_width));
+fn rows(spec: &LabSpec, live: &Live, abreast: usize, width: usize) -> Vec<String> {
+    let content_width =
+        spec.pods().flat_map(|(_, pod)| pod_lines(pod, live)).map(|line| columns(&line)).max().unwrap_or(0);
+    let nodes = (0..spec.nodes.len()).map(|index| node_block(spec, live, index, abreast, content_width));
     let rows = fill_rows(nodes.collect(), width.saturating_sub(MARGIN));
     let last = rows.len().saturating_sub(1);
     let bus = rows.iter().map(|row| taps(row, '═', '╧').chars().count()).max().unwrap_or(0);
@@ -168,14 +170,15 @@ fn side_by_side(blocks: &[Block], gap: usize) -> Vec<String> {
     (0..height).map(line).collect()
 }
 
-fn node_block(spec: &LabSpec, index: usize, abreast: usize, content_width: usize) -> Block {
+fn node_block(spec: &LabSpec, live: &Live, index: usize, abreast: usize, content_width: usize) -> Block {
     let NodeSpec { name, pods, kind, .. } = &spec.nodes[index];
     let mut lines = Vec::new();
     for group in pods.chunks(abreast) {
-        let height = group.iter().map(|pod| pod_lines(pod).len()).max().unwrap_or(0);
-        let blocks: Vec<Block> = group.iter().map(|pod| pod_block(pod, content_width, height)).collect();
+        let height = group.iter().map(|pod| pod_lines(pod, live).len()).max().unwrap_or(0);
+        let blocks: Vec<Block> = group.iter().map(|pod| pod_block(pod, live, content_width, height)).collect();
         lines.extend(side_by_side(&blocks, 1));
     }
+    lines.extend(live.node(name).map(str::to_owned));
     let families = match spec.underlay.family {
         Family::Ipv4 => [Family::Ipv4, Family::Ipv6],
         Family::Ipv6 => [Family::Ipv6, Family::Ipv4],
@@ -190,19 +193,20 @@ fn node_block(spec: &LabSpec, index: usize, abreast: usize, content_width: usize
     boxed(&name, &lines, ["┌", "┐", "└", "┘"], '┬')
 }
 
-fn pod_block(pod: &PodSpec, content_width: usize, height: usize) -> Block {
-    let mut lines = pod_lines(pod);
+fn pod_block(pod: &PodSpec, live: &Live, content_width: usize, height: usize) -> Block {
+    let mut lines = pod_lines(pod, live);
     lines.resize(height, String::new());
     lines.iter_mut().for_each(|line| *line = padded(line, content_width));
     boxed(&pod.name, &lines, ["╭", "╮", "╰", "╯"], '─')
 }
 
-fn pod_lines(pod: &PodSpec) -> Vec<String> {
+fn pod_lines(pod: &PodSpec, live: &Live) -> Vec<String> {
     let learning = if pod.mode == PortMode::Learning { ", learning" } else { "" };
     let mut lines = vec![format!("VNI {}{learning}", pod.vni)];
     lines.extend(pod.addresses.iter().map(ToString::to_string));
     lines.extend(pod.mac.map(|mac| mac.to_string()));
     lines.extend(pod.mtu.map(|mtu| format!("MTU {mtu}")));
+    lines.extend(live.pod(&pod.name).map(str::to_owned));
     // Keeps the frame wide enough for the name in it.
     lines[0] = padded(&lines[0], columns(&pod.name) + 1);
     lines

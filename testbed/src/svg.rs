@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::Live;
 use crate::spec::{Family, LabSpec, NodeKind, NodeSpec, PodSpec, PortMode};
 
 /// Nodes side by side at most.
@@ -17,7 +18,7 @@ const CABLE: usize = 30;
 
 /// Draws a lab as an SVG document of its own.
 #[must_use]
-pub fn draw_svg(spec: &LabSpec, title: &str) -> String {
+pub fn draw_svg(spec: &LabSpec, live: &Live, title: &str) -> String {
     let mut canvas = Canvas::default();
     let left = GAP + GAP * (spec.routers.len() + 1);
     canvas.text(GAP, GAP + LINE, "bold", title);
@@ -25,7 +26,7 @@ pub fn draw_svg(spec: &LabSpec, title: &str) -> String {
     let mut buses = Vec::new();
     for segment in 0..spec.segments.len() {
         let top = y;
-        y = nodes_of(&mut canvas, spec, segment, left, y);
+        y = nodes_of(&mut canvas, spec, live, segment, left, y);
         buses.push((top, y));
         let facts = &spec.segments[segment];
         let label = format!("{}: {}, {}, MTU {}", facts.name, facts.ipv4, facts.ipv6, facts.mtu);
@@ -47,15 +48,15 @@ pub fn draw_svg(spec: &LabSpec, title: &str) -> String {
 }
 
 /// Draws the nodes of a segment, in as many rows as they need; returns where its switch is.
-fn nodes_of(canvas: &mut Canvas, spec: &LabSpec, segment: usize, left: usize, mut y: usize) -> usize {
+fn nodes_of(canvas: &mut Canvas, spec: &LabSpec, live: &Live, segment: usize, left: usize, mut y: usize) -> usize {
     let nodes: Vec<usize> = (0..spec.nodes.len()).filter(|index| spec.nodes[*index].segment == segment).collect();
     let mut last = y + CABLE;
     for (number, row) in nodes.chunks(NODES_ABREAST).enumerate() {
-        let height = row.iter().map(|index| node_height(&spec.nodes[*index])).max().unwrap_or(0);
+        let height = row.iter().map(|index| node_height(&spec.nodes[*index], live)).max().unwrap_or(0);
         let bus = y + height + CABLE;
         let mut x = left;
         for index in row {
-            let width = node(canvas, spec, *index, x, y, height);
+            let width = node(canvas, spec, live, *index, (x, y), height);
             canvas.line(x + width / 2, y + height, x + width / 2, bus);
             let link = &spec.nodes[*index].link;
             if !link.is_none() {
@@ -74,7 +75,14 @@ fn nodes_of(canvas: &mut Canvas, spec: &LabSpec, segment: usize, left: usize, mu
     last
 }
 
-fn node(canvas: &mut Canvas, spec: &LabSpec, index: usize, x: usize, y: usize, height: usize) -> usize {
+fn node(
+    canvas: &mut Canvas,
+    spec: &LabSpec,
+    live: &Live,
+    index: usize,
+    (x, y): (usize, usize),
+    height: usize,
+) -> usize {
     let node = &spec.nodes[index];
     let kind = match node.kind {
         NodeKind::Weft => "",
@@ -83,13 +91,17 @@ fn node(canvas: &mut Canvas, spec: &LabSpec, index: usize, x: usize, y: usize, h
     };
     let name = format!("{}{kind}", node.name);
     let address = spec.node_address(index, Family::Ipv4).map(|net| net.addr().to_string()).unwrap_or_default();
-    let pods: Vec<Vec<String>> = node.pods.iter().map(pod_lines).collect();
-    let texts: Vec<&str> = pods.iter().flatten().map(String::as_str).chain([name.as_str(), &address]).collect();
+    let pods: Vec<Vec<String>> = node.pods.iter().map(|pod| pod_lines(pod, live)).collect();
+    let told = live.node(&node.name).unwrap_or_default();
+    let texts: Vec<&str> = pods.iter().flatten().map(String::as_str).chain([name.as_str(), &address, told]).collect();
     let width = width_of(&texts) + 2 * PADDING;
     canvas.rectangle(x, y, width, height, "node");
     canvas.text(x + PADDING, y + PADDING + LINE - 4, "bold", &name);
     canvas.text(x + PADDING, y + PADDING + 2 * LINE - 4, "small", &address);
-    let mut below = y + 2 * PADDING + 2 * LINE;
+    if !told.is_empty() {
+        canvas.text(x + PADDING, y + PADDING + 3 * LINE - 4, "small", told);
+    }
+    let mut below = y + heading_height(node, live);
     for lines in &pods {
         canvas.rectangle(x + PADDING, below, width - 2 * PADDING, box_height(lines.len() - 1), "pod");
         for (number, line) in lines.iter().enumerate() {
@@ -101,15 +113,22 @@ fn node(canvas: &mut Canvas, spec: &LabSpec, index: usize, x: usize, y: usize, h
     width
 }
 
-fn pod_lines(pod: &PodSpec) -> Vec<String> {
+fn pod_lines(pod: &PodSpec, live: &Live) -> Vec<String> {
     let learning = if pod.mode == PortMode::Learning { ", learning" } else { "" };
     let first = [format!("{}, VNI {}{learning}", pod.name, pod.vni)];
-    first.into_iter().chain(pod.addresses.iter().map(ToString::to_string)).collect()
+    let counted = live.pod(&pod.name).map(str::to_owned);
+    first.into_iter().chain(pod.addresses.iter().map(ToString::to_string)).chain(counted).collect()
 }
 
-fn node_height(node: &NodeSpec) -> usize {
-    let pods = node.pods.iter().map(|pod| box_height(pod_lines(pod).len() - 1) + PADDING);
-    2 * PADDING + 2 * LINE + pods.sum::<usize>()
+fn node_height(node: &NodeSpec, live: &Live) -> usize {
+    let pods = node.pods.iter().map(|pod| box_height(pod_lines(pod, live).len() - 1) + PADDING);
+    heading_height(node, live) + pods.sum::<usize>()
+}
+
+/// Of a node's name, address, and what is told of it.
+fn heading_height(node: &NodeSpec, live: &Live) -> usize {
+    let lines = if live.node(&node.name).is_some() { 3 } else { 2 };
+    2 * PADDING + lines * LINE
 }
 
 const fn box_height(further_lines: usize) -> usize {

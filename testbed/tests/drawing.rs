@@ -4,10 +4,14 @@
 
 use std::path::Path;
 
-use weft_testbed::{LabSpec, draw};
+use weft_testbed::{LabSpec, Live};
 
 fn example(name: &str) -> LabSpec {
     LabSpec::read(format!("{}/../examples/{name}.yaml", env!("CARGO_MANIFEST_DIR")).as_ref()).unwrap()
+}
+
+fn draw(spec: &LabSpec, title: &str, width: usize) -> String {
+    weft_testbed::draw(spec, &Live::default(), title, width)
 }
 
 fn ten_nodes() -> LabSpec {
@@ -39,6 +43,15 @@ fn labs_are_drawn_as_before() {
     assert_drawn("two-vnis", &draw(&example("two-vnis"), "two-vnis", 100));
     assert_drawn("learning", &draw(&example("learning"), "learning", 100));
     assert_drawn("ten-nodes", &draw(&ten_nodes(), "ten", 100));
+}
+
+#[test]
+fn a_lab_that_runs_shows_what_was_counted() {
+    let mut live = Live::default();
+    live.set_pod("a", "↑ 1204 ↓ 1198".to_owned());
+    live.set_node("n1", "tunnels ↑ 1204 ↓ 1198, 6 dropped".to_owned());
+    live.set_node("n2", "no agent, partitioned".to_owned());
+    assert_drawn("two-node-live", &weft_testbed::draw(&example("two-node"), &live, "demo", 100));
 }
 
 #[test]

@@ -94,7 +94,15 @@ fn introduce(lab: &Lab, up: Duration, first: bool, json: bool) -> anyhow::Result
         return Ok(());
     }
     if first {
-        say!("{}", weft_testbed::draw(lab.spec(), lab.name().as_str(), testbed::terminal_width()))?;
+        say!(
+            "{}",
+            weft_testbed::draw(
+                lab.spec(),
+                &weft_testbed::Live::default(),
+                lab.name().as_str(),
+                testbed::terminal_width()
+            )
+        )?;
     }
     say!("{}: lab up in {:.2} s", lab.spec().encapsulation, up.as_secs_f64())
 }

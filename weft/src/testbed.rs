@@ -167,7 +167,7 @@ fn up(file: &Path, name: Option<&LabName>) -> anyhow::Result<ExitCode> {
     let (lab, guard) = make(&spec, name)?;
     drop(guard);
     let (nodes, pods) = (lab.spec().nodes.len(), lab.spec().pods().count());
-    say!("{}", weft_testbed::draw(lab.spec(), name.as_str(), terminal_width()))?;
+    say!("{}", weft_testbed::draw(lab.spec(), &weft_testbed::Live::default(), name.as_str(), terminal_width()))?;
     say!("lab {name}: {nodes} nodes, {pods} pods, up in {:.2} s", started.elapsed().as_secs_f64())?;
     if let Some((_, pod)) = lab.spec().pods().next() {
         say!("  weft testbed exec {name} {} -- COMMAND     in a pod", pod.name)?;
