@@ -81,7 +81,7 @@ impl Following {
         let mut next = Some(news);
         while let Some(news) = next {
             match news {
-                News::Listed { revision, rows, replaced } => self.view.list(revision, &rows, replaced),
+                News::Listed { revision, rows, replaced } => self.view.list(revision, rows, replaced),
                 News::Written { revision, events } => self.view.watch(revision, &events),
                 News::Trust => self.view.trust(),
                 News::Standing(standing) => {
@@ -106,6 +106,7 @@ impl Following {
         let wanted = wanted(nothing.as_ref().unwrap_or(&self.view), &self.local);
         let tables = switch.tables();
         let edits = reconcile(&tables, &wanted);
+        drop(wanted);
         if edits.is_empty() {
             return;
         }

@@ -4,6 +4,7 @@
 //! [`reconcile()`] is how its tables get there. The other way, [`Membership`] says what a node has to write so that the
 //! store has its rows, all of them and no others. docs/control-plane.md has the rules.
 
+mod claims;
 pub mod keys;
 mod membership;
 mod reconcile;

@@ -22,7 +22,7 @@ pub enum Edit {
     /// Changes the virtual networks that a VTEP takes part in.
     SetMembers(VtepId, Vec<Vni>),
     /// Adds a VTEP.
-    AddVtep(Vtep, Vec<Vni>),
+    AddVtep(Box<Vtep>, Vec<Vni>),
     /// Puts a MAC behind the VTEP with this address.
     BindMac(Vni, MacAddr, IpAddr),
     /// Says which MAC an address has.
@@ -58,7 +58,7 @@ pub fn reconcile(tables: &Tables, wanted: &Wanted) -> Vec<Edit> {
     for (address, vtep) in &wanted.vteps {
         let known = tables.vtep_by_address(*address).and_then(|id| tables.vtep(id));
         if !known.is_some_and(|known| is_same(known, vtep)) {
-            edits.push(Edit::AddVtep(row(*address, vtep), vtep.vnis.iter().copied().collect()));
+            edits.push(Edit::AddVtep(Box::new(row(*address, vtep)), vtep.vnis.iter().copied().collect()));
         }
     }
     for ((vni, mac), address) in &wanted.macs {
@@ -114,7 +114,7 @@ pub fn apply(tables: &mut Tables, edits: Vec<Edit>) -> Result<(), (TableError, u
                 Ok(())
             }
             Edit::SetMembers(id, vnis) => tables.set_members(id, &vnis),
-            Edit::AddVtep(vtep, vnis) => tables.add_vtep(vtep, &vnis).map(drop),
+            Edit::AddVtep(vtep, vnis) => tables.add_vtep(*vtep, &vnis).map(drop),
             Edit::BindMac(vni, mac, address) => match tables.vtep_by_address(address) {
                 Some(id) => tables.bind_mac(vni, mac, id),
                 None => Err(TableError::UnknownVtep),

@@ -7,6 +7,7 @@
 //! [`Standing::Joined`], those that were known before are *held* beside the new ones. The same goes for all nodes when the
 //! store turns out to be another one, or one from a backup, until each has claimed its name there.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
@@ -44,7 +45,8 @@ pub enum Presence {
 }
 
 pub(super) type EndpointKey = (Vni, MacAddr);
-pub(super) type Endpoints = BTreeMap<EndpointKey, Row<Endpoint>>;
+/// Boxed, for half of a tree is empty, and there are many.
+pub(super) type Endpoints = BTreeMap<EndpointKey, Box<Row<Endpoint>>>;
 
 /// A node that counts.
 #[derive(Clone, Debug)]
@@ -150,7 +152,7 @@ impl Member {
 
     /// Keeps the endpoints that count now, whatever the store says of them from now on.
     fn hold(&mut self, listed: Option<&Endpoints>) {
-        self.held = self.counting(listed).map(|(key, row)| (*key, row.clone())).collect();
+        self.held = self.counting(listed).map(|(key, row)| (*key, Box::new(row.clone()))).collect();
     }
 
     fn counting<'a>(
@@ -160,9 +162,10 @@ impl Member {
         let listed = listed.filter(|_| self.presence == Presence::Present);
         let incarnation = self.row.incarnation();
         let valid = move |row: &Row<Endpoint>| row.record.incarnation == incarnation;
-        let again = move |key| listed.and_then(|listed| listed.get(key)).is_some_and(valid);
+        let again = move |key| listed.and_then(|listed| listed.get(key)).is_some_and(|row| valid(row));
         let held = self.held.iter().filter(move |(key, _)| !again(key));
-        listed.into_iter().flatten().filter(move |(_, row)| valid(row)).chain(held)
+        let listed = listed.into_iter().flatten().filter(move |(_, row)| valid(row));
+        listed.chain(held).map(|(key, row)| (key, &**row))
     }
 }
 
@@ -223,7 +226,8 @@ impl View {
 
     /// Takes what the store lists at a revision. `replaced`: it is not the store it was, or went back since it was last
     /// listened to.
-    pub fn list(&mut self, revision: i64, rows: &[KeyValue], replaced: bool) {
+    /// Rows that are given away are let go of one after another.
+    pub fn list(&mut self, revision: i64, rows: impl IntoIterator<Item: Borrow<KeyValue>>, replaced: bool) {
         let listed = std::mem::take(&mut self.endpoints);
         if replaced {
             for (name, member) in &mut self.members {
@@ -238,6 +242,7 @@ impl View {
         self.revision = revision;
         let mut nodes = HashSet::new();
         for kv in rows {
+            let kv: &KeyValue = kv.borrow();
             match self.read(kv) {
                 Ok(Read::Node(row)) => {
                     nodes.insert(row.record.name.clone());
@@ -355,7 +360,7 @@ impl View {
             Read::Node(_) => {}
             Read::Endpoint(row) => {
                 let key = (row.record.vni, row.record.mac);
-                self.endpoints.entry(row.record.node.clone()).or_default().insert(key, row);
+                self.endpoints.entry(row.record.node.clone()).or_default().insert(key, Box::new(row));
             }
             Read::Foreign(row) => {
                 self.held_foreign.remove(&row.record.address);
@@ -403,8 +408,10 @@ impl View {
                 Ok(Read::Node(Row::new(record, kv)))
             }
             Key::Endpoint(node, vni, mac) => {
-                let record: Endpoint = record::read(&kv.value)?;
+                let mut record: Endpoint = record::read(&kv.value)?;
                 record.check()?;
+                // There are many.
+                record.ips.shrink_to_fit();
                 agree(&Key::Endpoint(node, vni, mac), &Key::Endpoint(record.node.clone(), record.vni, record.mac))?;
                 Ok(Read::Endpoint(Row::new(record, kv)))
             }

@@ -12,8 +12,9 @@ use std::net::IpAddr;
 use weft_bridge::VtepKind;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 
+use super::claims::{Claims, Rank};
 use super::record::{Endpoint, Node};
-use super::view::{Member, Presence, Row, View};
+use super::view::{Member, Row, View};
 use crate::config::VtepConfig;
 
 /// The node that asks.
@@ -68,47 +69,38 @@ pub struct Conflict {
     pub others: Vec<String>,
 }
 
-/// Who claims something; the greatest has it.
-type Claims<'v, K, T> = BTreeMap<K, BTreeMap<(Presence, i64, Reverse<&'v str>), T>>;
-
-struct Claimed<'v> {
-    addresses: Claims<'v, IpAddr, &'v Member>,
-    macs: Claims<'v, (Vni, MacAddr), &'v Row<Endpoint>>,
-    ips: Claims<'v, (Vni, IpAddr), &'v Row<Endpoint>>,
+fn address_claims(view: &View) -> Claims<'_, IpAddr, Member> {
+    Claims::of(view.members().flat_map(|(name, member)| {
+        let rank = (member.presence(), member.row().incarnation(), Reverse(name));
+        member.row().record.addresses.iter().map(move |address| (*address, rank, member))
+    }))
 }
 
-impl<'v> Claimed<'v> {
-    fn new(view: &'v View) -> Self {
-        let mut claimed = Self { addresses: Claims::new(), macs: Claims::new(), ips: Claims::new() };
-        for (name, member) in view.members() {
-            let presence = member.presence();
-            for address in &member.row().record.addresses {
-                let rank = (presence, member.row().incarnation(), Reverse(name));
-                claimed.addresses.entry(*address).or_default().insert(rank, member);
-            }
-            for row in view.endpoints(member) {
-                let Endpoint { vni, mac, ips, .. } = &row.record;
-                let rank = (presence, row.sequence(), Reverse(name));
-                claimed.macs.entry((*vni, *mac)).or_default().insert(rank, row);
-                for ip in ips {
-                    claimed.ips.entry((*vni, *ip)).or_default().insert(rank, row);
-                }
-            }
-        }
-        claimed
-    }
+fn endpoints(view: &View) -> impl Iterator<Item = (Rank<'_>, &Row<Endpoint>)> {
+    view.members().flat_map(move |(name, member)| {
+        let presence = member.presence();
+        view.endpoints(member).map(move |row| ((presence, row.sequence(), Reverse(name)), row))
+    })
+}
 
-    /// Whether the address by which others reach a node is its own.
-    fn has_address(&self, member: &Member, address: IpAddr) -> bool {
-        let winner = self.addresses.get(&address).and_then(|claims| claims.values().next_back());
-        winner.is_some_and(|winner| winner.row().record.name == member.row().record.name)
-    }
+fn mac_claims(view: &View) -> Claims<'_, (Vni, MacAddr), Row<Endpoint>> {
+    Claims::of(endpoints(view).map(|(rank, row)| ((row.record.vni, row.record.mac), rank, row)))
+}
+
+fn ip_claims(view: &View) -> Claims<'_, (Vni, IpAddr), Row<Endpoint>> {
+    Claims::of(endpoints(view).flat_map(|(rank, row)| {
+        let vni = row.record.vni;
+        row.record.ips.iter().map(move |ip| ((vni, *ip), rank, row))
+    }))
 }
 
 /// What one node wants of all that is known.
 #[must_use]
 pub fn wanted(view: &View, local: &Local) -> Wanted {
-    let claimed = Claimed::new(view);
+    let addresses = address_claims(view);
+    // Whether the address by which others reach a node is its own.
+    let has_address =
+        |name: &str, address| addresses.winner(address).is_some_and(|winner| winner.row().record.name == name);
     let mut wanted = Wanted::default();
     let mut reached: BTreeMap<&str, IpAddr> = BTreeMap::new();
     for (name, member) in view.members().filter(|(name, _)| *name != local.node) {
@@ -116,7 +108,7 @@ pub fn wanted(view: &View, local: &Local) -> Wanted {
         let Some(address) = common_address(node, local) else { continue };
         let Some(first) = node.receives.iter().find(|receives| receives.udp_port != 0) else { continue };
         let vnis: BTreeSet<Vni> = node.vnis.iter().copied().filter(|vni| local.vnis.contains(vni)).collect();
-        if vnis.is_empty() || local.addresses.contains(&address) || !claimed.has_address(member, address) {
+        if vnis.is_empty() || local.addresses.contains(&address) || !has_address(name, address) {
             continue;
         }
         reached.insert(name, address);
@@ -129,18 +121,20 @@ pub fn wanted(view: &View, local: &Local) -> Wanted {
         };
         wanted.vteps.insert(address, vtep);
     }
-    for row in claimed.macs.values().filter_map(|claims| claims.values().next_back()) {
-        let Endpoint { vni, mac, node, .. } = &row.record;
-        let Some(address) = reached.get(node.as_str()) else { continue };
-        if wanted.vteps.get(address).is_some_and(|vtep| vtep.vnis.contains(vni)) {
-            wanted.macs.insert((*vni, *mac), *address);
-        }
-    }
-    for ((vni, ip), claims) in claimed.ips.iter().filter(|((vni, _), _)| local.vnis.contains(vni)) {
-        if let Some(row) = claims.values().next_back() {
-            wanted.neighbours.insert((*vni, *ip), row.record.mac);
-        }
-    }
+    // One kind of claims after the other, and collected in order: there may be very many.
+    wanted.macs = mac_claims(view)
+        .winners()
+        .filter_map(|claim| {
+            let address = reached.get(claim.by.record.node.as_str())?;
+            let vtep = wanted.vteps.get(address)?;
+            vtep.vnis.contains(&claim.what.0).then_some((claim.what, *address))
+        })
+        .collect();
+    wanted.neighbours = ip_claims(view)
+        .winners()
+        .filter(|claim| local.vnis.contains(&claim.what.0))
+        .map(|claim| (claim.what, claim.by.record.mac))
+        .collect();
     add_foreign(&mut wanted, view, local);
     wanted
 }
@@ -177,20 +171,22 @@ fn common_address(node: &Node, local: &Local) -> Option<IpAddr> {
 /// All that several claim, in order.
 #[must_use]
 pub fn conflicts(view: &View) -> Vec<Conflict> {
-    let claimed = Claimed::new(view);
     let mut conflicts = Vec::new();
-    for (address, claims) in &claimed.addresses {
-        add(&mut conflicts, || format!("VTEP address {address}"), claims);
+    let mut add = |what: String, names: Vec<&str>| {
+        let mut names = names.into_iter().map(str::to_owned);
+        conflicts.extend(names.next().map(|winner| Conflict { what, winner, others: names.collect() }));
+    };
+    let addresses = address_claims(view);
+    addresses.contested().for_each(|(address, names)| add(format!("VTEP address {address}"), names));
+    for ((vni, mac), names) in mac_claims(view).contested() {
+        add(format!("MAC {mac} of VNI {vni}"), names);
     }
-    for ((vni, mac), claims) in &claimed.macs {
-        add(&mut conflicts, || format!("MAC {mac} of VNI {vni}"), claims);
-    }
-    for ((vni, ip), claims) in &claimed.ips {
-        add(&mut conflicts, || format!("address {ip} of VNI {vni}"), claims);
+    for ((vni, ip), names) in ip_claims(view).contested() {
+        add(format!("address {ip} of VNI {vni}"), names);
     }
     for row in view.foreign() {
         let address = row.record.address;
-        if let Some((_, member)) = claimed.addresses.get(&address).and_then(|claims| claims.iter().next_back()) {
+        if let Some(member) = addresses.winner(address) {
             let winner = member.row().record.name.clone();
             let others = vec!["a foreign VTEP".to_owned()];
             conflicts.push(Conflict { what: format!("VTEP address {address}"), winner, others });
@@ -209,18 +205,6 @@ pub fn conflicts(view: &View) -> Vec<Conflict> {
     }
     conflicts.sort();
     conflicts
-}
-
-fn add<T>(
-    conflicts: &mut Vec<Conflict>,
-    what: impl FnOnce() -> String,
-    claims: &BTreeMap<(Presence, i64, Reverse<&str>), T>,
-) {
-    let mut names = claims.keys().rev().map(|(_, _, Reverse(name))| ToString::to_string(name));
-    let (Some(winner), others) = (names.next(), names.collect::<Vec<_>>()) else { return };
-    if !others.is_empty() {
-        conflicts.push(Conflict { what: what(), winner, others });
-    }
 }
 
 impl Display for Conflict {

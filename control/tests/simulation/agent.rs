@@ -172,7 +172,7 @@ impl SimAgent {
             }
         }
         if !self.listed || replaced {
-            self.view.list(store.revision(), &store.list(&range), replaced);
+            self.view.list(store.revision(), store.list(&range), replaced);
             self.membership.verify();
             self.listed = true;
         }
@@ -181,7 +181,7 @@ impl SimAgent {
     /// One request; says whether there was one.
     fn ask(&mut self, store: &mut SimStore, lose_answer: bool) -> bool {
         if self.observe(store) {
-            self.view.list(store.revision(), &store.list(&self.keys.all()), true);
+            self.view.list(store.revision(), store.list(&self.keys.all()), true);
         }
         let step = self.membership.step();
         self.refused = matches!(step, Step::Refused(_));

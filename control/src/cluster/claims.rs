@@ -1,0 +1,52 @@
+//! Who claims what. A cluster has as many claims as MACs and addresses, and almost none is contested: so they are one
+//! sorted list.
+
+use std::cmp::Reverse;
+
+use super::view::Presence;
+
+/// What decides between claims of one thing: the greatest has it.
+pub(super) type Rank<'v> = (Presence, i64, Reverse<&'v str>);
+
+/// One claim.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim<'v, K, T> {
+    /// What is claimed.
+    pub(super) what: K,
+    rank: Rank<'v>,
+    /// By what.
+    pub(super) by: &'v T,
+}
+
+/// All claims of one kind.
+#[derive(Clone, Debug)]
+pub(super) struct Claims<'v, K, T>(Vec<Claim<'v, K, T>>);
+
+impl<'v, K: Ord + Copy, T> Claims<'v, K, T> {
+    /// Of these; of two with the same rank the last counts.
+    pub(super) fn of(claims: impl Iterator<Item = (K, Rank<'v>, &'v T)>) -> Self {
+        let mut all: Vec<_> = claims.map(|(what, rank, by)| Claim { what, rank, by }).collect();
+        all.sort_by_key(|claim| (claim.what, claim.rank));
+        Self(all)
+    }
+
+    /// Each thing with who has it, in order.
+    pub(super) fn winners(&self) -> impl Iterator<Item = &Claim<'v, K, T>> {
+        self.0.chunk_by(|one, next| one.what == next.what).filter_map(<[_]>::last)
+    }
+
+    /// Who has one thing.
+    pub(super) fn winner(&self, what: K) -> Option<&'v T> {
+        let end = self.0.partition_point(|claim| claim.what <= what);
+        self.0[..end].last().filter(|claim| claim.what == what).map(|claim| claim.by)
+    }
+
+    /// Each thing that several claim, with their names, the winner's first.
+    pub(super) fn contested(&self) -> impl Iterator<Item = (K, Vec<&'v str>)> {
+        self.0.chunk_by(|one, next| one.what == next.what).filter_map(|claims| {
+            let mut names: Vec<_> = claims.iter().rev().map(|claim| (claim.rank, claim.rank.2.0)).collect();
+            names.dedup();
+            (names.len() > 1).then(|| (claims[0].what, names.into_iter().map(|(_, name)| name).collect()))
+        })
+    }
+}
