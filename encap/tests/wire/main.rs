@@ -4,6 +4,7 @@
 mod dissect;
 mod ecn;
 mod flow;
+mod flows;
 mod fragment;
 mod merge;
 mod merge_model;

@@ -85,8 +85,7 @@ impl Offered {
 
     /// The packet with everything that may differ within a group set to nothing.
     fn template(&self) -> Packet {
-        let mut packet = self.packet.clone();
-        packet.payload.clear();
+        let mut packet = self.packet.headers();
         if let Ip::V4 { id, .. } = &mut packet.ip {
             *id = 0;
         }
@@ -186,8 +185,10 @@ fn build(offered: &[Offered], members: Vec<usize>) -> Merged {
         return Merged { bytes: first.bytes(), offload: first.offload, egress, members, damaged: false };
     }
     let size = first.packet.payload.len() as u16;
-    let mut packet = first.packet.clone();
-    packet.payload = members.iter().flat_map(|member| offered[*member].packet.payload.clone()).collect();
+    let mut packet = first.packet.headers();
+    for member in &members {
+        packet.payload.extend_from_slice(&offered[*member].packet.payload);
+    }
     let last = &offered[members[members.len() - 1]];
     if let L4::Tcp { flags, .. } = &mut packet.l4
         && last.pushes()

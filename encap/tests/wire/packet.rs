@@ -37,6 +37,7 @@ pub(crate) enum Sum {
 pub(crate) const FIN: u8 = 1;
 pub(crate) const PSH: u8 = 8;
 pub(crate) const ACK: u8 = 16;
+pub(crate) const ECE: u8 = 64;
 pub(crate) const CWR: u8 = 128;
 
 /// One's complement sum, two bytes at a time.
@@ -87,7 +88,8 @@ impl Packet {
     }
 
     pub(crate) fn bytes(&self, sum: Sum) -> Vec<u8> {
-        let mut out = self.macs.to_vec();
+        let mut out = Vec::with_capacity(self.header_len() + self.payload.len());
+        out.extend(self.macs);
         for (kind, control) in &self.tags {
             out.extend(kind.to_be_bytes());
             out.extend(control.to_be_bytes());
@@ -173,6 +175,12 @@ impl Packet {
         out
     }
 
+    /// The packet without its payload.
+    pub(crate) fn headers(&self) -> Self {
+        let Self { macs, tags, ip, l4, payload: _ } = self;
+        Self { macs: *macs, tags: tags.clone(), ip: ip.clone(), l4: l4.clone(), payload: Vec::new() }
+    }
+
     /// The wire packets that a superframe stands for.
     pub(crate) fn split(&self, size: usize) -> Vec<Self> {
         let chunks: Vec<&[u8]> = if self.payload.is_empty() { vec![&[]] } else { self.payload.chunks(size).collect() };
@@ -180,8 +188,7 @@ impl Packet {
         let mut sent = 0;
         let mut out = Vec::new();
         for (index, chunk) in chunks.into_iter().enumerate() {
-            let mut segment = self.clone();
-            segment.payload = chunk.to_vec();
+            let mut segment = Self { payload: chunk.to_vec(), ..self.headers() };
             if let Ip::V4 { id, .. } = &mut segment.ip {
                 *id = id.wrapping_add(index as u16);
             }

@@ -83,15 +83,14 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
         0 => vec![0; len],
         1 => vec![0xff; len],
         _ => {
-            let mut state = seed | 1;
-            (0..len)
-                .map(|_| {
-                    state ^= state << 13;
-                    state ^= state >> 7;
-                    state ^= state << 17;
-                    (state >> 32) as u8
-                })
-                .collect()
+            let (mut state, mut out) = (seed | 1, vec![0; len]);
+            for bytes in out.chunks_mut(4) {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                bytes.copy_from_slice(&((state >> 32) as u32).to_le_bytes()[..bytes.len()]);
+            }
+            out
         }
     }
 }
