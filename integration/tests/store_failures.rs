@@ -301,7 +301,7 @@ fn an_older_snapshot_takes_nothing_away() {
         [&first, &second].into_iter().for_each(|agent| wait_for(agent, "connected", 2, 2, 0));
         let traffic = SteadyStream::start(&pods[0], &pods[1], "10.7.0.2", RATE);
         let snapshot = site.directory().join(format!("snapshot.{}", kind.name()));
-        let copy = |from: PathBuf, to: PathBuf| std::fs::copy(from, to).map(|_| ()).unwrap();
+        let copy = |from: PathBuf, to: PathBuf| _ = std::fs::copy(from, to).unwrap();
         match kind {
             Kind::Etcd => drop(store.etcdctl(&["snapshot", "save", snapshot.to_str().unwrap()]).unwrap()),
             Kind::Weft => {
