@@ -1,7 +1,7 @@
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread::sleep;
+use std::thread::park_timeout;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         if !args.watch {
             return Ok(ExitCode::SUCCESS);
         }
-        sleep(PAUSE);
+        park_timeout(PAUSE);
     }
 }
 
