@@ -1,8 +1,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use weft_netns::Netns;
 use weft_testbed::Lab;
+use weft_testbed::probe::{PingOptions, PingReport, ping_from};
 
 use crate::probe::ping_all_from;
 use crate::weft;
@@ -80,8 +83,25 @@ impl CommandLab {
     /// If one is not.
     #[track_caller]
     pub fn ping_all(&self, from: &str, to: &str) {
-        let lab = Lab::open(&self.name.parse().unwrap()).unwrap();
-        ping_all_from(&lab.netns(from).unwrap(), from, to);
+        ping_all_from(&self.netns(from), from, to);
+    }
+
+    /// Sends three echo requests from a pod or node, and waits for answers as long as a loaded machine takes; `ping` waits
+    /// for the last only twice as long as for those before.
+    ///
+    /// # Panics
+    /// If it cannot send.
+    #[must_use]
+    #[track_caller]
+    pub fn ping(&self, from: &str, to: &str) -> PingReport {
+        let mut options = PingOptions::default();
+        options.timeout = Duration::from_secs(5);
+        ping_from(&self.netns(from), to.parse().unwrap(), &options).unwrap()
+    }
+
+    #[track_caller]
+    fn netns(&self, member: &str) -> Netns {
+        Lab::open(&self.name.parse().unwrap()).unwrap().netns(member).unwrap()
     }
 
     /// Runs `weft testbed link` with these words.
