@@ -351,6 +351,10 @@ fn an_older_snapshot_takes_nothing_away() {
                 }
             });
         }
+        eventually("the store's age is noticed", || {
+            let told = |agent: &&AgentNode| agent.log().contains("replaced or restored from a backup");
+            if [&first, &second].iter().any(told) { Ok(()) } else { Err(first.log() + &second.log()) }
+        });
         assert_agreement(&[&first, &second]);
         assert!(traffic.stall() < STALL && traffic.bytes() > 0);
         drop(traffic);

@@ -132,8 +132,12 @@ impl Watch {
         let key = Bytes::from_static(&[0]);
         let look = RangeRequest { key, count_only: true, ..RangeRequest::default() };
         let opened = match self.store.read(look).await {
-            Ok(_) if !self.is_continued().await? => return Err(WatchEnd::Replaced),
-            Ok(_) => self.try_open().await,
+            Ok(_) => match self.is_continued().await {
+                Ok(true) => self.try_open().await,
+                Ok(false) => return Err(WatchEnd::Replaced),
+                Err(StoreError::Refused(Refusal::Compacted)) => return Err(WatchEnd::Compacted { at: self.next }),
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match opened {
@@ -150,25 +154,20 @@ impl Watch {
         }
     }
 
-    /// Whether the store's history has what was seen of it last. Where that cannot be asked, opening will not do either.
-    async fn is_continued(&self) -> Result<bool, WatchEnd> {
+    /// Whether the store's history has what was seen of it last. Nothing is opened before that was answered.
+    async fn is_continued(&self) -> Result<bool, StoreError> {
         let Some(KeyValue { key, value, mod_revision: at, version, .. }) = &self.last else { return Ok(true) };
         let read = async |revision| {
             let request = RangeRequest { key: key.clone(), revision, ..RangeRequest::default() };
             self.store.read(request).await.map(|answer| answer.kvs.into_iter().next())
         };
         let is_written = |row: Option<KeyValue>| row.is_some_and(|row| row.mod_revision == *at && row.value == *value);
-        let known = match read(*at).await {
+        match read(*at).await {
             // What was deleted then was there before.
-            Ok(None) if *version == 0 => read(at - 1).await.map(|before| before.is_some()),
+            Ok(None) if *version == 0 => Ok(read(at - 1).await?.is_some()),
             Ok(row) => Ok(is_written(row)),
-            Err(error) => Err(error),
-        };
-        match known {
-            Ok(known) => Ok(known),
-            Err(StoreError::Refused(Refusal::Compacted)) => Err(WatchEnd::Compacted { at: self.next }),
             Err(StoreError::Refused(Refusal::FutureRevision)) => Ok(false),
-            Err(_) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 
