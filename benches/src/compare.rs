@@ -38,6 +38,8 @@ pub struct Options {
     pub start_each_round: bool,
     /// The program of agents, forwarders and spinners.
     pub weft: PathBuf,
+    /// The programs of the agents of [`Plane::OtherWeft`].
+    pub others: Vec<PathBuf>,
 }
 
 /// What is being done.
@@ -179,7 +181,11 @@ fn set_up(
 fn start(stages: &Stages, options: &Options, plane: Plane, cable: Cable) -> Result<(Stage, Duration), BenchError> {
     let stage = Stage::new(stages, cable, options.pinning)?;
     let begin = Instant::now();
-    plane.set_up(&stage, &options.weft)?;
+    let program = match plane {
+        Plane::OtherWeft(index) => options.others.get(usize::from(index)).unwrap_or(&options.weft),
+        _ => &options.weft,
+    };
+    plane.set_up(&stage, program)?;
     let [a, _, c] = stage.pods().each_ref().map(|pod| Side::new(pod, stage.pinning()));
     reach(&stage, &a, &c)?;
     let started = begin.elapsed();

@@ -95,6 +95,9 @@ struct CompareArgs {
     /// Where programs may run: wherever the kernel wants, or each node with its pods on half of the processors
     #[arg(long, value_enum, default_value = "none")]
     pin: PinWord,
+    /// Another build of `weft`, compared as plane weft-other-1, and so on; several times for several
+    #[arg(long = "other", value_name = "PROGRAM")]
+    others: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -171,7 +174,8 @@ fn run_comparison(args: &CompareArgs) -> anyhow::Result<ExitCode> {
 
 fn options(args: &CompareArgs) -> anyhow::Result<Options> {
     let controls = Machine::here().compared_congestion_controls();
-    let planes = choose("plane", &args.planes, Plane::all(), |plane| plane.name())?;
+    let mut planes = choose("plane", &args.planes, Plane::all(), |plane| plane.name())?;
+    planes.extend((0..).zip(&args.others).map(|(index, _)| Plane::OtherWeft(index)));
     // What is asked for by name is measured, whether it is one of the quick ones or not.
     let cases = if args.quick && args.cases.is_empty() { quick_cases(&controls) } else { all_cases(&controls) };
     let cases = choose("case", &args.cases, cases, Case::name)?;
@@ -206,6 +210,11 @@ fn options(args: &CompareArgs) -> anyhow::Result<Options> {
         limit: args.quick.then_some(QUICK_LIMIT),
         start_each_round: !args.quick,
         weft: std::env::current_exe().context("looking for this very program")?,
+        others: args
+            .others
+            .iter()
+            .map(|path| fs::canonicalize(path).with_context(|| format!("--other {}", path.display())))
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -59,11 +59,15 @@ pub enum Plane {
         /// The tunnel.
         encapsulation: Encapsulation,
     },
+    /// As [`Self::WEFT`], by another build of the program: which of them, from 0.
+    OtherWeft(u8),
 }
 
 /// How Weft's tunnel packets travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeftUnderlay {
+    /// As Weft chooses by itself.
+    Auto,
     /// UDP sockets without UDP_SEGMENT and UDP_GRO.
     PlainSocket,
     /// UDP sockets with both.
@@ -73,7 +77,10 @@ pub enum WeftUnderlay {
 }
 
 impl Plane {
-    /// All of them, in the order of reports.
+    /// Weft as it comes: nothing set but its addresses.
+    pub const WEFT: Self = Self::Weft { underlay: WeftUnderlay::Auto, encapsulation: Encapsulation::Vxlan };
+
+    /// All of them, in the order of reports, but for other builds.
     #[must_use]
     pub fn all() -> Vec<Self> {
         let mut planes = vec![Self::KernelVxlan, Self::Bridge];
@@ -83,7 +90,7 @@ impl Plane {
                     .map(|encapsulation| Self::OpenVswitch { encapsulation, tso }),
             );
         }
-        planes.push(Self::Naive);
+        planes.extend([Self::Naive, Self::WEFT]);
         for underlay in [WeftUnderlay::PlainSocket, WeftUnderlay::Socket, WeftUnderlay::Uplink] {
             planes.extend(
                 [Encapsulation::Vxlan, Encapsulation::Geneve]
@@ -102,6 +109,8 @@ impl Plane {
             Self::OpenVswitch { encapsulation, tso: false } => format!("ovs-{encapsulation}"),
             Self::OpenVswitch { encapsulation, tso: true } => format!("ovs-tso-{encapsulation}"),
             Self::Naive => "naive".to_owned(),
+            Self::Weft { underlay: WeftUnderlay::Auto, .. } => "weft".to_owned(),
+            Self::OtherWeft(index) => format!("weft-other-{}", index + 1),
             Self::Weft { underlay: WeftUnderlay::PlainSocket, encapsulation } => format!("weft-plain-{encapsulation}"),
             Self::Weft { underlay: WeftUnderlay::Socket, encapsulation } => format!("weft-socket-{encapsulation}"),
             Self::Weft { underlay: WeftUnderlay::Uplink, encapsulation } => format!("weft-uplink-{encapsulation}"),
@@ -121,6 +130,10 @@ impl Plane {
                 "Open vSwitch, userspace datapath, veth; userspace-tso-enable on, the pods' offloads on."
             }
             Self::Naive => "One process a node: reads a frame from a TAP, sends a datagram, VXLAN; no offloads.",
+            Self::Weft { underlay: WeftUnderlay::Auto, .. } => {
+                "Weft as it comes, VXLAN: it chooses the underlay itself."
+            }
+            Self::OtherWeft(_) => "Weft as it comes, VXLAN, by another build: the program of --other.",
             Self::Weft { underlay: WeftUnderlay::PlainSocket, .. } => {
                 "Weft over UDP sockets with offloads.segment and offloads.gro off: sendmmsg and recvmmsg."
             }
@@ -136,7 +149,7 @@ impl Plane {
     /// Whether it is one of ours.
     #[must_use]
     pub const fn is_weft(self) -> bool {
-        matches!(self, Self::Weft { .. })
+        matches!(self, Self::Weft { .. } | Self::OtherWeft(_))
     }
 
     /// Joins the pods of a stage. `weft` is the program of the agents and of the naive forwarder.
@@ -150,6 +163,7 @@ impl Plane {
             Self::OpenVswitch { encapsulation, tso } => open_vswitch::set_up(stage, encapsulation, tso),
             Self::Naive => naive::set_up(stage, weft),
             Self::Weft { underlay, encapsulation } => weft::set_up(stage, weft, underlay, encapsulation),
+            Self::OtherWeft(_) => Self::WEFT.set_up(stage, weft),
         }
     }
 
@@ -163,8 +177,10 @@ impl Plane {
         for (client, server) in [(&a, &c), (&a, &b)] {
             reach(stage, client, server)?;
         }
-        if let Self::Weft { underlay, .. } = self {
-            weft::wait_for(stage, underlay)?;
+        match self {
+            Self::Weft { underlay, .. } => weft::wait_for(stage, underlay)?,
+            Self::OtherWeft(_) => weft::wait_for(stage, WeftUnderlay::Auto)?,
+            _ => {}
         }
         for (client, server) in [(&a, &c), (&a, &b)] {
             let late = || BenchError::Late {

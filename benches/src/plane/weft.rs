@@ -42,12 +42,13 @@ pub(super) fn set_up(
 fn config(stage: &Stage, node: usize, directory: &Path, underlay: WeftUnderlay, encapsulation: Encapsulation) -> File {
     let vni = Vni::new(VNI).unwrap_or(Vni::MAX);
     let kind = match underlay {
+        WeftUnderlay::Auto => UnderlayKind::Auto,
         WeftUnderlay::PlainSocket | WeftUnderlay::Socket => UnderlayKind::Socket,
         WeftUnderlay::Uplink => UnderlayKind::Uplink,
     };
     let offloads = match underlay {
         WeftUnderlay::PlainSocket => Offloads { segment: Switch::Off, gro: Switch::Off, ..Offloads::default() },
-        WeftUnderlay::Socket | WeftUnderlay::Uplink => Offloads::default(),
+        WeftUnderlay::Auto | WeftUnderlay::Socket | WeftUnderlay::Uplink => Offloads::default(),
     };
     let remote = stage.vtep(1 - node).into();
     File {
@@ -80,17 +81,20 @@ fn config(stage: &Stage, node: usize, directory: &Path, underlay: WeftUnderlay, 
 
 /// Waits until both agents send their tunnel packets as they are meant to.
 pub(super) fn wait_for(stage: &Stage, underlay: WeftUnderlay) -> Result<(), BenchError> {
-    let (level, via) = match underlay {
-        WeftUnderlay::PlainSocket => ("socket", "socket"),
-        WeftUnderlay::Socket => ("socket+offload", "socket"),
-        WeftUnderlay::Uplink => ("uplink", "uplink"),
+    let wanted = match underlay {
+        WeftUnderlay::Auto => None,
+        WeftUnderlay::PlainSocket => Some("socket"),
+        WeftUnderlay::Socket => Some("socket+offload"),
+        WeftUnderlay::Uplink => Some("uplink"),
     };
     for node in [0, 1] {
         let directory = directory_of(stage, node)?;
-        eventually(stage, &format!("tunnel packets by {level}"), || {
+        eventually(stage, &format!("tunnel packets by {}", wanted.unwrap_or("what was chosen")), || {
             let Some(Reply::Status(status)) = ask(&directory, Query::Status) else { return None };
             let Some(Reply::Vteps(vteps)) = ask(&directory, Query::Vteps) else { return None };
-            (status.underlay.level == level && vteps.iter().all(|vtep| vtep.via == via)).then_some(())
+            let level = status.underlay.level.as_str();
+            let via = if level == "uplink" { "uplink" } else { "socket" };
+            (wanted.is_none_or(|wanted| wanted == level) && vteps.iter().all(|vtep| vtep.via == via)).then_some(())
         })?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::{Better, Cable, CableKind, Comparison, Metric, Pinning};
 const STYLE: &str = include_str!("report.css");
 
 /// The Weft that a user gets without settings, best first: what a kernel with everything gives, and what others do.
-const WEFT: [&str; 3] = ["weft-uplink-vxlan", "weft-socket-vxlan", "weft-plain-vxlan"];
+const WEFT: [&str; 4] = ["weft", "weft-uplink-vxlan", "weft-socket-vxlan", "weft-plain-vxlan"];
 
 /// Processes that want a processor before the run, for each that there is, from which on the report warns.
 const BUSY: f64 = 0.25;
