@@ -1,5 +1,7 @@
 //! Several workers on one node: every flow keeps to one of them, and its frames to their order.
 
+use std::path::{Path, PathBuf};
+
 use weft_control::config::file::unspanned;
 use weft_integration::{
     AgentConfig, AgentNode, Encapsulation, Family, Host, MIB, Site, exchange, exchange_superframes, ping_all, site,
@@ -75,15 +77,39 @@ fn workers_run_where_they_are_told() {
     let site = site!();
     let busy = Busy::new(&site, |config| config.file.workers.cpus = unspanned(vec![0]));
     for agent in &busy.agents {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap();
-        let allowed = tasks.filter_map(|task| {
-            let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let allowed = tasks(agent).filter_map(|task| {
+            let status = std::fs::read_to_string(task.join("status")).unwrap();
             let field = |name: &str| status.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
             field("Name:").filter(|name| name.starts_with("worker-")).and_then(|_| field("Cpus_allowed_list:"))
         });
         assert_eq!(allowed.collect::<Vec<_>>(), vec!["0"; usize::from(WORKERS)]);
     }
     busy.finish();
+}
+
+#[test]
+fn workers_go_before_programs_and_the_rest_of_the_agent_does_not() {
+    let site = site!();
+    let busy = Busy::new(&site, |_| {});
+    let (_, own) = nice_of(Path::new("/proc/self"));
+    for agent in &busy.agents {
+        for (name, nice) in tasks(agent).map(|task| nice_of(&task)) {
+            assert_eq!(nice, if name.starts_with("worker-") { own.min(-10) } else { own }, "{name}");
+        }
+    }
+    busy.finish();
+}
+
+/// Name and nice value of a thread: fields 2 and 19 of proc_pid_stat(5).
+fn nice_of(task: &Path) -> (String, i32) {
+    let stat = std::fs::read_to_string(task.join("stat")).unwrap();
+    let (name, fields) = stat.split_once('(').unwrap().1.rsplit_once(')').unwrap();
+    (name.to_owned(), fields.split_ascii_whitespace().nth(16).unwrap().parse().unwrap())
+}
+
+/// Directories of an agent's threads.
+fn tasks(agent: &AgentNode) -> impl Iterator<Item = PathBuf> + use<> {
+    std::fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap().map(|task| task.unwrap().path())
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use crossbeam_channel::Receiver;
 use crossbeam_utils::CachePadded;
+use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use weft_bridge::tables::MAX_PORTS;
 use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables, VtepId};
@@ -23,6 +24,10 @@ use crate::worker::{ECHOES, ProbeEcho, Shared};
 
 /// Reports of lost ports that wait to be read at most: all may be lost at once, and one that is not told of stays lost.
 const GONE_REPORTS: usize = MAX_PORTS;
+
+/// The nice value of workers, sched(7). The kernel's own forwarding goes before all programs; a worker competes with the
+/// pods' for a processor, and frames that wait meanwhile leave the caches.
+const WORKER_NICE: i32 = -10;
 
 /// What a switch is started with.
 #[derive(Clone, Debug)]
@@ -203,6 +208,9 @@ fn spawn(runtime: Runtime, number: usize, cpu: Option<usize>) -> Result<JoinHand
     let (pinned, answer) = crossbeam_channel::bounded(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let result = cpu.map_or(Ok(()), run_on);
+        if let Err(error) = come_first() {
+            tracing::warn!(%error, "frames wait for pods' programs: give the agent CAP_SYS_NICE for more throughput");
+        }
         let stays = result.is_ok();
         let _ = pinned.send(result);
         if stays && let Err(error) = runtime.run() {
@@ -214,6 +222,14 @@ fn spawn(runtime: Runtime, number: usize, cpu: Option<usize>) -> Result<JoinHand
         (Ok(Err(source)), Some(cpu)) => Err(StartError::Cpu { cpu, source }),
         _ => Ok(thread),
     }
+}
+
+/// Lets the calling thread have a processor before programs without such a wish.
+fn come_first() -> io::Result<()> {
+    if getpriority_process(None)? > WORKER_NICE {
+        setpriority_process(None, WORKER_NICE)?;
+    }
+    Ok(())
 }
 
 /// Keeps the calling thread on one processor.
