@@ -1,4 +1,5 @@
 //! Several workers on one node: every flow keeps to one of them, and its frames to their order.
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
 use std::path::{Path, PathBuf};
 
