@@ -186,6 +186,7 @@ impl Case {
             Load::Bulk { .. } => vec![
                 metric(Group::Bulk, "throughput", "Gbit/s", "", Better::Higher),
                 metric(Group::Cost, "cpu", "CPU s/GB", "processor time", Better::Lower),
+                metric(Group::Cost, "calls", "calls/frame", "system calls of Weft's workers", Better::Lower),
             ],
             Load::Datagrams(Datagrams { rate: Some(_), .. }) => vec![
                 metric(Group::Fidelity, "loss", "%", "lost", Better::Lower),
@@ -197,6 +198,7 @@ impl Case {
                 metric(Group::Fidelity, "loss", "%", "lost of what the sender could send", Better::Lower),
                 metric(Group::Fidelity, "reordered", "%", "reordered", Better::Lower),
                 metric(Group::Cost, "cpu", "CPU s/million", "processor time", Better::Lower),
+                metric(Group::Cost, "calls", "calls/frame", "system calls of Weft's workers", Better::Lower),
             ],
             Load::RoundTrips { .. } | Load::Connections => {
                 let mut metrics: Vec<_> =

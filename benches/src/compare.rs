@@ -204,13 +204,18 @@ fn one_round(
     for case in &options.cases {
         let _spinner = case.awake.then(|| Spinner::start(&options.weft)).transpose()?;
         let name = case.name();
-        for Standing { name: plane, stage, .. } in in_turn(standing, round) {
+        for Standing { plane: way, name: plane, stage } in in_turn(standing, round) {
             let cable = stage.cable();
+            let before = way.effort(stage);
             progress(Progress::Measuring { cable, round, plane, case: &name });
             match case.run(stage, options.timing) {
-                Ok(figures) => figures.iter().for_each(|(figure, value)| {
-                    comparison.add(plane, cable, &format!("{name} {figure}"), round, *value);
-                }),
+                Ok(mut figures) => {
+                    let calls = before.and_then(|before| way.effort(stage)?.calls_per_frame(before));
+                    figures.extend(calls.map(|calls| ("calls", calls)));
+                    for (figure, value) in figures {
+                        comparison.add(plane, cable, &format!("{name} {figure}"), round, value);
+                    }
+                }
                 Err(error) => {
                     // Whoever interrupts takes namespaces away, and so every load fails.
                     stages.check()?;

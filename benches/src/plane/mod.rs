@@ -76,6 +76,23 @@ pub enum WeftUnderlay {
     Uplink,
 }
 
+/// What Weft's workers did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Effort {
+    /// Frames that they took in.
+    frames: u64,
+    /// System calls that they made.
+    calls: u64,
+}
+
+impl Effort {
+    /// System calls for each frame since an earlier moment. None without frames, and once an agent started anew.
+    pub(crate) fn calls_per_frame(self, earlier: Self) -> Option<f64> {
+        let frames = self.frames.checked_sub(earlier.frames).filter(|frames| *frames > 0)?;
+        Some(self.calls.checked_sub(earlier.calls)? as f64 / frames as f64)
+    }
+}
+
 impl Plane {
     /// Weft as it comes: nothing set but its addresses.
     pub const WEFT: Self = Self::Weft { underlay: WeftUnderlay::Auto, encapsulation: Encapsulation::Vxlan };
@@ -150,6 +167,11 @@ impl Plane {
     #[must_use]
     pub const fn is_weft(self) -> bool {
         matches!(self, Self::Weft { .. } | Self::OtherWeft(_))
+    }
+
+    /// What Weft's workers did until now. None for other planes.
+    pub(crate) fn effort(self, stage: &Stage) -> Option<Effort> {
+        self.is_weft().then(|| weft::effort(stage)).flatten()
     }
 
     /// Joins the pods of a stage. `weft` is the program of the agents and of the naive forwarder.

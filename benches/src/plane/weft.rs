@@ -10,13 +10,16 @@ use weft_control::config::file::{
 };
 use weft_encap::{Encapsulation, Vni};
 
-use super::{VNI, WeftUnderlay, ask, directory_of, eventually};
+use super::{Effort, VNI, WeftUnderlay, ask, directory_of, eventually};
 use crate::BenchError;
 use crate::error::file;
 use crate::stage::{INTERFACE, Stage};
 
 /// MACs learned behind a learning port at most; the pods' are bound.
 const LEARN_LIMIT: u32 = 256;
+/// The counters of system calls that workers make.
+const CALLS: [&str; 6] =
+    ["port_reads", "port_writes", "underlay_receives", "underlay_sends", "worker_looks", "worker_sleeps"];
 
 pub(super) fn set_up(
     stage: &Stage,
@@ -77,6 +80,22 @@ fn config(stage: &Stage, node: usize, directory: &Path, underlay: WeftUnderlay, 
             })
             .collect(),
     }
+}
+
+/// What the workers of both agents did since they started.
+pub(super) fn effort(stage: &Stage) -> Option<Effort> {
+    let mut effort = Effort::default();
+    for node in [0, 1] {
+        let Some(Reply::Counters(counters)) = ask(&directory_of(stage, node).ok()?, Query::Counters) else {
+            return None;
+        };
+        let count = |name: &str| counters.forwarding.get(name).copied();
+        effort.frames += count("frames_in")?;
+        for name in CALLS {
+            effort.calls += count(name)?;
+        }
+    }
+    Some(effort)
 }
 
 /// Waits until both agents send their tunnel packets as they are meant to.
