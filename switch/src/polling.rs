@@ -7,8 +7,10 @@
 
 use std::time::Duration;
 
-/// How long `auto` looks after a frame: some conversations' way there and back.
-const AUTO_BUDGET: Duration = Duration::from_micros(100);
+/// How long `auto` looks after a frame: a sender's turn on the processor that both want, about.
+const AUTO_BUDGET: Duration = Duration::from_millis(1);
+/// A gap that `auto` takes for a short one: some conversations' way there and back.
+const AUTO_GAP: Duration = Duration::from_micros(100);
 /// The longest time that may be asked for.
 pub const MAX_POLLING: Duration = Duration::from_millis(10);
 /// One gap's weight in the share of short ones: 1 of so many.
@@ -36,7 +38,7 @@ pub(crate) struct Poller {
     polling: Polling,
     budget: Duration,
     idle_since: Duration,
-    /// The share of gaps that were shorter than the budget, of [`WHOLE`].
+    /// The share of gaps that were shorter than [`AUTO_GAP`], of [`WHOLE`].
     short: u32,
 }
 
@@ -52,7 +54,7 @@ impl Poller {
 
     /// Notes that frames came.
     pub(crate) fn came(&mut self, now: Duration) {
-        let gap = if now.saturating_sub(self.idle_since) < self.budget { WHOLE } else { 0 };
+        let gap = if now.saturating_sub(self.idle_since) < AUTO_GAP { WHOLE } else { 0 };
         self.short = self.short - self.short / WEIGHT + gap / WEIGHT;
     }
 
@@ -97,10 +99,12 @@ mod tests {
         assert!(!poller.looks(us(1)), "nothing came yet");
         let (now, looks) = after(&mut poller, us(1_000_000), 4, us(50));
         assert!(looks);
-        assert!(poller.looks(now + us(99)));
-        assert!(!poller.looks(now + us(100)), "for a time, not for ever");
+        assert!(poller.looks(now + us(999)));
+        assert!(!poller.looks(now + us(1000)), "for a time, not for ever");
         let (now, looks) = after(&mut poller, now, 30, us(1000));
         assert!(!looks, "a frame a millisecond is not worth a processor");
+        let (now, looks) = after(&mut poller, now, 30, us(100));
+        assert!(!looks, "nor are ten, whatever the time to look");
         let (_, looks) = after(&mut poller, now, 4, us(50));
         assert!(looks, "a conversation is noticed soon");
     }
