@@ -1,8 +1,8 @@
 //! The fuzz targets, run on their seeds and on some variations of each: bounded, and without a fuzzer.
 //!
 //! `WEFT_WRITE_SEEDS=1 cargo test -p weft-encap --test fuzz_replay` writes the seeds anew, from the captures in
-//! `tests/vectors`, some of which are of what Weft, the kernel and Open vSwitch sent. What a fuzzer has found is a test
-//! by its own name, below.
+//! `tests/vectors`, some of which are of what Weft, the kernel and Open vSwitch sent, and those in `tests/taps`, of what
+//! the kernel gave to an uplink's device. What a fuzzer has found is a test by its own name, below.
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test says so by failing")]
 
 #[path = "../../fuzz/src/lib.rs"]
@@ -26,7 +26,12 @@ fn root() -> PathBuf {
 }
 
 fn captured(name: &str) -> Vec<Vec<u8>> {
-    let pcap = std::fs::read(root().join(format!("tests/vectors/{name}.pcap"))).unwrap();
+    records(&format!("tests/vectors/{name}.pcap"))
+}
+
+/// What is in a capture file.
+fn records(file: &str) -> Vec<Vec<u8>> {
+    let pcap = std::fs::read(root().join(file)).unwrap();
     let mut rest = &pcap[24..];
     let mut out = Vec::new();
     while !rest.is_empty() {
@@ -114,6 +119,11 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
             for name in ["vxlan-ipv4", "vxlan-ipv6", "geneve-ipv4", "geneve-ipv6"] {
                 captured(name).iter().take(3).for_each(|packet| add([0; 8], packet));
                 captured(&format!("weft-{name}")).iter().take(6).for_each(|packet| add([0; 8], packet));
+            }
+        }
+        "tunnel_offload" => {
+            for name in ["vxlan-ipv4", "vxlan-ipv6", "geneve-ipv4", "geneve-ipv6"] {
+                out.extend(records(&format!("tests/taps/{name}.pcap")));
             }
         }
         "split" | "merge" => {

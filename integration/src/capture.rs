@@ -1,5 +1,6 @@
 //! What arrives at an interface, kept in memory and written as a capture file for dissectors.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -21,6 +22,10 @@ const FRAME_MAX: usize = 1 << 17;
 /// A capture file of Ethernet frames, microseconds, little-endian.
 const MAGIC: u32 = 0xa1b2_c3d4;
 const LINK_ETHERNET: u32 = 1;
+/// A link type of the user's own (LINKTYPE_USER0): the kernel's header of a TAP, and then an Ethernet frame.
+const LINK_TAP: u32 = 147;
+/// Bytes of a superframe off a TAP that is kept, at most: two TCP segments.
+const SUPERFRAME_MAX: usize = 3500;
 /// Bytes of a frame that is kept as a vector, at most.
 const VECTOR_MAX: usize = 300;
 /// Frames of one capture that are kept, at most.
@@ -99,7 +104,7 @@ impl Capture {
     /// If the file cannot be written.
     pub fn save(self, path: &Path) -> Vec<Frame> {
         let frames = self.stop();
-        write_frames(path, &frames);
+        write_frames(path, LINK_ETHERNET, &frames);
         frames
     }
 
@@ -148,14 +153,36 @@ pub fn keep_as_vectors(name: &str, encapsulation: Encapsulation, frames: &[Frame
     }
     let frames: Vec<_> = kept.into_iter().map(|(_, frame)| frame).collect();
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../encap/tests/vectors");
-    write_frames(&vectors.join(format!("{name}.pcap")), &frames);
+    write_frames(&vectors.join(format!("{name}.pcap")), LINK_ETHERNET, &frames);
 }
 
-fn write_frames(path: &Path, frames: &[Frame]) {
+/// Keeps some of what was read from a TAP, each with the kernel's header of `header_len` bytes before it, as seeds for
+/// the fuzz targets, where WEFT_WRITE_CAPTURES is set: the shortest of each kind, which its flags and its type say.
+///
+/// # Panics
+/// If the file cannot be written.
+pub fn keep_as_taps(name: &str, header_len: usize, packets: &[Frame]) {
+    if std::env::var_os("WEFT_WRITE_CAPTURES").is_none() {
+        return;
+    }
+    let mut shortest: BTreeMap<[u8; 2], &Frame> = BTreeMap::new();
+    for packet in packets.iter().filter(|packet| (header_len..=SUPERFRAME_MAX).contains(&packet.len())) {
+        let kept = shortest.entry([packet[0], packet[1]]).or_insert(packet);
+        if packet.len() < kept.len() {
+            *kept = packet;
+        }
+    }
+    let kept: Vec<_> = shortest.into_values().cloned().collect();
+    let taps = Path::new(env!("CARGO_MANIFEST_DIR")).join("../encap/tests/taps");
+    fs::create_dir_all(&taps).unwrap();
+    write_frames(&taps.join(format!("{name}.pcap")), LINK_TAP, &kept);
+}
+
+fn write_frames(path: &Path, link: u32, frames: &[Frame]) {
     let mut file = Vec::new();
     file.extend(MAGIC.to_le_bytes());
     file.extend([2_u16, 4].iter().flat_map(|part| part.to_le_bytes()));
-    file.extend([0, 0, FRAME_MAX as u32, LINK_ETHERNET].iter().flat_map(|part| part.to_le_bytes()));
+    file.extend([0, 0, FRAME_MAX as u32, link].iter().flat_map(|part| part.to_le_bytes()));
     for (number, frame) in frames.iter().enumerate() {
         let len = frame.len() as u32;
         file.extend([number as u32, 0, len, len].iter().flat_map(|part| part.to_le_bytes()));

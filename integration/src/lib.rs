@@ -32,7 +32,7 @@ pub use agent::{AgentNode, Refused};
 pub use bytes::{
     ETHERNET_LEN, End, Geneve, arp_request, ethernet, mac_of, random_bytes, tagged, udp_over_ipv4, udp_over_ipv6, vxlan,
 };
-pub use capture::{Capture, Frame, keep_as_vectors};
+pub use capture::{Capture, Frame, keep_as_taps, keep_as_vectors};
 pub use child::{Child, Output};
 pub use config::AgentConfig;
 pub use datagrams::{exchange, exchange_fragmentable, exchange_superframes, passes, send_superframe};

@@ -2,15 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv4Options, UdpHeader};
+use weft_encap::{Checksum, Inner, L4, Outer, Splitter, TunnelOffload, VIRTIO_NET_HDR_TUNNEL_LEN};
 use weft_integration::UnderlayKind::{self, Socket, Uplink};
 use weft_integration::{
     AgentConfig, AgentNode, Capture, Encapsulation, Family, Host, KernelNode, KernelTunnel, MIB, MacAddr, Node,
-    Overlay, PacketSocket, Site, ethernet, eventually, exchange, exchange_superframes, mac_of, ping_all,
+    Overlay, PacketSocket, Site, ethernet, eventually, exchange, exchange_superframes, keep_as_taps, mac_of, ping_all,
     send_superframe, site, stream, streams, vxlan,
 };
+use weft_switch::underlay::UplinkDevice;
 
 /// An EtherType of nobody (IEEE 802 local experimental 1), so that no stack answers.
 const EXPERIMENT: u16 = 0x88b5;
@@ -144,6 +147,62 @@ fn superframes_go_whole() {
         assert!((after - before) * WHOLE < BYTES, "{} packets for {BYTES} bytes", after - before);
     }
     overlay.finish();
+}
+
+/// Bytes of a stream that make one superframe, and hardly that.
+const TWO_SEGMENTS: u64 = 2000;
+
+/// What the kernel says of real packets is understood, and where it says that headers are, there they are.
+#[test]
+fn the_kernels_word_on_superframes_is_so() {
+    for carrier @ (encapsulation, family) in CARRIERS {
+        println!("{carrier:?}");
+        let site = site!("ip", "tc");
+        let overlay = overlay(&site, site.pair(), carrier, [Uplink, Uplink]);
+        let [a, b] = &overlay.pods;
+        // Another device of the uplink's kind gets a copy of what arrives.
+        let node = &overlay.nodes[1];
+        let device = node.netns().run(UplinkDevice::make).unwrap().unwrap();
+        let name = device.name();
+        node.ip(&format!("link set {name} up"));
+        let copy = format!("action mirred egress mirror dev {name} continue");
+        node.tc(&format!("filter add dev eth0 ingress prio 1 protocol all u32 match u32 0 0 {copy}"));
+        for address in [Overlay::IPV4[1], Overlay::IPV6[1]] {
+            ping_all(a, address);
+            stream(a, b, address, TWO_SEGMENTS);
+            stream(a, b, address, MIB / 4);
+            exchange_superframes(a, b, address, 100, 3, 30);
+        }
+        let mut packets = Vec::new();
+        let mut buffer = vec![0; 1 << 17];
+        while let Ok(len) = rustix::io::read(&device, &mut buffer) {
+            packets.push(buffer[..len].to_vec());
+        }
+        let kinds: BTreeSet<_> = packets.iter().filter_map(|packet| inside(packet, encapsulation, family)).collect();
+        assert_eq!(kinds, BTreeSet::from(["tcp4", "tcp6", "udp4", "udp6"]));
+        keep_as_taps(&format!("{encapsulation}-{family:?}").to_lowercase(), VIRTIO_NET_HDR_TUNNEL_LEN, &packets);
+        overlay.finish();
+    }
+}
+
+/// Which kind of superframe is in a tunnel packet, if any is, from the packet with the kernel's header before it.
+fn inside(packet: &[u8], encapsulation: Encapsulation, family: Family) -> Option<&'static str> {
+    let (header, packet) = packet.split_first_chunk::<VIRTIO_NET_HDR_TUNNEL_LEN>().unwrap();
+    let read = TunnelOffload::from_bytes(header).unwrap_or_else(|error| panic!("{header:02x?}: {error}"));
+    let tunnel = read.tunnel?;
+    let outer = Outer::read(packet).unwrap();
+    let (_, frame) = encapsulation.decap(outer.payload).unwrap();
+    let before = packet.len() - frame.len();
+    let inner = Inner::parse(frame).unwrap();
+    let l4 = L4::of(&inner).unwrap();
+    assert_eq!((tunnel.ipv6, tunnel.checksum), (family == Family::Ipv6, true));
+    assert_eq!(usize::from(tunnel.outer_transport), packet.len() - outer.payload.len() - 8);
+    assert_eq!(usize::from(tunnel.inner_network), before + inner.l3);
+    let (start, offset) = ((before + l4.start) as u16, l4.checksum_offset());
+    assert_eq!(read.offload.checksum, Checksum::Needed { start, offset });
+    let splitter = Splitter::new(frame, &read.offload).unwrap();
+    assert!(splitter.segments() > 1, "{read:?}");
+    Some([["udp4", "udp6"], ["tcp4", "tcp6"]][usize::from(l4.tcp)][usize::from(l4.ipv6)])
 }
 
 /// A kernel pod's UDP superframe arrives with its metadata: nothing in it can be taken for tunnel packets.
