@@ -1,7 +1,10 @@
 //! The path to every VTEP: which MTU it carries, found out by probes that the peers' data planes echo.
 //!
 //! A peer that never echoes one is foreign to probes and keeps the configured MTU. For the others the MTU in use
-//! follows what was proven, and the tables with it. See docs/adr/0006-path-probes.md.
+//! follows what was proven, and the tables with it. See docs/adr/0006-path-probes.md. Where a path is up, now and then
+//! some probes leave as a group: see `grouping`.
+
+mod grouping;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,6 +14,10 @@ use weft_encap::mtu::{MIN_IPV4, overhead, pod_mtu};
 use weft_encap::probe::{Kind, Probe};
 use weft_encap::search::{self, BUSY_INTERVAL, Search, State};
 use weft_switch::Switch;
+use weft_switch::levels::{Level, Levels};
+use weft_switch::underlay::LANES;
+
+use self::grouping::{Due, Grouping};
 
 /// What all probes of a node together may take, in bits of outer IP packets a second.
 const BUDGET_BITS_PER_SECOND: u64 = 10_000_000;
@@ -20,6 +27,11 @@ const BUDGET_BURST: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(50);
 /// And while echoes are waited for: a hunt has a handful of rounds, and each costs this besides the round trip.
 const ECHO_TICK: Duration = Duration::from_millis(20);
+
+/// Why packets to a VTEP leave one by one.
+pub(crate) const GROUPS_GIVEN_UP: &str =
+    "groups of probes did not arrive whole 16 times in a row, while the same probes one by one did";
+const _: () = assert!(grouping::MAX_AGAINST == 16);
 
 /// All paths of a node.
 pub(crate) struct Paths {
@@ -40,6 +52,7 @@ struct Budget {
 struct Peer {
     vtep: VtepId,
     search: Search,
+    grouping: Grouping,
     /// Bytes of the tunnel's headers.
     overhead: u16,
     sent_frames: u64,
@@ -75,10 +88,13 @@ impl Paths {
     pub(crate) fn tick(&mut self, switch: &Switch) -> Duration {
         let now = self.started.elapsed();
         for echo in switch.probe_echoes() {
-            if let Some(peer) = self.peers.iter_mut().find(|peer| peer.vtep == echo.vtep) {
-                peer.search.on_echo(echo.nonce, echo.size, now);
+            if let Some(peer) = self.peers.iter_mut().find(|peer| peer.vtep == echo.vtep)
+                && !peer.search.on_echo(echo.nonce, echo.size, now)
+            {
+                peer.grouping.on_echo(echo.nonce, echo.size, now);
             }
         }
+        self.judge_groups(switch, now);
         self.send_due(switch, now);
         self.publish(switch);
         if self.peers.iter().any(Peer::waits_for_echoes) { ECHO_TICK } else { TICK }
@@ -101,10 +117,31 @@ impl Paths {
                 switch.probe(peer.vtep, Probe { kind: Kind::Request, nonce: due.nonce, size: due.size });
                 self.budget.spend(due.size);
             }
+            if let State::Up { mtu } = peer.search.state()
+                && uses_groups(switch.levels())
+                && let Some(due) = peer.grouping.poll(now, mtu, LANES as u64, nonce)
+            {
+                send_trial(switch, peer.vtep, due);
+                (0..2 * grouping::PACKETS).for_each(|_| self.budget.spend(due.size));
+            }
             if self.budget.is_spent() {
                 self.first = (index + 1) % count;
                 return;
             }
+        }
+    }
+
+    fn judge_groups(&mut self, switch: &Switch, now: Duration) {
+        for peer in &mut self.peers {
+            if !peer.grouping.judge(now) {
+                continue;
+            }
+            let mut tables = Tables::clone(&switch.tables());
+            tables.set_ungrouped(peer.vtep);
+            if let Some(row) = tables.vtep(peer.vtep) {
+                tracing::warn!(vtep = %row.address, "packets to it leave one by one from now on: {GROUPS_GIVEN_UP}");
+            }
+            switch.publish(tables);
         }
     }
 
@@ -158,6 +195,7 @@ impl Peer {
         Self {
             vtep,
             search: Search::new(floor, underlay_mtu),
+            grouping: Grouping::default(),
             overhead: overhead(row.encapsulation, ipv6, 0),
             sent_frames: 0,
             sent_at: None,
@@ -176,10 +214,28 @@ impl Peer {
 
     /// Of a peer that does echo, as far as is known.
     fn waits_for_echoes(&self) -> bool {
-        match self.search.state() {
-            State::Searching | State::Up { .. } | State::BlackHole => self.search.outstanding() > 0,
-            State::Unprobed | State::Down => false,
-        }
+        self.grouping.is_waiting()
+            || match self.search.state() {
+                State::Searching | State::Up { .. } | State::BlackHole => self.search.outstanding() > 0,
+                State::Unprobed | State::Down => false,
+            }
+    }
+}
+
+/// Whether there is anything that a trial could speak against.
+fn uses_groups(levels: &Levels) -> bool {
+    levels.uses(Level::Segment) || levels.uses(Level::Uplink)
+}
+
+fn send_trial(switch: &Switch, vtep: VtepId, due: Due) {
+    let probe = |nonce| Probe { kind: Kind::Request, nonce, size: due.size };
+    let group = || switch.probe_group(vtep, due.group.map(probe));
+    if due.group_first {
+        group();
+    }
+    due.singles.map(probe).into_iter().for_each(|probe| switch.probe(vtep, probe));
+    if !due.group_first {
+        group();
     }
 }
 

@@ -16,6 +16,7 @@ use crate::agent::{Agent, AttachedPort};
 use crate::config::UnderlayKind;
 use crate::desired::name_of;
 use crate::following::{Following, Publishers};
+use crate::paths::GROUPS_GIVEN_UP;
 use crate::uplink::Uplink;
 
 pub(crate) fn reply(agent: &Agent, query: Query) -> Reply {
@@ -57,6 +58,7 @@ fn offload_row(agent: &Agent, level: Level) -> OffloadRow {
     let levels = agent.switch.levels();
     let off = levels.off(level);
     let unused = if level == Level::Uplink { why_no_uplink(agent) } else { None };
+    let ungrouped = if matches!(level, Level::Segment | Level::Uplink) { ungrouped(agent) } else { Vec::new() };
     let reason = match off {
         Some(Off::Configured) if level == Level::Uplink && agent.config.underlay_kind == UnderlayKind::Socket => {
             "switched off by `underlay.kind`".to_owned()
@@ -65,6 +67,7 @@ fn offload_row(agent: &Agent, level: Level) -> OffloadRow {
         Some(off) => off.to_string(),
         None => match &unused {
             Some(why) => why.clone(),
+            None if !ungrouped.is_empty() => format!("not towards {}: {GROUPS_GIVEN_UP}", ungrouped.join(", ")),
             None if levels.is_proven(level) => "passed its self-test".to_owned(),
             None => "there was nothing to test".to_owned(),
         },
@@ -74,6 +77,13 @@ fn offload_row(agent: &Agent, level: Level) -> OffloadRow {
         _ => None,
     };
     OffloadRow { level: level.name().to_owned(), used: off.is_none() && unused.is_none(), reason, demoted_seconds_ago }
+}
+
+/// VTEPs to which packets leave one by one.
+fn ungrouped(agent: &Agent) -> Vec<String> {
+    let tables = agent.switch.tables();
+    let vteps = tables.vteps().filter(|(id, _)| tables.is_ungrouped(*id));
+    vteps.map(|(_, row)| row.address.to_string()).collect()
 }
 
 /// None too where it cannot be known.

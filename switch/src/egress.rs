@@ -87,7 +87,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 None => Err(DropReason::PortDown),
             },
             Attachment::Vtep(id) => match (tables.vtep(id), domain_of(tables, copy.ingress)) {
-                (Some(vtep), Some(domain)) => self.queue_for_vtep(id, vtep, domain, copy, arena),
+                (Some(vtep), Some(domain)) => self.queue_for_vtep(tables, id, vtep, domain, copy, arena),
                 _ => Err(DropReason::UnderlayUnreachable),
             },
         };

@@ -234,7 +234,7 @@ impl MemorySwitch {
 
     /// Sends a path probe to a VTEP.
     pub fn probe(&mut self, vtep: VtepId, probe: &Probe) {
-        self.worker.probe(vtep, probe);
+        self.worker.probe(vtep, std::slice::from_ref(probe));
     }
 
     /// Echoes of path probes that came since the last call.

@@ -37,6 +37,8 @@ pub(crate) enum Command {
     RemovePort(PortId),
     /// Send this path probe.
     Probe(VtepId, Probe),
+    /// Send these path probes as one group.
+    ProbeGroup(VtepId, [Probe; 2]),
     /// End.
     Stop,
 }
@@ -194,7 +196,8 @@ impl Runtime {
                     self.worker.add_port(id, tap);
                 }
                 Command::RemovePort(id) => self.close(id),
-                Command::Probe(vtep, probe) => self.worker.probe(vtep, &probe),
+                Command::Probe(vtep, probe) => self.worker.probe(vtep, &[probe]),
+                Command::ProbeGroup(vtep, probes) => self.worker.probe(vtep, &probes),
                 Command::Stop => return false,
             }
         }

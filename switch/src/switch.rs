@@ -164,6 +164,11 @@ impl Switch {
         self.workers[0].mailbox.send(Command::Probe(vtep, probe));
     }
 
+    /// Sends two path probes of one length to a VTEP, as one group of tunnel packets: by whatever way groups to it leave.
+    pub fn probe_group(&self, vtep: VtepId, probes: [Probe; 2]) {
+        self.workers[0].mailbox.send(Command::ProbeGroup(vtep, probes));
+    }
+
     /// Echoes of path probes that came since the last call.
     pub fn probe_echoes(&self) -> impl Iterator<Item = ProbeEcho> {
         self.echoes.try_iter()

@@ -101,12 +101,12 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         self.egress.ports.remove(id)
     }
 
-    /// Sends a path probe at once.
-    pub(crate) fn probe(&mut self, vtep: VtepId, probe: &Probe) {
+    /// Sends path probes of one length at once, as one group.
+    pub(crate) fn probe(&mut self, vtep: VtepId, probes: &[Probe]) {
         self.shared.counters.begin_turn();
         let tables = self.shared.tables.load();
         self.egress.underlay.begin_turn();
-        self.egress.queue_probe(&tables, vtep, probe, &self.arena);
+        self.egress.queue_probes(&tables, vtep, probes, &self.arena);
         self.egress.flush(&self.arena);
         self.shared.counters.end_turn();
     }
@@ -198,7 +198,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             Ok(Arrival::Probe { vtep, probe }) => {
                 counters.probes_received.add(1);
                 match probe.echo() {
-                    Some(echo) => self.egress.queue_probe(tables, vtep, &echo, &self.arena),
+                    Some(echo) => self.egress.queue_probes(tables, vtep, &[echo], &self.arena),
                     None => {
                         let Probe { nonce, size, .. } = probe;
                         let _ = self.shared.echoes.try_send(ProbeEcho { vtep, nonce, size });

@@ -5,6 +5,7 @@
 
 mod gateway;
 mod managed;
+mod ungrouped;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -251,6 +252,8 @@ pub struct Tables {
     local_udp_ports: Vec<u16>,
     outer_dscp: Dscp,
     outer_ttl: Ttl,
+    /// Hardly ever any.
+    ungrouped: Vec<VtepId>,
 }
 
 impl Tables {
@@ -267,6 +270,7 @@ impl Tables {
             local_udp_ports,
             outer_dscp: Dscp::Fixed(0),
             outer_ttl: Ttl::default(),
+            ungrouped: Vec::new(),
         }
     }
 
@@ -366,6 +370,7 @@ impl Tables {
     pub fn remove_vtep(&mut self, id: VtepId) -> Option<Arc<Vtep>> {
         let vtep = self.vteps.remove(id)?;
         self.by_address.remove(&vtep.address);
+        self.ungrouped.retain(|other| *other != id);
         for domain in self.domains.iter_mut().flatten().filter(|domain| domain.members.contains(&id)) {
             Arc::make_mut(domain).leave(id);
         }

@@ -12,31 +12,32 @@ use crate::port::Port;
 use crate::underlay::{LANES, MAX_GROUP_BYTES, Outcome, Outer, Underlay};
 
 impl<P: Port, U: Underlay> Egress<P, U> {
-    /// Queues a path probe, or the echo of one, to a VTEP. Which source port it takes follows from its nonce, so
-    /// that probes of one path meet all the ways that its flows take.
-    pub(crate) fn queue_probe(&mut self, tables: &Tables, id: VtepId, probe: &Probe, arena: &[u8]) {
-        let Some(vtep) = tables.vtep(id) else { return };
+    /// Queues path probes, or the echo of one, to a VTEP: those of one length, as one group. Which source port they take
+    /// follows from the first one's nonce, so that probes of one path meet all the ways that its flows take.
+    pub(crate) fn queue_probes(&mut self, tables: &Tables, id: VtepId, probes: &[Probe], arena: &[u8]) {
+        let (Some(vtep), Some(first)) = (tables.vtep(id), probes.first()) else { return };
         let overhead = overhead(vtep.encapsulation, vtep.address.is_ipv6(), 0);
-        let Ok(len) = probe.frame_len(overhead) else { return };
-        let index = (probe.nonce % LANES as u64) as usize;
+        let Ok(len) = first.frame_len(overhead) else { return };
+        let index = (first.nonce % LANES as u64) as usize;
         let tunnel = vtep.encapsulation.header(probe::VNI);
-        if !self.lanes[index].has_room(1, tunnel.as_bytes().len() + len) {
+        if !self.lanes[index].has_room(probes.len(), tunnel.as_bytes().len() + len) {
             self.flush_lane(index, arena);
         }
         let ttl = match tables.outer_ttl() {
             Ttl::Fixed(hops) => hops,
             Ttl::Inherit => DEFAULT_TTL,
         };
-        let outer = Outer { vtep: id, to: vtep.destination(), tos: 0, ttl };
-        self.lanes[index].push_alone(outer, tunnel.as_bytes(), len, |frame| {
+        let outer = Outer { vtep: id, to: vtep.destination(), tos: 0, ttl, alone: false };
+        self.lanes[index].push_probes(outer, tunnel.as_bytes(), (probes.len(), len), |place, frame| {
             // The room is what `frame_len` asked for.
-            let _ = probe.write(overhead, frame);
+            let _ = probes[place].write(overhead, frame);
         });
-        self.counters.probes_sent.add(1);
+        self.counters.probes_sent.add(probes.len() as u64);
     }
 
     pub(super) fn queue_for_vtep(
         &mut self,
+        tables: &Tables,
         id: VtepId,
         vtep: &Vtep,
         domain: &BridgeDomain,
@@ -45,7 +46,8 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     ) -> Result<(), DropReason> {
         let mtu = vtep.pod_mtu.saturating_sub(copy.tag_len as u16);
         let index = copy.flow.index(LANES);
-        let outer = Outer { vtep: id, to: vtep.destination(), tos: copy.tos, ttl: copy.ttl };
+        let alone = tables.is_ungrouped(id);
+        let outer = Outer { vtep: id, to: vtep.destination(), tos: copy.tos, ttl: copy.ttl, alone };
         let tunnel = vtep.encapsulation.header(domain.vni());
         let tunnel = tunnel.as_bytes();
         let too_long = copy.wire_len > usize::from(mtu);
@@ -79,7 +81,8 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         let mut splitter = Splitter::new(frame, &copy.offload).map_err(|_| DropReason::BadSuperframe)?;
         let (header_len, segments) = (splitter.header_len(), splitter.segments());
         let fits = tunnel.len() + frame.len() <= MAX_GROUP_BYTES;
-        if segments > 1 && fits && copy.tag_len == 0 && self.underlay.carries_superframes(outer.vtep) {
+        let whole = fits && copy.tag_len == 0 && !outer.alone;
+        if segments > 1 && whole && self.underlay.carries_superframes(outer.vtep) {
             let offload = splitter.offload();
             let segment = tunnel.len() + header_len + offload.gso.map_or(0, |gso| usize::from(gso.size));
             if !self.lanes[index].has_room(1, tunnel.len()) {

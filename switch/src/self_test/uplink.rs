@@ -115,7 +115,7 @@ impl<'a> Joint<'a> {
 /// One of each kind, over an outer header of this family.
 fn loads_over(outer_ipv6: bool, vteps: [VtepId; 2]) -> Vec<Load> {
     let to = (FAR[usize::from(outer_ipv6)], TUNNEL_PORT).into();
-    let outer = Outer { vtep: vteps[usize::from(outer_ipv6)], to, tos: TOS, ttl: DEFAULT_TTL };
+    let outer = Outer { vtep: vteps[usize::from(outer_ipv6)], to, tos: TOS, ttl: DEFAULT_TTL, alone: false };
     let mut loads = Vec::new();
     for ipv6 in families() {
         loads.push(superframe("a TCP superframe inside a tunnel", outer, flow(true, *ipv6)));

@@ -113,6 +113,8 @@ pub(crate) struct Outer {
     pub(crate) tos: u8,
     /// TTL, or hop limit, 1 to 255.
     pub(crate) ttl: u8,
+    /// Whether the packet shares no group.
+    pub(crate) alone: bool,
 }
 
 impl Lane {
@@ -248,17 +250,26 @@ impl Lane {
         self.close();
     }
 
-    /// Queues one packet that no group may share, because it may be longer than the path: a tunnel header and
-    /// `len` bytes that `write` fills. It carries no frame, so nothing counts it as a copy.
-    pub(crate) fn push_alone(&mut self, outer: Outer, tunnel: &[u8], len: usize, write: impl FnOnce(&mut [u8])) {
+    /// Queues packets that share no group with others, because they may be longer than the path: each a tunnel header
+    /// and `len` bytes that `write` fills, being told which packet it is. They carry no frames, so nothing counts them as
+    /// copies.
+    pub(crate) fn push_probes(
+        &mut self,
+        outer: Outer,
+        tunnel: &[u8],
+        (count, len): (usize, usize),
+        write: impl Fn(usize, &mut [u8]),
+    ) {
         self.close();
-        let start = self.headers.len();
-        self.headers.extend_from_slice(tunnel);
-        let frame = self.headers.len();
-        self.headers.resize(frame + len, 0);
-        write(&mut self.headers[frame..]);
-        self.push_packet(outer, tunnel.len() + len, true, None);
-        self.append(Piece::new(Buffer::Headers, start..self.headers.len()));
+        for place in 0..count {
+            let start = self.headers.len();
+            self.headers.extend_from_slice(tunnel);
+            let frame = self.headers.len();
+            self.headers.resize(frame + len, 0);
+            write(place, &mut self.headers[frame..]);
+            self.push_packet(outer, tunnel.len() + len, true, None);
+            self.append(Piece::new(Buffer::Headers, start..self.headers.len()));
+        }
         self.close();
     }
 
@@ -279,6 +290,7 @@ impl Lane {
     fn push_packet(&mut self, outer: Outer, len: usize, begins_frame: bool, ends_frame: Option<usize>) {
         let joins = |group: &Group| {
             group.open
+                && !outer.alone
                 && (group.vtep, group.tos, group.ttl) == (outer.vtep, outer.tos, outer.ttl)
                 && len <= group.segment
                 && group.segments < MAX_GROUP_SEGMENTS
@@ -306,7 +318,7 @@ impl Lane {
             let place = group.segments;
             group.segments += 1;
             group.bytes += len;
-            group.open = len == group.segment;
+            group.open = len == group.segment && !outer.alone;
             if let Some(frame_len) = ends_frame {
                 group.frame_ends |= 1 << place;
                 group.frame_bytes += frame_len as u64;
@@ -334,7 +346,7 @@ mod tests {
         let vtep = Vtep { address, udp_port: 4789, encapsulation, kind, pod_mtu: 1450 };
         let vtep: Result<VtepId, _> = tables.add_vtep(vtep, &[vni]);
         assert!(domain.is_ok());
-        Outer { vtep: vtep.unwrap(), to: SocketAddr::new(address, 4789), tos: 0, ttl: 64 }
+        Outer { vtep: vtep.unwrap(), to: SocketAddr::new(address, 4789), tos: 0, ttl: 64, alone: false }
     }
 
     /// A lane with frames of so many packets each.
@@ -390,6 +402,28 @@ mod tests {
     }
 
     #[test]
+    fn what_has_to_leave_alone_does() {
+        let mut lane = Lane::new();
+        for alone in [false, false, true, true, false] {
+            lane.push_frame(Outer { alone, ..outer() }, &[0; 8], 0..50, &[0; 50]);
+        }
+        let segments: Vec<_> = lane.groups().iter().map(|group| group.segments).collect();
+        assert_eq!(segments, [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn probes_on_trial_are_a_group_of_their_own() {
+        let mut lane = Lane::new();
+        lane.push_probes(outer(), &[7; 8], (1, 1400), |_, _| {});
+        lane.push_probes(outer(), &[7; 8], (2, 1400), |place, frame| frame.fill(place as u8));
+        let segments: Vec<_> = lane.groups().iter().map(|group| (group.segments, group.bytes)).collect();
+        assert_eq!(segments, [(1, 1408), (2, 2816)]);
+        let buffers = lane.buffers(&[]);
+        assert_eq!(buffers.headers[1408 + 8..][..1400], [0; 1400]);
+        assert_eq!(buffers.headers[2 * 1408 + 8..], [1; 1400]);
+    }
+
+    #[test]
     fn a_superframe_is_one_packet_of_its_own() {
         let mut lane = Lane::new();
         lane.push_frame(outer(), &[0; 8], 0..50, &[0; 50]);
@@ -403,7 +437,7 @@ mod tests {
     #[test]
     fn a_lost_probe_is_no_frame() {
         let mut lane = Lane::new();
-        lane.push_alone(outer(), &[0; 8], 1400, |_| {});
+        lane.push_probes(outer(), &[0; 8], (1, 1400), |_, _| {});
         lane.push_frame(outer(), &[0; 8], 0..50, &[0; 50]);
         assert_eq!(lane.groups().len(), 2, "nothing shares a group with a probe");
         assert_eq!(lane.tally(0, Outcome::all_lost(REASON)), tally(0, 0, None));

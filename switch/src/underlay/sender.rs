@@ -225,7 +225,7 @@ mod tests {
         let mut lane = Lane::new();
         for frame in 0..packets {
             let range = frame * PACKET..(frame + 1) * PACKET;
-            lane.push_frame(Outer { vtep: vtep(), to, tos: 0, ttl: DEFAULT_TTL }, &[0; 8], range, &arena);
+            lane.push_frame(Outer { vtep: vtep(), to, tos: 0, ttl: DEFAULT_TTL, alone: false }, &[0; 8], range, &arena);
         }
         let mut outcomes = Vec::new();
         let sockets = Sockets { ipv4: Some(socket), ipv6: None };

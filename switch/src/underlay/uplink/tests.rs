@@ -62,7 +62,13 @@ fn a_superframe_goes_whole_and_arrives_so() {
     let offload = Offload { checksum, gso: Some(gso) };
     for (vtep, hop, to) in ways() {
         let mut lane = Lane::new();
-        lane.push_superframe(Outer { vtep, to, tos: 0x2a, ttl: TTL }, &TUNNEL, 0..4000, offload, 8 + 54 + 1358);
+        lane.push_superframe(
+            Outer { vtep, to, tos: 0x2a, ttl: TTL, alone: false },
+            &TUNNEL,
+            0..4000,
+            offload,
+            8 + 54 + 1358,
+        );
         let (header, packet) = packet(&lane, &lane.groups()[0], &hop, &arena);
         let ip = if to.is_ipv6() { 40 } else { 20 };
         let frame = 14 + ip + 8 + 8;
@@ -87,8 +93,9 @@ fn equal_packets_go_as_one_and_a_single_one_alone() {
     for (vtep, hop, to) in ways() {
         for packets in [1, 3] {
             let mut lane = Lane::new();
-            (0..packets)
-                .for_each(|n| lane.push_frame(Outer { vtep, to, tos: 0, ttl: TTL }, &TUNNEL, n..n + 300, &arena));
+            (0..packets).for_each(|n| {
+                lane.push_frame(Outer { vtep, to, tos: 0, ttl: TTL, alone: false }, &TUNNEL, n..n + 300, &arena);
+            });
             let (header, packet) = packet(&lane, &lane.groups()[0], &hop, &arena);
             let told = TunnelOffload::from_bytes(&header).unwrap();
             let udp = if to.is_ipv6() { 54 } else { 34 };
@@ -105,7 +112,7 @@ fn what_is_longer_than_the_uplink_takes_is_not_sent() {
     let arena = vec![5; 2000];
     for (vtep, hop, to) in ways() {
         let mut lane = Lane::new();
-        let outer = Outer { vtep, to, tos: 0, ttl: TTL };
+        let outer = Outer { vtep, to, tos: 0, ttl: TTL, alone: false };
         let longest = 1500 - if to.is_ipv6() { 56 } else { 36 };
         [longest, longest + 1].iter().for_each(|len| lane.push_frame(outer, &TUNNEL, 0..*len, &arena));
         let outcomes: Vec<_> =
@@ -119,7 +126,7 @@ fn what_is_damaged_or_for_nobody_is_refused() {
     let arena = vec![5; 600];
     for (vtep, hop, to) in ways() {
         let mut lane = Lane::new();
-        lane.push_frame(Outer { vtep, to, tos: 0, ttl: TTL }, &TUNNEL, 0..300, &arena);
+        lane.push_frame(Outer { vtep, to, tos: 0, ttl: TTL, alone: false }, &TUNNEL, 0..300, &arena);
         let (marked, good) = packet(&lane, &lane.groups()[0], &hop, &arena);
         let at = if to.is_ipv6() { 54 } else { 34 };
         // As it comes from a wire: filled, and vouched for by nobody.
