@@ -151,6 +151,7 @@ impl Packet {
                 (out, 6)
             }
         };
+        out.reserve_exact(self.payload.len());
         out.extend(&self.payload);
         let mut pseudo = match &self.ip {
             Ip::V4 { src, dst, .. } => [&src[..], &dst[..]].concat(),
@@ -159,8 +160,7 @@ impl Packet {
         pseudo.extend((out.len() as u32).to_be_bytes());
         pseudo.extend([0, 0, 0, self.protocol()]);
         let partial = ones_sum(&pseudo);
-        pseudo.extend(&out);
-        let mut right = !ones_sum(&pseudo);
+        let mut right = !ones_sum(&[partial.to_be_bytes(), ones_sum(&out).to_be_bytes()].concat());
         if right == 0 && !self.is_tcp() {
             right = 0xffff;
         }

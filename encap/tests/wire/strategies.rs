@@ -9,20 +9,17 @@ use crate::packet::{ACK, CWR, FIN, Ip, L4, PSH, Packet};
 
 pub(crate) fn ipv4() -> impl Strategy<Value = Ip> {
     let options = prop_oneof![4 => Just(vec![]), 1 => Just(vec![148, 4, 0, 0])];
-    (any::<[[u8; 4]; 2]>(), any::<(u8, u8, bool)>(), id(), options).prop_map(
-        |([src, dst], (tos, ttl, df), id, options)| Ip::V4 { src, dst, tos, ttl, id, df, fragment: 0, options },
-    )
+    (any::<[u32; 2]>(), any::<(u8, u8, bool)>(), id(), options).prop_map(|(addresses, (tos, ttl, df), id, options)| {
+        let [src, dst] = addresses.map(u32::to_be_bytes);
+        Ip::V4 { src, dst, tos, ttl, id, df, fragment: 0, options }
+    })
 }
 
 pub(crate) fn ipv6() -> impl Strategy<Value = Ip> {
-    (any::<[[u8; 16]; 2]>(), any::<(u8, u8)>(), 0..0x10_0000u32, prop::bool::weighted(0.2)).prop_map(
-        |([src, dst], (class, hops), label, destination_options)| Ip::V6 {
-            src,
-            dst,
-            class,
-            label,
-            hops,
-            destination_options,
+    (any::<[u128; 2]>(), any::<(u8, u8)>(), 0..0x10_0000u32, prop::bool::weighted(0.2)).prop_map(
+        |(addresses, (class, hops), label, destination_options)| {
+            let [src, dst] = addresses.map(u128::to_be_bytes);
+            Ip::V6 { src, dst, class, label, hops, destination_options }
         },
     )
 }
@@ -33,8 +30,8 @@ fn id() -> impl Strategy<Value = u16> {
 }
 
 pub(crate) fn tcp() -> impl Strategy<Value = L4> {
-    let timestamps = any::<[u8; 8]>().prop_map(|times| [&[1, 1, 8, 10][..], &times].concat());
-    let sack = any::<[u8; 8]>().prop_map(|edges| [&[1, 1, 5, 10][..], &edges].concat());
+    let timestamps = any::<u64>().prop_map(|times| [&[1, 1, 8, 10][..], &times.to_be_bytes()].concat());
+    let sack = any::<u64>().prop_map(|edges| [&[1, 1, 5, 10][..], &edges.to_be_bytes()].concat());
     let options = prop_oneof![
         Just(vec![]),
         timestamps.clone(),
@@ -96,7 +93,8 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
 }
 
 pub(crate) fn packet(max_payload: usize) -> impl Strategy<Value = Packet> {
-    (any::<[u8; 12]>(), tags(), prop_oneof![ipv4(), ipv6()], prop_oneof![2 => tcp(), 1 => udp()], payload(max_payload))
+    let macs = any::<u128>().prop_map(|macs| std::array::from_fn(|at| macs.to_be_bytes()[at]));
+    (macs, tags(), prop_oneof![ipv4(), ipv6()], prop_oneof![2 => tcp(), 1 => udp()], payload(max_payload))
         .prop_map(|(macs, tags, ip, l4, payload)| Packet { macs, tags, ip, l4, payload })
 }
 
