@@ -88,10 +88,12 @@ impl Paths {
     pub(crate) fn tick(&mut self, switch: &Switch) -> Duration {
         let now = self.started.elapsed();
         for echo in switch.probe_echoes() {
+            // How late this thread is belongs to no round trip: timeouts would grow with it, and stay long for seconds.
+            let at = echo.at.saturating_duration_since(self.started);
             if let Some(peer) = self.peers.iter_mut().find(|peer| peer.vtep == echo.vtep)
-                && !peer.search.on_echo(echo.nonce, echo.size, now)
+                && !peer.search.on_echo(echo.nonce, echo.size, at)
             {
-                peer.grouping.on_echo(echo.nonce, echo.size, now);
+                peer.grouping.on_echo(echo.nonce, echo.size, at);
             }
         }
         self.judge_groups(switch, now);

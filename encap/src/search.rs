@@ -267,7 +267,7 @@ impl Search {
         if round == self.round && self.open {
             self.echoed = self.echoed.or(Some(now));
         }
-        self.rtt = Some(self.rtt.map_or(rtt, |before| rtt.max(before - before / 8)));
+        self.rtt = Some(self.rtt.map_or(rtt, |before| rtt.max(before - before / 4)));
         if self.mtu.is_some_and(|mtu| size >= mtu) {
             self.proven = self.proven.max(Some(sent));
         }

@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
@@ -56,6 +57,8 @@ pub struct ProbeEcho {
     pub nonce: u64,
     /// Bytes of the outer IP packet that arrived there.
     pub size: u16,
+    /// When the worker took it in, however long it waits to be read after that.
+    pub at: Instant,
 }
 
 /// Echoes that wait to be read at most.
@@ -201,7 +204,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                     Some(echo) => self.egress.queue_probes(tables, vtep, &[echo], &self.arena),
                     None => {
                         let Probe { nonce, size, .. } = probe;
-                        let _ = self.shared.echoes.try_send(ProbeEcho { vtep, nonce, size });
+                        let _ = self.shared.echoes.try_send(ProbeEcho { vtep, nonce, size, at: Instant::now() });
                     }
                 }
             }

@@ -475,7 +475,8 @@ fn a_probe_is_echoed_by_the_peers_data_plane_and_meets_no_pod() {
         nodes[0].switch.underlay().arrives(source, encapsulation, echo.segment, 0, echo.bytes);
         nodes[0].switch.run(NOW);
         let echoes: Vec<_> = nodes[0].switch.probe_echoes().collect();
-        assert_eq!(echoes, [ProbeEcho { vtep: peer, nonce: probe.nonce, size: 1500 }]);
+        let at = echoes[0].at;
+        assert_eq!(echoes, [ProbeEcho { vtep: peer, nonce: probe.nonce, size: 1500, at }]);
         for node in &nodes {
             assert!(node.pods.iter().all(|pod| pod.pod_received().is_empty()));
             assert_eq!((node.switch.totals().frames_in, node.switch.totals().sent), (0, 0));

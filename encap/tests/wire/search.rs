@@ -22,6 +22,7 @@ struct Lab {
     busy: bool,
     seed: u64,
     echoes: Vec<(u64, ProbeToSend)>,
+    echoes_taken: usize,
     sent: Vec<(u64, ProbeToSend)>,
     /// Each change of the MTU in use.
     changes: Vec<(u64, Option<u16>)>,
@@ -44,6 +45,7 @@ impl Lab {
             busy: true,
             seed: 1,
             echoes: vec![],
+            echoes_taken: 0,
             sent: vec![],
             changes: vec![],
             path_changed: 0,
@@ -76,8 +78,9 @@ impl Lab {
 
     fn step(&mut self) {
         let now = self.time();
-        let (arrived, rest) = self.echoes.iter().partition(|(at, _)| *at <= self.now);
+        let (arrived, rest): (Vec<_>, _) = self.echoes.iter().partition(|(at, _)| *at <= self.now);
         self.echoes = rest;
+        self.echoes_taken += arrived.len();
         for (_, probe) in arrived {
             assert!(self.search.on_echo(probe.nonce, probe.size, now));
             self.echoed = self.echoed.max(probe.size);
@@ -271,6 +274,26 @@ fn on_a_short_path_the_size_is_known_before_a_stream_sends_for_the_third_time() 
             assert_eq!(lab.search.mtu(), Some(to));
             assert!(lab.exceeded < 1300, "{from} to {to}: {} ms", lab.exceeded);
         }
+    }
+}
+
+/// A host that was busy for half a second, two seconds before the path shrinks: its late echo is forgotten by then.
+#[test]
+fn one_late_echo_does_not_keep_a_stream_waiting() {
+    for ago in (2 * SECOND..3 * SECOND).step_by(50) {
+        let mut lab = Lab::new(MIN_IPV4, 1500, 1500, 1);
+        lab.run(5 * SECOND);
+        lab.rtt = 500;
+        let before = lab.echoes_taken;
+        while lab.echoes_taken == before {
+            lab.step();
+        }
+        lab.rtt = 1;
+        lab.run(ago);
+        lab.set_path(1311);
+        lab.run(3 * SECOND);
+        assert_eq!(lab.search.mtu(), Some(1311));
+        assert!(lab.exceeded < 1300, "{ago} ms after: {} ms", lab.exceeded);
     }
 }
 
