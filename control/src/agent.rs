@@ -20,11 +20,12 @@ use weft_switch::{Options, StartError, Switch};
 
 use crate::api::{self, ApiError};
 use crate::attach::{AttachError, Place, attach};
-use crate::cluster::Holder;
+use crate::cluster::{Holder, NoRanges};
 use crate::config::FileError;
 use crate::config::{Config, PortConfig};
 use crate::desired::{Desired, desired, fitting_mtu, port_mtu, too_narrow_for_ipv6};
 use crate::following::Following;
+use crate::host_port::{host_port, load};
 use crate::lock::{LockError, RunDirLock};
 use crate::paths::Paths;
 use crate::prove::prove;
@@ -113,6 +114,9 @@ pub enum AgentError {
         /// Who has it.
         holder: Holder,
     },
+    /// The cluster's network is not what the configuration says.
+    #[error(transparent)]
+    Network(NoRanges),
     /// The process itself.
     #[error("{what}: {source}")]
     Process {
@@ -157,9 +161,16 @@ impl Agent {
     ///
     /// # Errors
     /// [`AgentError`]; nothing is left of what was made until then.
-    pub fn start(config: Config) -> Result<Self, AgentError> {
-        may_attach(&config.ports)?;
+    pub fn start(mut config: Config) -> Result<Self, AgentError> {
+        may_attach(&config)?;
         let lock = RunDirLock::take(&config.run_dir)?;
+        if let Some(network) = &config.network {
+            let unreadable = |source| AgentError::Process { what: "this node's ranges, in the run directory", source };
+            let had = load(&config.run_dir, network).map_err(unreadable)?;
+            if !had.is_empty() {
+                config.ports.push(host_port(network, &had));
+            }
+        }
         let (interfaces, least_mtu) = interfaces(&config.addresses)?;
         let underlay_mtu = config.underlay_mtu.unwrap_or(least_mtu);
         let Desired { tables, ports: ids } = desired(&config, underlay_mtu)?;
@@ -253,7 +264,7 @@ impl Agent {
             }
         }
         for port in self.ports.iter_mut().filter(|port| port.lost.is_some()) {
-            port.try_again(&self.switch);
+            port.look_again(&self.switch);
         }
         if let Some(following) = &mut self.following {
             following.keep_house(&self.ports, &self.switch, self.paths.as_mut());
@@ -262,17 +273,25 @@ impl Agent {
 }
 
 impl AttachedPort {
+    /// A port whose row is in the tables, and that has no device yet.
+    pub(crate) fn without_device(config: PortConfig, id: PortId, mtu: u16) -> Self {
+        Self { config, id, mtu, offloads: TapOffloads::NONE, lost: Some("it has no device yet".to_owned()) }
+    }
+
+    /// Makes the device of a port that has none.
+    pub(crate) fn try_again(&mut self, switch: &Switch) -> Result<(), AttachError> {
+        let queues = attach(&self.config, self.mtu, TapOffloads::of(switch.levels()), switch.workers())?;
+        keep(&queues, &self.config)?;
+        self.offloads = offloads_of(&queues);
+        self.lost = None;
+        switch.add_port(self.id, queues);
+        Ok(())
+    }
+
     /// Makes the device of a lost port again, if that is possible by now.
-    fn try_again(&mut self, switch: &Switch) {
-        let again = attach(&self.config, self.mtu, TapOffloads::of(switch.levels()), switch.workers())
-            .and_then(|queues| keep(&queues, &self.config).map(|()| queues));
-        match again {
-            Ok(queues) => {
-                self.offloads = offloads_of(&queues);
-                self.lost = None;
-                switch.add_port(self.id, queues);
-                tracing::info!(port = self.config.name, "port attached again");
-            }
+    fn look_again(&mut self, switch: &Switch) {
+        match self.try_again(switch) {
+            Ok(()) => tracing::info!(port = self.config.name, "port attached again"),
             Err(AttachError::Netns(NetnsError::NotFound { .. } | NetnsError::NotANamespace { .. })) => {
                 self.lost = Some(REMOVED.to_owned());
             }
@@ -308,12 +327,12 @@ fn of_port(port: &PortConfig) -> impl Fn(AttachError) -> AgentError {
 }
 
 /// Refuses a process that may not enter pods and make devices there.
-fn may_attach(ports: &[PortConfig]) -> Result<(), AgentError> {
+fn may_attach(config: &Config) -> Result<(), AgentError> {
     let Ok(sets) = capabilities(None) else { return Ok(()) };
     let needed = [(CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"), (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN")];
     let missing: Vec<_> =
         needed.iter().filter(|(one, _)| !sets.effective.contains(*one)).map(|(_, name)| *name).collect();
-    if ports.is_empty() || missing.is_empty() {
+    if config.ports.is_empty() && config.network.is_none() || missing.is_empty() {
         return Ok(());
     }
     Err(AgentError::Privilege { missing: missing.join(" and ") })

@@ -140,6 +140,9 @@ pub(crate) fn attach(
             links.set_mtu(name, u32::from(mtu))?;
         }
         links.set_gso_max(name, SUPERFRAME_BYTES, superframe_segments(mtu) as u32)?;
+        if port.routes {
+            refuse_advertisements(name);
+        }
         links.set_up(name)?;
         if port.addresses.is_empty() {
             // Then somebody else gives the pod its addresses.
@@ -148,6 +151,19 @@ pub(crate) fn attach(
         links.set_addresses(name, &port.addresses)
     })?;
     Ok(taps)
+}
+
+/// Keeps a node from taking pods for its routers: no router advertisement (RFC 4861) is heard on its own device. Called
+/// inside the node's namespace, before the device is up.
+fn refuse_advertisements(interface: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{interface}/accept_ra");
+    match std::fs::write(&path, "0") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path, %error, "a pod may send this node router advertisements: write 0 there");
+        }
+        // Without IPv6 there is nothing to refuse.
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// Queues that are open; none where the kernel does not say.

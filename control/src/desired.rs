@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use weft_bridge::tables::TableError;
+use weft_bridge::tables::{Gateway, TableError};
 use weft_bridge::{Attachment, Port, PortId, PortMode, Tables, Vtep, VtepKind};
 use weft_encap::inner::{ETHERNET_LEN, MAX_TAGS, TAG_LEN};
 use weft_encap::mtu::{MIN_IPV4, MIN_IPV6, overhead, pod_mtu};
 use weft_encap::{Encapsulation, Vni};
 use weft_switch::underlay::{MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
 
+use crate::cluster::ranges::gateway_mac;
 use crate::config::{Config, PortConfig, VtepConfig};
 
 /// Tables, and which row is which port of the configuration.
@@ -40,15 +41,29 @@ pub(crate) fn desired(config: &Config, underlay_mtu: u16) -> Result<Desired, Tab
     }
     let mut ports = Vec::with_capacity(config.ports.len());
     for port in &config.ports {
-        let mode = match port.learn_limit {
-            Some(limit) => PortMode::Learning { limit },
-            None => PortMode::Bound { addresses: port.addresses.iter().map(|net| net.addr()).collect() },
-        };
         let mtu = port_mtu(config, port, underlay_mtu);
-        let row = Port { name: port.name.clone(), vni: port.vni, mac: port.mac, mtu, mode };
-        ports.push(tables.add_port(row)?);
+        ports.push(add_port(&mut tables, config, port, mtu)?);
     }
     Ok(Desired { tables, ports })
+}
+
+/// Adds a port's row; the node's own stands for the gateway.
+pub(crate) fn add_port(
+    tables: &mut Tables,
+    config: &Config,
+    port: &PortConfig,
+    mtu: u16,
+) -> Result<PortId, TableError> {
+    let mode = match port.learn_limit {
+        Some(limit) => PortMode::Learning { limit },
+        None if port.routes => PortMode::Bound { addresses: Vec::new() },
+        None => PortMode::Bound { addresses: port.addresses.iter().map(|net| net.addr()).collect() },
+    };
+    let id = tables.add_port(Port { name: port.name.clone(), vni: port.vni, mac: port.mac, mtu, mode })?;
+    if let Some(network) = config.network.as_ref().filter(|_| port.routes) {
+        tables.set_gateway(Gateway { mac: gateway_mac(port.vni), addresses: network.gateways(), port: id })?;
+    }
+    Ok(id)
 }
 
 /// The MTU of a port: what was asked for, or what fits through the tunnel to every VTEP of its VNI.

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use weft_api::{ControlStatus, NodeRow};
 use weft_bridge::{Attachment, Tables};
 use weft_encap::search::State;
@@ -12,9 +13,12 @@ use weft_store::client::Store;
 use weft_switch::Switch;
 
 use crate::agent::{AgentError, AttachedPort};
-use crate::cluster::record::{Attached, Endpoint, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding};
+use crate::cluster::ranges::overlay_address;
+use crate::cluster::record::{
+    Attached, Endpoint, Network, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding,
+};
 use crate::cluster::{
-    Edit, Holder, Keys, Local, Member, Own, OwnEndpoint, Presence, View, apply, conflicts, reconcile, wanted,
+    Edit, Holder, Keys, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, apply, conflicts, reconcile, wanted,
 };
 use crate::config::{Config, PortConfig};
 use crate::instance::instance;
@@ -40,6 +44,9 @@ pub(crate) struct Following {
     /// Since when it has stood so.
     since: Instant,
     suspected: HashMap<String, Instant>,
+    /// This node's, or why it has none.
+    ranges: Option<Result<Vec<IpNet>, NoRanges>>,
+    new_ranges: bool,
 }
 
 impl Following {
@@ -52,7 +59,16 @@ impl Following {
         let Some(control) = &config.control else { return Ok(None) };
         let store = Store::new(control.access()?)?;
         let keys = Keys::new(&control.prefix);
-        let own = Own { node: node(config, control.encapsulation, underlay_mtu)?, endpoints: endpoints(ports) };
+        let network = match &config.network {
+            Some(network) => {
+                let had = ports.iter().filter(|port| port.config.routes).flat_map(|port| &port.config.addresses);
+                let had = had.filter_map(|address| network.range_of(address.addr())).collect();
+                Some((Network::new(network.vni, network.ranges.clone()), had))
+            }
+            None => None,
+        };
+        let node = node(config, control.encapsulation, underlay_mtu)?;
+        let own = Own { node, network, endpoints: endpoints(ports) };
         let local = Local {
             node: config.node.clone(),
             addresses: config.addresses.clone(),
@@ -68,6 +84,8 @@ impl Following {
             standing: Standing::Connecting,
             since: Instant::now(),
             suspected: HashMap::new(),
+            ranges: None,
+            new_ranges: false,
         }))
     }
 
@@ -91,11 +109,35 @@ impl Following {
                     }
                     self.standing = standing;
                 }
+                News::Ranges(ranges) => {
+                    self.ranges = Some(ranges);
+                    self.new_ranges = true;
+                }
                 News::NameTaken(holder) => return Err(holder),
             }
             next = self.sync.news.try_recv().ok();
         }
         Ok(())
+    }
+
+    /// What became of the node's ranges, once for each time.
+    pub(crate) fn new_ranges(&mut self) -> Option<Result<Vec<IpNet>, NoRanges>> {
+        self.ranges.clone().filter(|_| std::mem::take(&mut self.new_ranges))
+    }
+
+    /// Whether it is clear how the agent stands with its store, for now.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self.standing, Standing::Connected | Standing::Away(_))
+    }
+
+    /// Says what this node has behind its ports now.
+    pub(crate) fn tell(&self, ports: &[AttachedPort]) {
+        let now = endpoints(ports);
+        self.sync.endpoints.send_if_modified(|told| {
+            let changed = *told != now;
+            *told = now;
+            changed
+        });
     }
 
     /// Forwards by what is known.
@@ -131,12 +173,7 @@ impl Following {
 
     /// What is due once a second.
     pub(crate) fn keep_house(&mut self, ports: &[AttachedPort], switch: &Switch, paths: Option<&mut Paths>) {
-        let now = endpoints(ports);
-        self.sync.endpoints.send_if_modified(|told| {
-            let changed = *told != now;
-            *told = now;
-            changed
-        });
+        self.tell(ports);
         if self.forget_suspects(switch, paths.as_deref()) {
             self.publish(switch, paths);
         }
@@ -201,6 +238,8 @@ impl Following {
                 addresses: node.addresses.clone(),
                 state: state.to_owned(),
                 vnis: node.vnis.iter().map(|vni| vni.get()).collect(),
+                ranges: node.pod_ranges.iter().map(ToString::to_string).collect(),
+                overlay_addresses: node.overlay_addresses.clone(),
                 endpoints: self.view.endpoints(member).count(),
             }
         };
@@ -222,6 +261,7 @@ impl Following {
             let members = self.view.members().filter(|(_, member)| wanted(member));
             members.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
         };
+        let ranges = self.ranges.as_ref().and_then(|ranges| ranges.as_deref().ok()).unwrap_or_default();
         ControlStatus {
             stores: self.stores.clone(),
             state: state.to_owned(),
@@ -235,6 +275,9 @@ impl Following {
             conflicts: conflicts(&self.view).iter().map(ToString::to_string).collect(),
             refused_rows: self.view.refused().map(|(key, error)| format!("{key}: {error}")).collect(),
             refusals: self.view.refusals(),
+            ranges: ranges.iter().map(ToString::to_string).collect(),
+            overlay_addresses: ranges.iter().map(|range| overlay_address(*range)).collect(),
+            no_ranges: self.ranges.as_ref().and_then(|ranges| ranges.as_ref().err()).map(ToString::to_string),
         }
     }
 }
@@ -262,7 +305,7 @@ fn node(config: &Config, preferred: Encapsulation, underlay_mtu: u16) -> Result<
         underlay_mtu,
         vnis: config.vnis.iter().map(|(vni, _)| *vni).collect(),
         pod_ranges: Vec::new(),
-        overlay_address: None,
+        overlay_addresses: Vec::new(),
         capabilities: vec![PROBES.to_owned()],
     })
 }
@@ -277,6 +320,10 @@ fn endpoint(port: &PortConfig) -> OwnEndpoint {
     OwnEndpoint {
         ips: port.addresses.iter().map(|net| net.addr()).collect(),
         port: port.name.clone(),
-        attached: if port.learn_limit.is_some() { Attached::Learning } else { Attached::Bound },
+        attached: match port.learn_limit {
+            Some(_) => Attached::Learning,
+            None if port.routes => Attached::Host,
+            None => Attached::Bound,
+        },
     }
 }

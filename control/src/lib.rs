@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod config;
 mod desired;
 mod following;
+mod host_port;
 mod instance;
 mod lock;
 mod paths;

@@ -49,16 +49,17 @@ impl ClusterRows {
         Ok(Self { store: Store::new(control.access()?)?, keys: Keys::new(&control.prefix) })
     }
 
-    /// Removes a node, and all that is behind it, from the tables of all others at once. An agent that runs claims its
-    /// name again. Says whether it could be done: not if the agent wrote at the same time.
+    /// Removes a node, and all that is behind it, from the tables of all others at once, and gives its ranges back. An
+    /// agent that runs claims its name again. Says whether it could be done: not if the agent wrote at the same time.
     ///
     /// # Errors
     /// [`RowsError`].
     pub async fn remove_node(&self, name: &str) -> Result<bool, RowsError> {
         let key = KeyRange::One(self.keys.write(&Key::Node(name.to_owned())));
         let listing = self.store.get(&key, None).await?;
+        let ranges = self.store.get(&self.keys.ranges(), None).await?;
         let lease = self.store.lease(REMOVAL_SECONDS).await?;
-        let (conditions, operations) = removal(&self.keys, name, listing.rows.first(), lease.id());
+        let (conditions, operations) = removal(&self.keys, name, listing.rows.first(), &ranges.rows, lease.id());
         Ok(self.store.commit(&conditions, &operations, &[]).await?.succeeded)
     }
 

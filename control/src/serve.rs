@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::agent::{Agent, AgentError};
+use crate::cluster::NoRanges;
 use crate::following::Following;
 use crate::sync::News;
 use crate::{api, show};
@@ -13,24 +15,53 @@ use crate::{api, show};
 /// How often silent MACs are looked for, and lost ports reported.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// For how long the store may keep an agent from being ready: which name and ranges are its own is known then, or has
+/// to be found out while it serves.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+
 impl Agent {
     /// Takes what the store told, and forwards by it.
-    fn follow(&mut self, news: Option<News>) -> Result<(), AgentError> {
+    fn follow(&mut self, news: Option<News>, is_ready: bool) -> Result<(), AgentError> {
         let (Some(following), Some(news)) = (&mut self.following, news) else { return Ok(()) };
         if let Err(holder) = following.take(news) {
             return Err(AgentError::NameTaken { name: self.config.node.clone(), holder });
         }
         following.publish(&self.switch, self.paths.as_mut());
+        match following.new_ranges() {
+            None => {}
+            Some(Ok(ranges)) => self.take(&ranges, is_ready)?,
+            Some(Err(refused @ (NoRanges::Disagrees { .. } | NoRanges::Unreadable { .. }))) if !is_ready => {
+                return Err(AgentError::Network(refused));
+            }
+            Some(Err(refused)) => {
+                tracing::error!(%refused, "the node has no ranges of addresses");
+                self.take(&[], is_ready)?;
+            }
+        }
         if let Some(uplink) = &self.uplink {
             uplink.follow(&self.switch.tables());
         }
         Ok(())
     }
 
-    /// Serves until SIGTERM or SIGINT. `ready` is called once the local socket answers.
+    /// Takes part with these ranges. What keeps it from that ends an agent that starts, and no other.
+    fn take(&mut self, ranges: &[IpNet], is_ready: bool) -> Result<(), AgentError> {
+        match self.take_ranges(ranges) {
+            Err(error) if is_ready => tracing::error!(%error, "the node itself does not take part; it is tried again"),
+            other => other?,
+        }
+        if let Some(following) = &self.following {
+            following.tell(&self.ports);
+        }
+        Ok(())
+    }
+
+    /// Serves until SIGTERM or SIGINT. `ready` is called once the local socket answers, and it is clear how the agent
+    /// stands with its store.
     ///
     /// # Errors
-    /// [`AgentError`] when signals, or what serves the local socket, cannot be had.
+    /// [`AgentError`] when signals, or what serves the local socket, cannot be had, and when another has the node's name
+    /// or the cluster's network is another.
     pub fn run(mut self, ready: impl FnOnce()) -> Result<(), AgentError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| AgentError::Process { what: "starting the control loop", source })?;
@@ -51,9 +82,15 @@ impl Agent {
                 underlay_mtu = self.underlay_mtu,
                 "forwarding"
             );
-            ready();
+            let mut ready = Some(ready);
+            let patience = Instant::now() + STORE_PATIENCE;
             loop {
+                let settled = self.following.as_ref().is_none_or(Following::is_settled);
+                if let Some(ready) = ready.take_if(|_| settled || Instant::now() >= patience) {
+                    ready();
+                }
                 tokio::select! {
+                    () = tokio::time::sleep_until(patience), if ready.is_some() => {}
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     _ = housekeeping.tick() => self.keep_house(),
@@ -61,7 +98,7 @@ impl Agent {
                         next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
                     }
                     news = news(&mut self.following) => {
-                        self.follow(news)?;
+                        self.follow(news, ready.is_none())?;
                         next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
                     }
                     question = conversations.next() => {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use weft_encap::{MacAddr, Vni};
@@ -12,7 +13,7 @@ use weft_store::Refusal;
 use weft_store::client::{Batch, Lease, Store, StoreError, Watch, WatchEnd};
 use weft_store::proto::mvccpb::{Event, KeyValue};
 
-use crate::cluster::{Holder, Keys, Membership, Own, OwnEndpoint, Step};
+use crate::cluster::{Holder, Keys, Membership, NoRanges, Own, OwnEndpoint, Step};
 
 /// Of the agent's lease. How long others take to notice that an agent does not reach the store; that does not cost it
 /// anything while its path is up.
@@ -43,6 +44,8 @@ pub(crate) enum News {
     Trust,
     /// How the conversation stands.
     Standing(Standing),
+    /// The node's ranges, or why it has none.
+    Ranges(Result<Vec<IpNet>, NoRanges>),
     /// Another has the name, and keeps it.
     NameTaken(Holder),
 }
@@ -82,6 +85,7 @@ pub(crate) fn start(store: Store, keys: Keys, own: Own) -> Sync {
         retry_at: None,
         refused_since: None,
         has_joined: false,
+        told_ranges: None,
         store,
         keys,
         news,
@@ -105,6 +109,7 @@ struct Conversation {
     retry_at: Option<Instant>,
     refused_since: Option<Instant>,
     has_joined: bool,
+    told_ranges: Option<Result<Vec<IpNet>, NoRanges>>,
 }
 
 /// The agent has ended.
@@ -213,6 +218,11 @@ impl Conversation {
     /// One step towards all our rows in the store; says whether there may be another.
     async fn publish(&mut self) -> Result<Result<bool, StoreError>, Over> {
         let step = self.membership.step();
+        if let Some(ranges) = self.membership.ranges().filter(|ranges| self.told_ranges.as_ref() != Some(ranges)) {
+            let ranges = ranges.clone();
+            self.told_ranges = Some(ranges.clone());
+            self.tell(News::Ranges(ranges)).await?;
+        }
         if matches!(step, Step::Lease | Step::Write(..)) {
             self.refused_since = None;
             self.stand(Standing::Publishing).await?;

@@ -16,6 +16,8 @@ use weft_switch::underlay::SocketOptions;
 const UNDER: &str = "[underlay]\naddresses = [\"192.0.2.1\"]\n";
 /// A node with a VNI: four lines.
 const NODE: &str = "[underlay]\naddresses = [\"192.0.2.1\"]\n[[vni]]\nid = 7\n";
+/// A node with a VNI and a store: six lines.
+const STORE: &str = "[underlay]\naddresses = [\"192.0.2.1\"]\n[[vni]]\nid = 7\n[control]\nstores = [\"http://a:1\"]\n";
 /// A node with the start of a VTEP: seven lines.
 const VTEP: &str =
     "[underlay]\naddresses = [\"192.0.2.1\"]\n[[vni]]\nid = 7\n[[vtep]]\naddress = \"192.0.2.2\"\nvnis = [7]\n";
@@ -51,6 +53,23 @@ const TOP: &[Case] = &[
     ("node = \"\"\n", UNDER, 1, &["`node` is ``", "1 to 63"]),
     ("run_dir = \"run\"\n", UNDER, 1, &["`run_dir` is `run`", "absolute"]),
     ("run_dir = 5\n", UNDER, 1, &["`run_dir` is 5", "absolute path"]),
+];
+
+#[rustfmt::skip]
+const NETWORK: &[Case] = &[
+    (NODE, "[network]\nvni = 7\nranges = [\"10.0.0.0/16\"]\n", 6, &["`[network]` needs a `[control]`"]),
+    (STORE, "[network]\n", 7, &["`vni` is missing", "1 to 16777215"]),
+    (STORE, "network = 3\n", 7, &["`network` is no field"]),
+    (STORE, "[network]\nvni = 8\nranges = [\"10.0.0.0/16\"]\n", 8, &["`vni` is 8, which has no `[[vni]]` entry"]),
+    (STORE, "[network]\nvni = 7\nranges = []\n", 9, &["`ranges` has 0 ranges", "one IPv6 range"]),
+    (STORE, "[network]\nvni = 7\nranges = [\"10.0.0.0/16\", \"10.1.0.0/16\"]\n", 9, &["`ranges` has 2 ranges"]),
+    (STORE, "[network]\nvni = 7\nranges = [\"10.0.0.1/16\"]\n", 9, &["10.0.0.1/16, whose network is 10.0.0.0/16"]),
+    (STORE, "[network]\nvni = 7\nranges = [\"10.0.0.0/24\"]\n", 9, &["10.0.0.0/24 in /24", "25 to 30 bits"]),
+    (STORE, "[network]\nvni = 7\nranges = [\"10.0.0.0/24\"]\nnode_prefix_ipv4 = 31\n", 9, &["25 to 30 bits"]),
+    (STORE, "[network]\nvni = 7\nranges = [\"192.0.0.0/16\"]\n", 9, &["in which the underlay address 192.0.2.1 is"]),
+    (STORE, "[network]\nvni = 7\nranges = [\"10.0.0.0/16\"]\ninterface = \"a/b\"\n", 10, &["`interface` is `a/b`", "1 to 15"]),
+    (STORE, "[network]\nvni = 7\nranges = [\"10.0.0.0/16\"]\n[[port]]\nname = \"host\"\nnetns = \"p\"\nvni = 7\n", 11, &["`host` is the node's own port"]),
+    (STORE, "[network]\nvni = 7\nranges = [\"10.0.0.0/16\"]\n[[port]]\nname = \"a\"\nnetns = \"p\"\nvni = 7\nmac = \"02:57:47:00:00:07\"\n", 11, &["has the MAC of the gateway"]),
 ];
 
 #[rustfmt::skip]
@@ -198,7 +217,9 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
 #[test]
 fn what_is_wrong_is_shown_with_its_line_its_field_and_what_is_allowed() {
     let mut failures = String::new();
-    for (before, after, line, words) in [FORM, TOP, CONTROL, UNDERLAY, FDB, WORKERS, VNIS, VTEPS, PORTS].concat() {
+    for (before, after, line, words) in
+        [FORM, TOP, CONTROL, NETWORK, UNDERLAY, FDB, WORKERS, VNIS, VTEPS, PORTS].concat()
+    {
         let text = [before, after].concat();
         let Err(ConfigError::Wrong { line: seen, message, rendered }) = parse(&text) else {
             panic!("not refused:\n{text}");

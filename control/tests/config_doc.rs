@@ -5,7 +5,7 @@ use std::path::Path;
 use weft_control::config::Config;
 
 const DOC: &str = include_str!("../../docs/configuration.md");
-const FIELDS: &str = include_str!("../src/config/file.rs");
+const FIELDS: [&str; 2] = [include_str!("../src/config/file.rs"), include_str!("../src/config/file/network.rs")];
 
 fn example() -> &'static str {
     DOC.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).map_or("", |(example, _)| example)
@@ -15,13 +15,14 @@ fn example() -> &'static str {
 fn fields() -> Vec<String> {
     let mut renamed = None;
     let mut fields = Vec::new();
-    for line in FIELDS.lines().map(str::trim) {
+    for line in FIELDS.iter().flat_map(|file| file.lines()).map(str::trim) {
         if let Some((_, rest)) = line.split_once("rename = \"") {
             renamed = rest.split('"').next();
         }
         let field = line.strip_prefix("pub ").and_then(|line| line.split_once(": "));
         if let Some((name, kind)) = field.filter(|(name, _)| !name.contains(' ')) {
-            let is_table = ["Underlay,", "Offloads,", "Fdb,", "Workers,", "Option<Control>,"].contains(&kind);
+            let tables = ["Underlay,", "Offloads,", "Fdb,", "Workers,", "Option<Control>,", "Option<Network>,"];
+            let is_table = tables.contains(&kind);
             fields.push(match renamed.take() {
                 Some(name) => format!("`[[{name}]]`"),
                 None if is_table => format!("`[{name}]`"),

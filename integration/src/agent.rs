@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
-use weft_api::{Client, Counters, DropRow, FdbRow, PortRow, Query, Reply, Status, VtepRow};
+use weft_api::{Client, Counters, DropRow, FdbRow, NodeRow, PortRow, Query, Reply, Status, VtepRow};
 use weft_bridge::DropReason;
 use weft_testbed::{READY, READY_FD};
 
@@ -115,6 +115,15 @@ impl AgentNode {
     #[must_use]
     pub fn port(&self, name: &str) -> PortRow {
         self.ports().into_iter().find(|row| row.name == name).unwrap()
+    }
+
+    /// The nodes it knows, itself included.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeRow> {
+        match self.ask(Query::Nodes) {
+            Reply::Nodes(rows) => rows,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The VTEPs it knows.

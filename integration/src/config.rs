@@ -47,6 +47,7 @@ impl AgentConfig {
             fdb: Fdb::default(),
             workers: Workers::default(),
             control: None,
+            network: None,
             vnis: Vec::new(),
             vteps: Vec::new(),
             ports: Vec::new(),

@@ -36,6 +36,7 @@ pub(crate) fn render(
         fdb: file::Fdb::default(),
         workers: file::Workers::default(),
         control: spec.has_store().then(|| control(spec, node, prefix)),
+        network: None,
         vnis: spec
             .vnis
             .iter()

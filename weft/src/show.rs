@@ -136,6 +136,12 @@ fn print_control(control: &ControlStatus) -> anyhow::Result<()> {
     line("control", format!("{} for {} s{reason}", control.state, control.since_seconds))?;
     let (nodes, endpoints, revision) = (control.nodes, control.endpoints, control.revision);
     line("cluster", format!("{nodes} nodes, {endpoints} endpoints, revision {revision}"))?;
+    let addresses = joined(&control.overlay_addresses);
+    match (&control.no_ranges, control.ranges.as_slice()) {
+        (Some(reason), _) => line("ranges", format!("none: {reason}"))?,
+        (None, []) => {}
+        (None, ranges) => line("ranges", format!("{}; this node is {addresses}", ranges.join(", ")))?,
+    }
     for (name, names) in [("suspects", &control.suspects), ("held", &control.held)] {
         if !names.is_empty() {
             line(name, names.join(", "))?;
@@ -266,13 +272,23 @@ fn print_nodes(rows: &[NodeRow]) -> anyhow::Result<()> {
         return say!("no nodes: this agent has no control plane, or has not heard of it yet; `weft status` says which");
     }
     print(
-        &["node", "addresses", "state", "vnis", "#endpoints"],
+        &["node", "addresses", "state", "vnis", "ranges", "in the overlay", "#endpoints"],
         rows.iter().map(|row| {
-            let addresses: Vec<_> = row.addresses.iter().map(ToString::to_string).collect();
-            let vnis: Vec<_> = row.vnis.iter().map(ToString::to_string).collect();
-            vec![row.name.clone(), addresses.join(" "), row.state.clone(), vnis.join(" "), row.endpoints.to_string()]
+            vec![
+                row.name.clone(),
+                joined(&row.addresses),
+                row.state.clone(),
+                joined(&row.vnis),
+                joined(&row.ranges),
+                joined(&row.overlay_addresses),
+                row.endpoints.to_string(),
+            ]
         }),
     )
+}
+
+fn joined(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn print_drops(rows: &[DropRow], all: bool) -> anyhow::Result<()> {

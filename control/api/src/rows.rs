@@ -71,6 +71,15 @@ pub struct ControlStatus {
     pub refused_rows: Vec<String>,
     /// How often a row was refused.
     pub refusals: u64,
+    /// This node's ranges of addresses; none without a `[network]`, and as long as it is not known which it has.
+    #[serde(default)]
+    pub ranges: Vec<String>,
+    /// The addresses by which pods reach this node itself.
+    #[serde(default)]
+    pub overlay_addresses: Vec<IpAddr>,
+    /// Why it has no ranges, where it is to have some.
+    #[serde(default)]
+    pub no_ranges: Option<String>,
 }
 
 /// How tunnel packets travel.
@@ -225,6 +234,12 @@ pub struct NodeRow {
     pub state: String,
     /// The virtual networks on it.
     pub vnis: Vec<u32>,
+    /// The ranges that its pods' addresses are from.
+    #[serde(default)]
+    pub ranges: Vec<String>,
+    /// The addresses by which pods reach the node itself.
+    #[serde(default)]
+    pub overlay_addresses: Vec<IpAddr>,
     /// How many endpoints it has.
     pub endpoints: usize,
 }

@@ -1,7 +1,7 @@
 //! The one place that makes and reads keys.
 //!
-//! Under the cluster's prefix and the layout's version: `nodes/NAME`, `endpoints/NODE/VNI/MAC`, `foreign/ADDRESS` and
-//! `ranges/ADDRESS_LENGTH`.
+//! Under the cluster's prefix and the layout's version: `nodes/NAME`, `endpoints/NODE/VNI/MAC`, `foreign/ADDRESS`,
+//! `network` and `ranges/ADDRESS_LENGTH`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,7 +23,9 @@ pub enum Key {
     Endpoint(String, Vni, MacAddr),
     /// A foreign VTEP.
     Foreign(IpAddr),
-    /// A range of addresses.
+    /// The network that all pods share.
+    Network,
+    /// A range of its addresses.
     Range(IpNet),
 }
 
@@ -58,6 +60,12 @@ impl Keys {
         KeyRange::prefix(format!("{}foreign/", self.root))
     }
 
+    /// Those of ranges.
+    #[must_use]
+    pub fn ranges(&self) -> KeyRange {
+        KeyRange::prefix(format!("{}ranges/", self.root))
+    }
+
     /// As the store has it.
     #[must_use]
     pub fn write(&self, key: &Key) -> Bytes {
@@ -75,6 +83,7 @@ impl Keys {
                 Key::Endpoint(node.to_owned(), Vni::new(vni.parse().ok()?).ok()?, mac.parse().ok()?)
             }
             ["foreign", address] => Key::Foreign(address.parse().ok()?),
+            ["network"] => Key::Network,
             ["ranges", range] => Key::Range(range.replace('_', "/").parse().ok()?),
             _ => return None,
         };
@@ -89,6 +98,7 @@ impl fmt::Display for Key {
             Self::Node(name) => write!(f, "nodes/{name}"),
             Self::Endpoint(node, vni, mac) => write!(f, "endpoints/{node}/{vni}/{mac}"),
             Self::Foreign(address) => write!(f, "foreign/{address}"),
+            Self::Network => write!(f, "network"),
             Self::Range(range) => write!(f, "ranges/{}_{}", range.addr(), range.prefix_len()),
         }
     }
@@ -106,6 +116,7 @@ mod tests {
             (Key::Node("n-1.a".to_owned()), "/weft/v1/nodes/n-1.a"),
             (Key::Endpoint("n1".to_owned(), Vni::MAX, mac), "/weft/v1/endpoints/n1/16777215/02:00:00:00:00:af"),
             (Key::Foreign("2001:db8::1".parse().unwrap()), "/weft/v1/foreign/2001:db8::1"),
+            (Key::Network, "/weft/v1/network"),
             (Key::Range("10.244.0.0/16".parse().unwrap()), "/weft/v1/ranges/10.244.0.0_16"),
         ];
         for (key, text) in all {

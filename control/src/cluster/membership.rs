@@ -8,13 +8,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use weft_encap::{MacAddr, Vni};
 use weft_store::KeyRange;
 use weft_store::client::{Committed, Condition, Operation};
 use weft_store::proto::mvccpb::KeyValue;
 
+use super::grant::{Grant, Next};
 use super::keys::{Key, Keys};
-use super::record::{self, Attached, Endpoint, Node, RECORD_VERSION, Standing};
+use super::ranges::{NoRanges, overlay_address};
+use super::record::{self, AddressRange, Attached, Endpoint, Network, Node, RECORD_VERSION, Standing};
 
 /// Rows written by one transaction at most; etcd allows 128.
 const ROWS_AT_ONCE: usize = 100;
@@ -22,8 +25,10 @@ const ROWS_AT_ONCE: usize = 100;
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Own {
-    /// Its row. Incarnation and standing are filled in.
+    /// Its row. Incarnation, standing, ranges and overlay addresses are filled in.
     pub node: Node,
+    /// The network that it is to have ranges of, and those that it had when it last ran.
+    pub network: Option<(Network, Vec<IpNet>)>,
     /// Its endpoints.
     pub endpoints: BTreeMap<(Vni, MacAddr), OwnEndpoint>,
 }
@@ -31,7 +36,7 @@ pub struct Own {
 /// What a node says of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnEndpoint {
-    /// Its addresses.
+    /// Its addresses. Those of [`Attached::Host`] are filled in; without any it is not published.
     pub ips: Vec<IpAddr>,
     /// Its port.
     pub port: String,
@@ -65,11 +70,17 @@ pub struct Holder {
 
 /// A row of ours in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stored {
+pub(super) struct Stored {
     value: Bytes,
     created: i64,
     modified: i64,
     lease: i64,
+}
+
+impl Stored {
+    pub(super) fn of(kv: &KeyValue) -> Self {
+        Self { value: kv.value.clone(), created: kv.create_revision, modified: kv.mod_revision, lease: kv.lease }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +92,9 @@ struct Claim {
 #[derive(Clone, Debug)]
 enum Asked {
     Claim,
+    /// What ranges there are.
+    Ranges,
+    Grant(Vec<Operation>),
     Publish(Vec<Operation>),
 }
 
@@ -97,6 +111,7 @@ pub struct Membership {
     in_doubt: bool,
     refused: Option<Holder>,
     asked: Option<Asked>,
+    grant: Option<Grant>,
     /// Whether nothing has changed since there was nothing to do.
     at_rest: bool,
     /// When each endpoint was first published.
@@ -106,8 +121,9 @@ pub struct Membership {
 impl Membership {
     /// A node of which nothing is in the store yet, as far as is known.
     #[must_use]
-    pub fn new(keys: Keys, own: Own) -> Self {
+    pub fn new(keys: Keys, mut own: Own) -> Self {
         Self {
+            grant: own.network.take().map(|(network, had)| Grant::new(network, had)),
             keys,
             own,
             lease: None,
@@ -140,9 +156,16 @@ impl Membership {
         self.claim.map(|claim| claim.incarnation)
     }
 
+    /// The ranges that the node has by its claim, or why it has none; none while that is not known, or no network is
+    /// wanted.
+    #[must_use]
+    pub fn ranges(&self) -> Option<&Result<Vec<IpNet>, NoRanges>> {
+        self.grant.as_ref()?.outcome()
+    }
+
     /// The lease is gone, or may be.
     pub fn lease_lost(&mut self) {
-        (self.lease, self.claim) = (None, None);
+        self.lose_claim();
         self.in_doubt = true;
     }
 
@@ -155,6 +178,9 @@ impl Membership {
     /// Looks whether all is still there.
     pub fn verify(&mut self) {
         self.in_doubt = true;
+        if let Some(grant) = &mut self.grant {
+            grant.retry();
+        }
     }
 
     /// It is another store, or one that went back: what was written may be gone, and its revisions say nothing.
@@ -180,8 +206,9 @@ impl Membership {
             return Step::Refused(holder.clone());
         }
         let Some(stored) = self.stored.as_ref().filter(|_| !self.in_doubt) else {
-            let node = KeyRange::One(self.node_key());
-            return Step::Read(vec![Operation::Get(node), Operation::Get(self.keys.endpoints(&self.own.node.name))]);
+            let own = [KeyRange::One(self.node_key()), self.keys.endpoints(&self.own.node.name)].map(Operation::Get);
+            let granted = self.grant.as_ref().map_or_else(Vec::new, |grant| grant.verification(&self.keys));
+            return Step::Read(own.into_iter().chain(granted).collect());
         };
         let Some(lease) = self.lease else { return Step::Lease };
         let key = self.node_key();
@@ -193,6 +220,21 @@ impl Membership {
             self.asked = Some(Asked::Claim);
             return Step::Write(vec![condition], vec![self.put_node(0, Standing::Joining, lease)]);
         };
+        if let Some(grant) = &mut self.grant {
+            match grant.next(&self.keys, &self.own.node.name) {
+                Next::Read(operations) => {
+                    self.asked = Some(Asked::Ranges);
+                    return Step::Read(operations);
+                }
+                Next::Write(mut conditions, operations) => {
+                    conditions.push(Condition::Leased(key, lease));
+                    self.asked = Some(Asked::Grant(operations.clone()));
+                    return Step::Write(conditions, operations);
+                }
+                Next::Settled => self.take_granted(),
+            }
+        }
+        let Some(stored) = &self.stored else { return Step::Rest };
         let mut operations = self.changes(stored, claim);
         if operations.is_empty() {
             let joined = self.put_node(claim.incarnation, Standing::Joined, lease);
@@ -211,22 +253,19 @@ impl Membership {
 
     /// What [`Step::Read`] has read, at this revision.
     pub fn read(&mut self, revision: i64, rows: &[Vec<KeyValue>]) {
-        let as_stored = |kv: &KeyValue| Stored {
-            value: kv.value.clone(),
-            created: kv.create_revision,
-            modified: kv.mod_revision,
-            lease: kv.lease,
-        };
-        let found: BTreeMap<Bytes, Stored> = rows.iter().flatten().map(|kv| (kv.key.clone(), as_stored(kv))).collect();
+        if let (Some(Asked::Ranges), Some(grant)) = (self.asked.take(), &mut self.grant) {
+            grant.read(&self.keys, &self.own.node.name, rows);
+            return;
+        }
+        let found: BTreeMap<Bytes, Stored> = rows.iter().flatten().map(|kv| (kv.key.clone(), Stored::of(kv))).collect();
         self.in_doubt = false;
         let held = found.get(&self.node_key());
         self.refused = held.and_then(|row| self.another(row));
         let claimed = self.claim.map(|claim| claim.lease);
-        if self.refused.is_some() || claimed.is_some() && held.map(|row| row.lease) != claimed {
-            self.lose_claim();
-        } else if claimed.is_some() && self.stored.as_ref().is_some_and(|known| *known != found) {
-            // Nobody else writes them: it is not the history that we wrote into.
-            self.lose_claim();
+        let lost = self.refused.is_some() || claimed.is_some() && held.map(|row| row.lease) != claimed;
+        // Nobody else writes them: it is not the history that we wrote into.
+        let other = claimed.is_some() && self.stored.as_ref().is_some_and(|known| *known != found);
+        if !lost && other {
             self.sequences.clear();
         }
         self.sequences.retain(|_, sequence| *sequence <= revision);
@@ -239,6 +278,9 @@ impl Membership {
             }
         }
         self.stored = Some(found);
+        if lost || other {
+            self.lose_claim();
+        }
     }
 
     /// The lease that [`Step::Lease`] got.
@@ -249,6 +291,14 @@ impl Membership {
     /// What came of [`Step::Write`].
     pub fn written(&mut self, committed: &Committed) {
         let (Some(asked), Some(lease)) = (self.asked.take(), self.lease) else { return };
+        if let (Asked::Grant(_), Some(grant)) = (&asked, &mut self.grant) {
+            grant.written(committed.succeeded);
+            // Perhaps it was not a range that was lost, but the name.
+            self.in_doubt |= !committed.succeeded;
+            if !committed.succeeded {
+                return;
+            }
+        }
         if !committed.succeeded {
             self.lose_claim();
             self.in_doubt = true;
@@ -259,7 +309,8 @@ impl Membership {
                 self.claim = Some(Claim { incarnation: committed.revision, lease });
                 vec![self.put_node(0, Standing::Joining, lease)]
             }
-            Asked::Publish(operations) => operations,
+            Asked::Grant(operations) | Asked::Publish(operations) => operations,
+            Asked::Ranges => Vec::new(),
         };
         for operation in operations {
             self.note(operation, committed.revision);
@@ -268,6 +319,30 @@ impl Membership {
 
     fn lose_claim(&mut self) {
         (self.claim, self.lease) = (None, None);
+        (self.own.node.pod_ranges, self.own.node.overlay_addresses) = (Vec::new(), Vec::new());
+        if let Some(grant) = &mut self.grant {
+            grant.reset();
+        }
+        let of_grant = |key: &Bytes| matches!(self.keys.read(key), Some(Key::Network | Key::Range(_)));
+        if let Some(stored) = &mut self.stored {
+            stored.retain(|key, _| !of_grant(key));
+        }
+    }
+
+    /// What was granted is part of what the node says of itself, and of what is looked after.
+    fn take_granted(&mut self) {
+        let Some(grant) = &self.grant else { return };
+        let Some(Ok(ranges)) = grant.outcome() else { return };
+        if self.own.node.pod_ranges == *ranges {
+            return;
+        }
+        self.own.node.pod_ranges.clone_from(ranges);
+        self.own.node.overlay_addresses = ranges.iter().map(|range| overlay_address(*range)).collect();
+        if let Some(stored) = &mut self.stored {
+            for (key, row) in grant.stored(&self.keys) {
+                stored.insert(key, row);
+            }
+        }
     }
 
     fn node_key(&self) -> Bytes {
@@ -290,16 +365,20 @@ impl Membership {
 
     /// What has to be written and deleted so that the store has our endpoints and no others.
     fn changes(&self, stored: &BTreeMap<Bytes, Stored>, claim: Claim) -> Vec<Operation> {
-        let name = &self.own.node.name;
+        let Node { name, overlay_addresses, .. } = &self.own.node;
+        let is_published =
+            |endpoint: &OwnEndpoint| endpoint.attached != Attached::Host || !overlay_addresses.is_empty();
+        let published = |vni, mac| self.own.endpoints.get(&(vni, mac)).is_some_and(is_published);
         let mut operations = Vec::new();
         for key in stored.keys() {
             match self.keys.read(key) {
-                Some(Key::Endpoint(_, vni, mac)) if self.own.endpoints.contains_key(&(vni, mac)) => {}
-                Some(Key::Node(_)) => {}
+                Some(Key::Endpoint(_, vni, mac)) if published(vni, mac) => {}
+                Some(Key::Node(_) | Key::Network | Key::Range(_)) => {}
                 _ => operations.push(Operation::Delete(KeyRange::One(key.clone()))),
             }
         }
-        for ((vni, mac), endpoint) in &self.own.endpoints {
+        for ((vni, mac), endpoint) in self.own.endpoints.iter().filter(|(_, endpoint)| is_published(endpoint)) {
+            let ips = if endpoint.attached == Attached::Host { overlay_addresses } else { &endpoint.ips };
             let key = self.keys.write(&Key::Endpoint(name.clone(), *vni, *mac));
             let first = self.sequences.get(&(*vni, *mac)).copied().unwrap_or_default();
             let goes_without_saying = stored.get(&key).is_some_and(|row| row.created == first);
@@ -307,7 +386,7 @@ impl Membership {
                 version: RECORD_VERSION,
                 vni: *vni,
                 mac: *mac,
-                ips: endpoint.ips.clone(),
+                ips: ips.clone(),
                 node: name.clone(),
                 incarnation: claim.incarnation,
                 sequence: if goes_without_saying { 0 } else { first },
@@ -339,15 +418,25 @@ impl Membership {
     }
 }
 
-/// What removes a node from the cluster at once, in place of its lease's end: all agents let go of it when they hear of it.
-/// `row`: the node's row, if there is one; `lease`: the row that says so goes with it.
+/// What removes a node from the cluster at once, in place of its lease's end: all agents let go of it when they hear of it,
+/// and its ranges can be given to others. `row`: the node's row, if there is one; `ranges`: the rows of all ranges;
+/// `lease`: the row that says so goes with it.
 #[must_use]
-pub fn removal(keys: &Keys, name: &str, row: Option<&KeyValue>, lease: i64) -> (Vec<Condition>, Vec<Operation>) {
+pub fn removal(
+    keys: &Keys,
+    name: &str,
+    row: Option<&KeyValue>,
+    ranges: &[KeyValue],
+    lease: i64,
+) -> (Vec<Condition>, Vec<Operation>) {
     let key = keys.write(&Key::Node(name.to_owned()));
-    let condition = match row {
+    let mut conditions = vec![match row {
         Some(row) => Condition::Unchanged(key.clone(), row.mod_revision),
         None => Condition::Absent(key.clone()),
-    };
+    }];
+    let is_own = |kv: &&KeyValue| record::read::<AddressRange>(&kv.value).is_ok_and(|range| range.node == name);
+    let own: Vec<&KeyValue> = ranges.iter().filter(is_own).collect();
+    conditions.extend(own.iter().map(|kv| Condition::Unchanged(kv.key.clone(), kv.mod_revision)));
     let left = Node {
         version: RECORD_VERSION,
         name: name.to_owned(),
@@ -359,11 +448,13 @@ pub fn removal(keys: &Keys, name: &str, row: Option<&KeyValue>, lease: i64) -> (
         underlay_mtu: 0,
         vnis: Vec::new(),
         pod_ranges: Vec::new(),
-        overlay_address: None,
+        overlay_addresses: Vec::new(),
         capabilities: Vec::new(),
     };
     let put = Operation::Put(key, record::write(&left).into(), Some(lease));
-    (vec![condition], vec![put, Operation::Delete(keys.endpoints(name))])
+    let given_back = own.iter().map(|kv| KeyRange::One(kv.key.clone()));
+    let deleted = given_back.chain([keys.endpoints(name)]).map(Operation::Delete);
+    (conditions, [put].into_iter().chain(deleted).collect())
 }
 
 fn is_done(stored: &BTreeMap<Bytes, Stored>, operation: &Operation) -> bool {

@@ -5,8 +5,10 @@
 //! store has its rows, all of them and no others. docs/control-plane.md has the rules.
 
 mod claims;
+mod grant;
 pub mod keys;
 mod membership;
+pub mod ranges;
 mod reconcile;
 pub mod record;
 mod view;
@@ -14,6 +16,7 @@ mod wanted;
 
 pub use keys::{Key, Keys};
 pub use membership::{Holder, Membership, Own, OwnEndpoint, Step, removal};
+pub use ranges::{ClusterRange, NoRanges};
 pub use reconcile::{Edit, apply, reconcile};
 pub use view::{Member, Presence, Row, View};
 pub use wanted::{Conflict, Local, Wanted, WantedVtep, conflicts, wanted};

@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use weft_encap::{Encapsulation, MacAddr, Vni};
 
+use super::ranges::ClusterRange;
+
 /// The version of rows that this program writes, and the newest that it reads. It changes with every change that an
 /// older reader would misread; what it may ignore is a new field.
 pub const RECORD_VERSION: u32 = 1;
@@ -54,9 +56,9 @@ pub struct Node {
     /// Where its pods' addresses are from.
     #[serde(default)]
     pub pod_ranges: Vec<IpNet>,
-    /// By which it reaches pods itself.
+    /// By which it reaches pods itself: one of each range.
     #[serde(default)]
-    pub overlay_address: Option<IpAddr>,
+    pub overlay_addresses: Vec<IpAddr>,
     /// What else it can do: [`PROBES`].
     #[serde(default)]
     pub capabilities: Vec<String>,
@@ -80,6 +82,8 @@ pub enum Attached {
     Bound,
     /// That of a port behind which there may be others.
     Learning,
+    /// The node's own: its addresses are the node's overlay addresses.
+    Host,
 }
 
 /// A pod's MAC and addresses on a node, under the node's name, VNI and MAC.
@@ -124,16 +128,27 @@ pub struct ForeignVtep {
     pub vnis: Vec<Vni>,
 }
 
-/// A range of addresses for pods, under the range.
+/// The network that all pods share. The first agent writes it; it goes with nothing, and does not change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// [`RECORD_VERSION`].
+    pub version: u32,
+    /// The virtual network that has the addresses.
+    pub vni: Vni,
+    /// Its ranges: one of each family at most.
+    pub ranges: Vec<ClusterRange>,
+}
+
+/// A range of addresses that was given to a node, under the range. It goes with nothing: the node keeps it until it is
+/// removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressRange {
     /// [`RECORD_VERSION`].
     pub version: u32,
     /// The addresses.
     pub range: IpNet,
-    /// The node that it was given to; none for a range of the cluster's, which those of nodes are taken from.
-    #[serde(default)]
-    pub node: Option<String>,
+    /// The node's name.
+    pub node: String,
 }
 
 /// Why a row is refused.

@@ -17,7 +17,7 @@ use weft_store::proto::mvccpb::event::EventType;
 use weft_store::proto::mvccpb::{Event, KeyValue};
 
 use super::keys::{Key, Keys};
-use super::record::{self, AddressRange, Endpoint, ForeignVtep, Node, RecordError, Standing};
+use super::record::{self, AddressRange, Endpoint, ForeignVtep, Network, Node, RecordError, Standing};
 
 /// Claims of one node that are remembered, so that one which a backup brings back is not taken for a new one.
 const REMEMBERED_CLAIMS: usize = 8;
@@ -72,6 +72,7 @@ pub struct View {
     foreign: BTreeMap<IpAddr, Row<ForeignVtep>>,
     /// Foreign VTEPs that a store had which was replaced since: nobody publishes them again by himself.
     held_foreign: BTreeMap<IpAddr, Row<ForeignVtep>>,
+    network: Option<Row<Network>>,
     ranges: BTreeMap<IpNet, Row<AddressRange>>,
     refused: BTreeMap<String, RecordError>,
     refusals: u64,
@@ -180,6 +181,7 @@ impl View {
             endpoints: BTreeMap::new(),
             foreign: BTreeMap::new(),
             held_foreign: BTreeMap::new(),
+            network: None,
             ranges: BTreeMap::new(),
             refused: BTreeMap::new(),
             refusals: 0,
@@ -208,7 +210,13 @@ impl View {
         self.foreign.iter().chain(held).map(|(_, row)| row)
     }
 
-    /// The ranges of addresses.
+    /// The network that all pods share, if the cluster has one.
+    #[must_use]
+    pub fn network(&self) -> Option<&Network> {
+        self.network.as_ref().map(|row| &row.record)
+    }
+
+    /// The ranges of its addresses that nodes have, those included that are not there.
     pub fn ranges(&self) -> impl Iterator<Item = &Row<AddressRange>> {
         self.ranges.values()
     }
@@ -237,6 +245,7 @@ impl View {
             self.held_foreign.append(&mut self.foreign);
         }
         self.foreign.clear();
+        self.network = None;
         self.ranges.clear();
         self.refused.clear();
         self.revision = revision;
@@ -366,6 +375,7 @@ impl View {
                 self.held_foreign.remove(&row.record.address);
                 self.foreign.insert(row.record.address, row);
             }
+            Read::Network(row) => self.network = Some(row),
             Read::Range(row) => _ = self.ranges.insert(row.record.range, row),
         }
     }
@@ -394,6 +404,7 @@ impl View {
                 self.foreign.remove(&address);
                 self.held_foreign.remove(&address);
             }
+            Some(Key::Network) => self.network = None,
             Some(Key::Range(range)) => _ = self.ranges.remove(&range),
             None => {}
         }
@@ -421,6 +432,7 @@ impl View {
                 agree(&address, &record.address)?;
                 Ok(Read::Foreign(Row::new(record, kv)))
             }
+            Key::Network => Ok(Read::Network(Row::new(record::read(&kv.value)?, kv))),
             Key::Range(range) => {
                 let record: AddressRange = record::read(&kv.value)?;
                 agree(&range, &record.range)?;
@@ -434,6 +446,7 @@ enum Read {
     Node(Row<Node>),
     Endpoint(Row<Endpoint>),
     Foreign(Row<ForeignVtep>),
+    Network(Row<Network>),
     Range(Row<AddressRange>),
 }
 

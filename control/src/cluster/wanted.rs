@@ -13,8 +13,8 @@ use weft_bridge::VtepKind;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 
 use super::claims::{Claims, Rank};
-use super::record::{Endpoint, Node};
-use super::view::{Member, Row, View};
+use super::record::{AddressRange, Endpoint, Node};
+use super::view::{Member, Presence, Row, View};
 use crate::config::VtepConfig;
 
 /// The node that asks.
@@ -192,16 +192,18 @@ pub fn conflicts(view: &View) -> Vec<Conflict> {
             conflicts.push(Conflict { what: format!("VTEP address {address}"), winner, others });
         }
     }
-    let ranges: Vec<_> = view.ranges().filter_map(|row| Some((row, row.record.node.as_deref()?))).collect();
-    for (place, (one, owner)) in ranges.iter().enumerate() {
-        for (other, rival) in &ranges[place + 1..] {
-            let (a, b) = (one.record.range, other.record.range);
-            if owner != rival && (a.contains(&b) || b.contains(&a)) {
-                let [first, second] = if one.created <= other.created { [owner, rival] } else { [rival, owner] };
-                let what = format!("addresses in both {a} and {b}");
-                conflicts.push(Conflict { what, winner: (*first).to_owned(), others: vec![(*second).to_owned()] });
-            }
+    // In order, so that what lies in a range follows it.
+    let mut around: Vec<&Row<AddressRange>> = Vec::new();
+    for row in view.ranges() {
+        let (range, owner) = (row.record.range, &row.record.node);
+        around.retain(|outer| outer.record.range.contains(&range));
+        for outer in around.iter().filter(|outer| outer.record.node != *owner) {
+            let (first, second) = if outer.created <= row.created { (*outer, row) } else { (row, *outer) };
+            let what = format!("addresses in both {} and {range}", outer.record.range);
+            let (winner, others) = (first.record.node.clone(), vec![second.record.node.clone()]);
+            conflicts.push(Conflict { what, winner, others });
         }
+        around.push(row);
     }
     conflicts.sort();
     conflicts

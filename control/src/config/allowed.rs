@@ -12,6 +12,8 @@ use super::file::{DSCP, INHERIT, TTL};
 
 /// Characters in a name at most.
 pub(super) const NAME_CHARS: usize = 63;
+/// The name of the port by which the node itself takes part in the cluster's network.
+pub(crate) const HOST_PORT: &str = "host";
 /// Characters in a device's name at most (IFNAMSIZ without its zero).
 pub(super) const INTERFACE_CHARS: usize = 15;
 pub(super) const UNDERLAY_MTU: RangeInclusive<u16> = 576..=u16::MAX;
@@ -71,6 +73,15 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("control", "ca_file" | "cert_file" | "key_file" | "password_file") => "allowed is an absolute path".to_owned(),
         ("control", "server_name") => "allowed is a host name or an address, with a `ca_file`".to_owned(),
         ("control", "user") => "allowed is a name, with a `password_file`".to_owned(),
+        ("", "network") => {
+            "it begins with `[network]` and needs `vni` and `ranges = [\"10.244.0.0/16\"]` at least".to_owned()
+        }
+        ("network", "vni") => format!("allowed are 1 to {}", Vni::MAX),
+        ("network", "ranges") => {
+            "allowed are one IPv4 range, one IPv6 range, or one of each, as in [\"10.244.0.0/16\"]".to_owned()
+        }
+        ("network", "node_prefix_ipv4") => "allowed is a number of bits up to 30, more than the range's".to_owned(),
+        ("network", "node_prefix_ipv6") => "allowed is a number of bits up to 126, more than the range's".to_owned(),
         ("fdb", "capacity") => numbers(&FDB_CAPACITY),
         ("fdb", "ageing_seconds") => numbers(&FDB_AGEING_SECONDS),
         ("vni", "id") | ("port", "vni") => format!("allowed are 1 to {}", Vni::MAX),
@@ -83,7 +94,7 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("port", "netns") => {
             "allowed are a name in /run/netns and an absolute path such as /proc/PID/ns/net".to_owned()
         }
-        ("port", "interface") => {
+        ("port" | "network", "interface") => {
             format!("allowed are 1 to {INTERFACE_CHARS} characters without `/`, `:`, `%` and blanks")
         }
         ("port", "mac") => "allowed are six hex pairs of a single device, as in \"02:00:00:00:00:01\"".to_owned(),

@@ -19,7 +19,7 @@ use super::allowed::{
     UNDERLAY_MTU, WORKERS, allowed, is_host, is_interface, is_name, is_netns, not_of_vtep, numbers,
 };
 use super::file::{File, PortEntry, PortMode, Switch, Underlay, UnderlayKind, VniEntry, VtepEntry};
-use super::{Config, PortConfig, VtepConfig, control};
+use super::{Config, HOST_PORT, PortConfig, VtepConfig, control, network};
 use crate::desired;
 
 /// One thing that is wrong, and where. What stands in no file has an empty span.
@@ -99,6 +99,8 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
     let vteps = file.vteps.iter().map(|entry| vtep(entry, &addresses, &known, &mut seen)).collect::<Result<_, _>>()?;
     let mut seen = Seen::default();
     let ports = file.ports.iter().map(|entry| port(entry, &node, &known, &mut seen)).collect::<Result<_, _>>()?;
+    let around = (file.ports.as_slice(), &known, addresses.as_slice());
+    let network = network::check(file.network, file.control.as_ref(), around, derived_mac(&node, HOST_PORT))?;
     let config = Config {
         node,
         run_dir,
@@ -118,6 +120,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         fdb_capacity,
         fdb_ageing_seconds,
         control: file.control.map(control::check).transpose()?,
+        network,
         vnis,
         vteps,
         ports,
@@ -268,6 +271,7 @@ fn port(entry: &PortEntry, node: &str, vnis: &HashSet<Vni>, seen: &mut Seen) -> 
         addresses: addresses.clone(),
         mtu: port_mtu(entry)?,
         learn_limit: (entry.mode == PortMode::Learning).then_some(limit),
+        routes: false,
     })
 }
 

@@ -20,6 +20,10 @@ use weft_switch::polling::{MAX_POLLING, Polling};
 
 use super::word_or_number::{WordOrNumber, Written};
 
+mod network;
+
+pub use network::Network;
+
 pub(super) const INHERIT: &str = "inherit";
 const AUTO: &str = "auto";
 const OFF: &str = "off";
@@ -54,6 +58,9 @@ pub struct File {
     /// The store by which nodes find each other. Default: none, and peers are those of this file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,
+    /// The addresses of the cluster's pods, of which each node gets ranges. Default: none; needs `[control]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// The virtual networks of this node.
     #[serde(default, rename = "vni", skip_serializing_if = "Vec::is_empty")]
     pub vnis: Vec<VniEntry>,

@@ -5,6 +5,7 @@ mod check;
 mod control;
 mod error;
 pub mod file;
+mod network;
 mod reading;
 mod word_or_number;
 
@@ -21,10 +22,11 @@ use weft_switch::levels::Level;
 use weft_switch::polling::Polling;
 use weft_switch::underlay::{Listen, SocketOptions};
 
-pub(crate) use allowed::not_of_vtep;
+pub(crate) use allowed::{HOST_PORT, not_of_vtep};
 pub use control::{ControlConfig, FileError};
 pub use error::ConfigError;
 pub use file::UnderlayKind;
+pub use network::NetworkConfig;
 
 /// A configuration in which every value is allowed and fits the others.
 #[derive(Clone, Debug)]
@@ -65,6 +67,8 @@ pub struct Config {
     pub fdb_ageing_seconds: u32,
     /// The store by which nodes find each other, if there is one.
     pub control: Option<ControlConfig>,
+    /// The addresses of the cluster's pods, if nodes are to have ranges of them.
+    pub network: Option<NetworkConfig>,
     /// The virtual networks, and what each does beyond forwarding.
     pub vnis: Vec<(Vni, DomainOptions)>,
     /// The other nodes' tunnel ends.
@@ -103,6 +107,8 @@ pub struct PortConfig {
     pub mtu: Option<u16>,
     /// MACs learned behind it at most; none for a bound port.
     pub learn_limit: Option<u32>,
+    /// Whether it sends for other addresses too, though it is bound: the node's own.
+    pub routes: bool,
 }
 
 impl Config {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use weft_bridge::tables::DomainOptions;
 use weft_bridge::{Port, PortId, PortMode, Tables};
-use weft_control::cluster::record::{Attached, Node, PROBES, RECORD_VERSION, Receives, Standing};
+use weft_control::cluster::record::{Attached, Network, Node, PROBES, RECORD_VERSION, Receives, Standing};
 use weft_control::cluster::{Keys, Local, Membership, Own, OwnEndpoint, Step, View, Wanted, apply, reconcile, wanted};
 use weft_encap::{Encapsulation, MacAddr, Vni};
 use weft_switch::memory::{MemoryPort, MemorySwitch};
@@ -26,6 +27,10 @@ pub(crate) struct Identity {
     pub(crate) instance: String,
     pub(crate) address: IpAddr,
     pub(crate) vnis: BTreeSet<Vni>,
+    /// Of which it wants ranges.
+    pub(crate) network: Network,
+    /// What it keeps of them.
+    pub(crate) had: Vec<IpNet>,
 }
 
 pub(crate) struct SimAgent {
@@ -71,12 +76,13 @@ impl SimAgent {
             underlay_mtu: 1500,
             vnis: identity.vnis.iter().copied().collect(),
             pod_ranges: Vec::new(),
-            overlay_address: None,
+            overlay_addresses: Vec::new(),
             capabilities: vec![PROBES.to_owned()],
         };
+        let network = Some((identity.network.clone(), identity.had.clone()));
         let mut agent = Self {
             identity,
-            membership: Membership::new(keys(), Own { node, endpoints: BTreeMap::new() }),
+            membership: Membership::new(keys(), Own { node, network, endpoints: BTreeMap::new() }),
             view: View::new(keys()),
             switch: MemorySwitch::new(tables, 64),
             ports: BTreeMap::new(),

@@ -6,6 +6,7 @@
 
 mod agent;
 mod named;
+mod ranges;
 mod schedule;
 mod store;
 mod traffic;

@@ -409,7 +409,7 @@ fn unknown_fields_are_ignored() {
         underlay_mtu: 1500,
         vnis: Vec::new(),
         pod_ranges: Vec::new(),
-        overlay_address: None,
+        overlay_addresses: Vec::new(),
         capabilities: Vec::new(),
     };
     let mut json: serde_json::Value = serde_json::from_slice(&write(&node)).unwrap();

@@ -1,6 +1,7 @@
 //! Schedules by the dice.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
@@ -17,10 +18,14 @@ const PODS: u8 = 6;
 const STEPS: u64 = 60;
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +33,7 @@ impl Dice {
         ((z ^ (z >> 31)) % sides as u64) as usize
     }
 
-    fn one_in(&mut self, sides: usize) -> bool {
+    pub(crate) fn one_in(&mut self, sides: usize) -> bool {
         self.roll(sides) == 0
     }
 }
@@ -43,8 +48,9 @@ struct Schedule {
 
 impl Schedule {
     fn new(seed: u64) -> Self {
-        let mut dice = Dice(seed);
-        let mut world = World::new();
+        let mut dice = Dice::new(seed);
+        // Now and then there are ranges for all names but one.
+        let mut world = World::with_network(if dice.one_in(4) { 18 } else { 19 });
         for number in 0..MACHINES {
             let place = world.add(&format!("n{number}"), &[]);
             if dice.one_in(3) {
@@ -155,6 +161,7 @@ impl Schedule {
         let Some(backup) = &self.backup else { return };
         let new_cluster = self.dice.one_in(2);
         self.world.store.restore(backup, new_cluster);
+        self.world.store_went_back = true;
         // Whoever is cut off may come back when revisions have caught up, and see no difference.
         self.unseen_return |= !new_cluster;
     }
@@ -183,22 +190,30 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn every_schedule_ends_in_agreement() {
-    let seeds = match number("WEFT_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("WEFT_SCHEDULES").unwrap_or(SCHEDULES),
-    };
+    in_parallel(seeds(SCHEDULES), |seed| Schedule::new(seed).run());
+}
+
+/// Runs them on all processors; one that fails says its seed.
+pub(crate) fn in_parallel(seeds: Range<u64>, run: impl Fn(u64) + Sync) {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let run = |seed| {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            eprintln!("this one again: WEFT_SEED={seed}");
+            resume_unwind(panic);
+        }
+    };
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let own = seeds.clone().skip(thread).step_by(threads);
-            scope.spawn(|| own.for_each(run));
+            scope.spawn(|| own.for_each(&run));
         }
     });
 }
 
-fn run(seed: u64) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| Schedule::new(seed).run())) {
-        eprintln!("this schedule again: WEFT_SEED={seed}");
-        resume_unwind(panic);
+/// The one that `WEFT_SEED` names, or so many as `WEFT_SCHEDULES` says, or these.
+pub(crate) fn seeds(default: u64) -> Range<u64> {
+    match number("WEFT_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("WEFT_SCHEDULES").unwrap_or(default),
     }
 }

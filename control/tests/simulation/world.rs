@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use weft_bridge::Attachment;
-use weft_control::cluster::record::Node;
-use weft_control::cluster::{Key, conflicts, reconcile, removal, wanted};
+use weft_control::cluster::record::{AddressRange, Network, Node, read};
+use weft_control::cluster::{ClusterRange, Key, NoRanges, conflicts, reconcile, removal, wanted};
 use weft_encap::{Encapsulation, MacAddr, Offload, Vni};
 use weft_store::KeyRange;
 
@@ -40,11 +41,32 @@ pub(crate) struct Machine {
 pub(crate) struct World {
     pub(crate) store: SimStore,
     pub(crate) machines: Vec<Machine>,
+    network: Network,
+    /// The ranges that each name was seen to have, until somebody gives them back.
+    kept: BTreeMap<String, Vec<IpNet>>,
+    /// Machines whose node was removed while they had the name by this claim.
+    unaware: BTreeMap<usize, Option<i64>>,
+    /// What agents were granted may have been forgotten since.
+    pub(crate) store_went_back: bool,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self { store: SimStore::new(), machines: Vec::new() }
+        Self::with_network(19)
+    }
+
+    /// With nodes' IPv4 ranges of this prefix length, of 16 bits for the cluster.
+    pub(crate) fn with_network(node_prefix: u8) -> Self {
+        let range = |range: &str, node_prefix| ClusterRange { range: range.parse().unwrap(), node_prefix };
+        let network = Network::new(vni(1), vec![range("10.244.0.0/16", node_prefix), range("fd00:244::/48", 64)]);
+        Self {
+            store: SimStore::new(),
+            machines: Vec::new(),
+            network,
+            kept: BTreeMap::new(),
+            unaware: BTreeMap::new(),
+            store_went_back: false,
+        }
     }
 
     /// Adds a machine of this name, with an address by its place, in VNIs 1 and 2.
@@ -55,6 +77,8 @@ impl World {
             instance: format!("instance {number}"),
             address: address(number),
             vnis: [vni(1), vni(2)].into(),
+            network: self.network.clone(),
+            had: Vec::new(),
         };
         self.machines.push(Machine { identity, pods: pods.iter().copied().collect(), agent: None });
         self.machines.len() - 1
@@ -66,7 +90,35 @@ impl World {
     }
 
     pub(crate) fn kill(&mut self, machine: usize) {
-        self.machines[machine].agent = None;
+        let Machine { identity, agent, .. } = &mut self.machines[machine];
+        if let Some(Ok(ranges)) = agent.take().as_ref().and_then(|agent| agent.membership.ranges()) {
+            identity.had.clone_from(ranges);
+        }
+    }
+
+    /// Its ranges, or why it has none.
+    pub(crate) fn ranges(&self, machine: usize) -> Option<Result<Vec<IpNet>, NoRanges>> {
+        self.machines[machine].agent.as_ref()?.membership.ranges().cloned()
+    }
+
+    /// Names keep their ranges, whatever becomes of agents and leases; and never do two have the same.
+    pub(crate) fn check_kept(&mut self) {
+        if self.store_went_back {
+            return;
+        }
+        for place in 0..self.machines.len() {
+            let Some(Ok(ranges)) = self.ranges(place) else { continue };
+            let claim = self.agent(place).membership.incarnation();
+            if self.unaware.get(&place) == Some(&claim) {
+                continue;
+            }
+            self.unaware.remove(&place);
+            let name = &self.machines[place].identity.name;
+            let kept = self.kept.entry(name.clone()).or_insert_with(|| ranges.clone());
+            assert_eq!(*kept, ranges, "{name} keeps its ranges");
+        }
+        let all: Vec<IpNet> = self.kept.values().flatten().copied().collect();
+        assert_eq!(BTreeSet::from_iter(&all).len(), all.len(), "no range is given twice: {:?}", self.kept);
     }
 
     pub(crate) fn agent(&mut self, machine: usize) -> &mut SimAgent {
@@ -86,7 +138,15 @@ impl World {
         self.kill(machine);
         let name = &self.machines[machine].identity.name;
         let rows = self.store.list(&KeyRange::One(keys().write(&Key::Node(name.clone()))));
-        let (conditions, operations) = removal(&keys(), name, rows.first(), self.store.grant());
+        let ranges = self.store.list(&keys().ranges());
+        self.kept.remove(name);
+        // Another machine of the name goes on until it hears of it.
+        for (place, machine) in self.machines.iter().enumerate() {
+            if let Some(agent) = machine.agent.as_ref().filter(|_| machine.identity.name == *name) {
+                self.unaware.insert(place, agent.membership.incarnation());
+            }
+        }
+        let (conditions, operations) = removal(&keys(), name, rows.first(), &ranges, self.store.grant());
         assert!(self.store.commit(&conditions, &operations).unwrap().succeeded);
     }
 
@@ -106,6 +166,7 @@ impl World {
             agent.meet(&mut self.store, revisions, requests, lose_answer);
             agent.settle(silent);
         }
+        self.check_kept();
     }
 
     /// All agents meet the store, as long as they have to say something.
@@ -158,6 +219,7 @@ impl World {
                 owners.entry(*pod).or_default().push(*place);
             }
         }
+        self.check_ranges();
         // Where several have a pod, all the others agree on who it is.
         let mut agreed: BTreeMap<Pod, IpAddr> = BTreeMap::new();
         for place in &joined {
@@ -171,6 +233,43 @@ impl World {
             let named = known.iter().filter(|conflict| conflict.what.starts_with("MAC")).count();
             let several = owners.values().filter(|owners| owners.len() > 1).count();
             assert_eq!(named, several, "each MAC that several have is named: {known:?}");
+        }
+    }
+
+    /// Each has ranges of its own, as the store and all others have it, or there are none left.
+    pub(crate) fn check_ranges(&self) {
+        let joined = self.joined();
+        let rows = self.store.list(&keys().ranges());
+        let mut given: BTreeMap<IpNet, String> = BTreeMap::new();
+        for row in &rows {
+            let record: AddressRange = read(&row.value).unwrap();
+            given.insert(record.range, record.node);
+        }
+        for place in &joined {
+            let Machine { identity, agent, .. } = &self.machines[*place];
+            let view = &agent.as_ref().unwrap().view;
+            let known: BTreeMap<IpNet, String> =
+                view.ranges().map(|row| (row.record.range, row.record.node.clone())).collect();
+            assert_eq!(known, given, "{}", identity.name);
+            assert_eq!(view.network(), Some(&self.network));
+            match self.ranges(*place) {
+                None => panic!("{} does not know its ranges", identity.name),
+                Some(Ok(ranges)) => {
+                    let own: Vec<IpNet> =
+                        given.iter().filter(|(_, node)| **node == identity.name).map(|(range, _)| *range).collect();
+                    assert_eq!(own, ranges, "{} has these, and no others", identity.name);
+                    for other in &joined {
+                        let seen = &self.machines[*other].agent.as_ref().unwrap().view;
+                        let (_, member) = seen.members().find(|(name, _)| *name == identity.name).unwrap();
+                        assert_eq!(member.row().record.pod_ranges, ranges);
+                    }
+                }
+                Some(Err(refused)) => {
+                    assert!(matches!(refused, NoRanges::Exhausted { .. }), "{refused}");
+                    let cluster = self.network.ranges[0];
+                    assert_eq!(cluster.choose("another", None, &given.keys().copied().collect()), None);
+                }
+            }
         }
     }
 
