@@ -26,7 +26,7 @@ const LIST: Duration = Duration::from_secs(600);
 const TRUST: Duration = Duration::from_secs(60);
 /// Until the next attempt when the store does not answer, or another holds the name.
 const RETRY: Duration = Duration::from_secs(1);
-/// For how long a name may be held by another when an agent starts: its own predecessor may have died just now.
+/// For how long a name may be held by what may be the starting agent's own predecessor, which died just now.
 const NAME_PATIENCE: Duration = Duration::from_secs(LEASE_SECONDS as u64 + 5);
 /// News that wait for the agent's loop at most.
 const WAITING_NEWS: usize = 256;
@@ -238,7 +238,9 @@ impl Conversation {
                 self.retry_at = Some(Instant::now() + RETRY);
                 self.lease = None;
                 self.stand(Standing::Refused(holder.clone())).await?;
-                if !self.has_joined && since.elapsed() >= NAME_PATIENCE {
+                let own = &self.membership.own().node.addresses;
+                let patience = if holder.may_be_predecessor(own) { NAME_PATIENCE } else { Duration::ZERO };
+                if !self.has_joined && since.elapsed() >= patience {
                     self.tell(News::NameTaken(holder)).await?;
                 }
                 return Ok(Ok(false));

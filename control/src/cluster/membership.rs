@@ -68,6 +68,15 @@ pub struct Holder {
     pub lease: i64,
 }
 
+impl Holder {
+    /// Whether it may be the claim of an agent that ran on the same node before, and that another instance made: two
+    /// nodes that run have no address in common. Without that, and a row that can be read, it is another node.
+    #[must_use]
+    pub fn may_be_predecessor(&self, own: &[IpAddr]) -> bool {
+        self.addresses.is_empty() || self.addresses.iter().any(|address| own.contains(address))
+    }
+}
+
 /// A row of ours in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
