@@ -47,6 +47,10 @@ pub(crate) struct Following {
     /// This node's, or why it has none.
     ranges: Option<Result<Vec<IpNet>, NoRanges>>,
     new_ranges: bool,
+    /// What is claimed by several, as it was when this looked last, and how often there was something new.
+    contested: BTreeSet<String>,
+    contested_at: i64,
+    contested_total: u64,
 }
 
 impl Following {
@@ -86,6 +90,9 @@ impl Following {
             suspected: HashMap::new(),
             ranges: None,
             new_ranges: false,
+            contested: BTreeSet::new(),
+            contested_at: 0,
+            contested_total: 0,
         }))
     }
 
@@ -174,9 +181,27 @@ impl Following {
     /// What is due once a second.
     pub(crate) fn keep_house(&mut self, ports: &[AttachedPort], switch: &Switch, paths: Option<&mut Paths>) {
         self.tell(ports);
+        self.look_for_conflicts();
         if self.forget_suspects(switch, paths.as_deref()) {
             self.publish(switch, paths);
         }
+    }
+
+    /// Counts and logs what several claim by now. Once a second: a pod that moves is claimed twice for a moment.
+    fn look_for_conflicts(&mut self) {
+        if self.contested_at == self.view.revision() {
+            return;
+        }
+        self.contested_at = self.view.revision();
+        let mut contested = BTreeSet::new();
+        for conflict in conflicts(&self.view) {
+            if !self.contested.contains(&conflict.what) {
+                self.contested_total += 1;
+                tracing::warn!(%conflict, "two claim the same");
+            }
+            contested.insert(conflict.what);
+        }
+        self.contested = contested;
     }
 
     fn forget_suspects(&mut self, switch: &Switch, paths: Option<&Paths>) -> bool {
@@ -273,6 +298,7 @@ impl Following {
             suspects: named(|member| member.presence() == Presence::Suspect),
             held: named(|member| member.presence() == Presence::Present && member.is_stale()),
             conflicts: conflicts(&self.view).iter().map(ToString::to_string).collect(),
+            conflicts_total: self.contested_total,
             refused_rows: self.view.refused().map(|(key, error)| format!("{key}: {error}")).collect(),
             refusals: self.view.refusals(),
             ranges: ranges.iter().map(ToString::to_string).collect(),

@@ -184,3 +184,36 @@ fn foreign_vteps_are_added_and_removed_for_all_nodes_and_nodes_removed() {
     assert!(!first.log().contains("let go"), "{}", first.log());
     end(first);
 }
+
+#[test]
+fn an_address_of_two_pods_is_named_and_counted() {
+    let site = site!();
+    let nodes = site.nodes::<2>();
+    let pods = ["a", "b"].map(|name| site.host(name));
+    let _process = store(&nodes[0], site.directory());
+    let [one, other] = [0, 1].map(|own| config(&site, &nodes[own], &nodes[0], &pods[own], &PODS[0]));
+    let file = one.write();
+    // The second of them is the later one.
+    let first = one.start();
+    wait_for_state(&first, "connected", 1);
+    assert_eq!(first.status().control.unwrap().conflicts_total, 0);
+    let second = other.start();
+    for agent in [&first, &second] {
+        eventually("the address of two is named", || {
+            let control = agent.status().control.unwrap();
+            let named = ["address 10.7.0.1 of VNI 7: n2 has it, and it is claimed by n1 too"];
+            let there = control.conflicts == named && control.conflicts_total == 1;
+            if there { Ok(()) } else { Err(format!("{control:?}")) }
+        });
+    }
+    assert!(first.log().contains("address 10.7.0.1 of VNI 7"), "{}", first.log());
+    second.finish();
+    let program = weft();
+    nodes[0].run(&[program.to_str().unwrap(), "node", "--config", file.to_str().unwrap(), "remove", "n2"]);
+    eventually("nobody claims it any more", || {
+        let control = first.status().control.unwrap();
+        let gone = control.conflicts.is_empty() && control.conflicts_total == 1;
+        if gone { Ok(()) } else { Err(format!("{control:?}")) }
+    });
+    end(first);
+}

@@ -15,7 +15,8 @@ use weft_control::cluster::record::{Network, Node as NodeRecord, RECORD_VERSION,
 use weft_control::cluster::{ClusterRange, Keys, Membership, NoRanges, Own, Step};
 use weft_control::config::file;
 use weft_control::config::file::{Control, unspanned};
-use weft_encap::{Inner, Network as Packet, Vni};
+use weft_encap::inner::ETHERTYPE_ARP;
+use weft_encap::{Inner, Network as Packet, Vni, neighbour};
 use weft_integration::{
     AgentConfig, AgentNode, Capture, Child, Family, Host, MIB, Node, Requirement, Site, StoreKind, StoreNode,
     eventually, ping_all, site, stream, test_name, unmet, weft,
@@ -28,6 +29,8 @@ const DEVICE: &str = "weft0";
 /// Pods whose addresses stand in a file have them of the cluster's own range, which no node gets.
 const PODS: [[&str; 2]; 2] = [["10.244.0.11/16", "fd00:244::b/48"], ["10.244.0.12/16", "fd00:244::c/48"]];
 const GATEWAYS: [&str; 2] = ["10.244.0.1", "fd00:244::1"];
+/// Bytes before the inner frame: Ethernet, IPv4, UDP and VXLAN.
+const VXLAN_OVER_IPV4: usize = 14 + 20 + 8 + 8;
 /// Nodes that race: one more than there are ranges.
 const RACERS: usize = 32;
 /// Clusters in which they do.
@@ -226,6 +229,51 @@ fn pods_reach_what_their_node_routes_by_one_gateway_on_all_nodes() {
             let known = pod.ip(&format!("neighbour show {gateway}"));
             assert!(known.contains("02:57:47:00:00:07"), "{known}");
         }
+    }
+    agents.into_iter().for_each(AgentNode::finish);
+}
+
+#[test]
+fn no_question_for_a_node_a_pod_or_the_gateway_crosses_the_underlay() {
+    let pair = Pair::new(site!("ip", "ping"));
+    let agents = pair.start();
+    let overlay = agents.each_ref().map(overlay_addresses);
+    let Pair { nodes, pods, .. } = &pair;
+    // Both kinds of frames are looked for inside VXLAN over IPv4, as they arrive at either node.
+    let inside = |packet: &[u8], wanted: fn(&Inner<'_>) -> bool| {
+        let frame = packet.get(VXLAN_OVER_IPV4..).filter(|_| packet.get(36..38) == Some(&4789_u16.to_be_bytes()));
+        frame.is_some_and(|frame| Inner::parse(frame).is_ok_and(|inner| wanted(&inner)))
+    };
+    let question = |inner: &Inner<'_>| inner.ethertype == ETHERTYPE_ARP || neighbour::question(inner).is_some();
+    let members: Vec<(&Host, &str)> =
+        vec![(&nodes[0], DEVICE), (&nodes[1], DEVICE), (&pods[0], "eth0"), (&pods[1], "eth0")];
+    for (host, device) in &members {
+        wait_for_addresses(host, device);
+        host.ip(&format!("neighbour flush dev {device}"));
+    }
+    let captures = nodes.each_ref().map(|node| {
+        Capture::start_where(node, "eth0", move |packet| {
+            inside(packet, question) || inside(packet, |inner| matches!(inner.network, Packet::Ipv4(_)))
+        })
+    });
+    let addresses = PODS.iter().flatten().map(|network| host_of(network).to_owned());
+    let addresses: Vec<String> = addresses.chain(overlay.iter().flatten().map(ToString::to_string)).collect();
+    for (host, _) in &members {
+        addresses.iter().for_each(|address| ping_all(host, address));
+    }
+    for (host, _) in &members[2..] {
+        // Who it is that answers is told by its node: the echo itself is for nobody here.
+        GATEWAYS.iter().for_each(|gateway| _ = host.try_run(&["ping", "-c", "1", "-W", "0.2", gateway]));
+        for gateway in GATEWAYS {
+            let known = host.ip(&format!("neighbour show {gateway}"));
+            assert!(known.contains("02:57:47:00:00:07"), "{known}");
+        }
+    }
+    for mut capture in captures {
+        let echoes = capture.wait_for(100, |packet| inside(packet, |inner| matches!(inner.network, Packet::Ipv4(_))));
+        assert!(echoes.len() >= 100);
+        let asked: Vec<_> = capture.stop().into_iter().filter(|packet| inside(packet, question)).collect();
+        assert!(asked.is_empty(), "{asked:02x?}");
     }
     agents.into_iter().for_each(AgentNode::finish);
 }

@@ -147,6 +147,9 @@ fn print_control(control: &ControlStatus) -> anyhow::Result<()> {
             line(name, names.join(", "))?;
         }
     }
+    if control.conflicts_total > 0 {
+        line("conflicts", format!("{} since the start, {} now", control.conflicts_total, control.conflicts.len()))?;
+    }
     for (name, texts) in [("conflict", &control.conflicts), ("refused", &control.refused_rows)] {
         for text in texts {
             line(name, text.clone())?;

@@ -67,6 +67,9 @@ pub struct ControlStatus {
     pub held: Vec<String>,
     /// What several claim, and who has it.
     pub conflicts: Vec<String>,
+    /// How often something came to be claimed by several since the agent started, looked for once a second.
+    #[serde(default)]
+    pub conflicts_total: u64,
     /// Rows that are refused, and why.
     pub refused_rows: Vec<String>,
     /// How often a row was refused.

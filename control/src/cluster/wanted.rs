@@ -14,7 +14,7 @@ use weft_encap::{Encapsulation, MacAddr, Vni};
 
 use super::claims::{Claims, Rank};
 use super::record::{AddressRange, Endpoint, Node};
-use super::view::{Member, Presence, Row, View};
+use super::view::{Member, Row, View};
 use crate::config::VtepConfig;
 
 /// The node that asks.

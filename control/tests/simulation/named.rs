@@ -1,12 +1,13 @@
 //! Failures that others are known for, by the name of what must not happen.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use weft_bridge::tables::VtepKind;
 use weft_bridge::{Attachment, Learn, Port, PortMode, Seconds, Tables};
 use weft_control::cluster::record::{Attached, Endpoint, ForeignVtep, Node, RECORD_VERSION, Standing, write};
-use weft_control::cluster::{Key, Presence, Step, View, Wanted, apply, reconcile, wanted};
+use weft_control::cluster::{Holder, Key, Presence, Step, View, Wanted, apply, reconcile, wanted};
 use weft_encap::{Encapsulation, Offload};
 use weft_store::client::{Condition, Operation};
 
@@ -28,7 +29,7 @@ fn cluster(machines: u8) -> World {
 }
 
 /// Where a machine sends frames for a pod.
-fn known_at(world: &mut World, machine: usize, (vni, mac): Pod) -> Option<std::net::IpAddr> {
+fn known_at(world: &mut World, machine: usize, (vni, mac): Pod) -> Option<IpAddr> {
     let tables = world.agent(machine).switch.tables();
     match tables.domain(vni)?.static_mac(mac)? {
         Attachment::Vtep(id) => Some(tables.vtep(id)?.address),
@@ -454,4 +455,14 @@ fn what_is_not_wanted_is_removed_and_what_stays_keeps_its_id() {
     apply(&mut tables, edits).unwrap();
     assert_eq!(tables.vteps().count(), 0);
     assert!(reconcile(&tables, &Wanted::default()).is_empty());
+}
+
+#[test]
+fn only_a_holder_with_one_of_our_addresses_may_be_our_predecessor() {
+    let own = [address(1), "2001:db8::1".parse().unwrap()];
+    let holder = |addresses: &[IpAddr]| Holder { addresses: addresses.to_vec(), lease: 1 };
+    assert!(holder(&own).may_be_predecessor(&own));
+    assert!(holder(&[address(9), own[1]]).may_be_predecessor(&own), "one of its addresses changed");
+    assert!(!holder(&[address(2)]).may_be_predecessor(&own));
+    assert!(holder(&[]).may_be_predecessor(&own), "nothing is known of it");
 }
