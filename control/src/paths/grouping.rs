@@ -3,7 +3,7 @@
 //! A trial is four probes: two that leave as one group, and two alike that leave one by one. It speaks for groups if both
 //! of the group are echoed, and against them if only both of the others are; otherwise it says nothing. Whatever loses
 //! packets without looking at groups does the one as easily as the other, so what is counted is
-//! trials against groups in a row: see docs/adr/0013-trials-of-groups.md for how often chance makes so many.
+//! trials against groups in a row: see docs/adr/0015-trials-of-groups.md for how often chance makes so many.
 
 use std::time::Duration;
 
