@@ -72,11 +72,11 @@ fn own(agent: u32) -> Own {
         underlay_mtu: 1500,
         vnis: vec![vni()],
         pod_ranges: Vec::new(),
-        overlay_address: None,
+        overlay_addresses: Vec::new(),
         capabilities: vec![PROBES.to_owned()],
     };
     let endpoints = (0..ENDPOINTS).map(|number| ((vni(), mac(2, agent, number)), endpoint(agent, number)));
-    Own { node, endpoints: endpoints.collect() }
+    Own { node, network: None, endpoints: endpoints.collect() }
 }
 
 struct Member {
