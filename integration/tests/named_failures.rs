@@ -109,8 +109,10 @@ fn overhead_taken_as_50_on_ipv6_underlay() {
         (Encapsulation::Geneve, Family::Ipv6, 1430),
     ];
     for (encapsulation, family, mtu) in cases {
-        let site = site!("ping");
+        let site = site!("ping", "ethtool");
         let overlay = Overlay::pair(&site, encapsulation, family);
+        // What is sent as a group shows as the packets that it stands for.
+        overlay.nodes[0].like_a_wire();
         let [a, _] = &overlay.pods;
         assert_eq!(overlay.agents[0].port("a").mtu, mtu);
         assert_eq!(overlay.agents[0].vteps()[0].pod_mtu, mtu);

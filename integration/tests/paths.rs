@@ -73,9 +73,11 @@ fn path_mtu_decrease(site: &Site, family: Family, overhead: u16) {
 #[test]
 fn up_means_that_a_probe_of_full_length_came_back() {
     const NARROW: u16 = 1000;
-    let site = site!("ip");
+    let site = site!("ip", "ethtool");
     let (switch, nodes) = site.switched();
     switch.ip(&format!("link set port2 mtu {NARROW}"));
+    // What is sent as a group shows as the packets that it stands for.
+    nodes[0].like_a_wire();
     let mut capture = Capture::start(&nodes[1], "eth0");
     let (_, agents) = pods(&site, &nodes, Family::Ipv4);
     let up = eventually("the path is up", || {

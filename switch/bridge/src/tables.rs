@@ -3,6 +3,7 @@
 //! The control side edits its own copy and publishes it whole; nobody changes a published one. Cloning
 //! is cheap where nothing changes: domains are shared until they are edited.
 
+mod error;
 mod gateway;
 mod managed;
 mod ungrouped;
@@ -18,6 +19,7 @@ use weft_encap::{Encapsulation, MacAddr, Vni};
 
 use crate::id::{Attachment, PortId, Slab, VtepId};
 
+pub use error::TableError;
 pub use gateway::Gateway;
 
 /// Ports on one node at most.
@@ -205,39 +207,6 @@ impl BridgeDomain {
     pub fn static_macs(&self) -> impl Iterator<Item = (MacAddr, Attachment)> {
         self.static_macs.iter().map(|(mac, attachment)| (*mac, *attachment))
     }
-}
-
-/// Why an edit of the tables was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TableError {
-    /// No room for another of its kind.
-    Full {
-        /// What there are too many of.
-        what: &'static str,
-        /// How many there may be.
-        limit: usize,
-    },
-    /// A VTEP with this address is there already.
-    DuplicateVtep {
-        /// The address.
-        address: IpAddr,
-    },
-    /// This MAC is bound to another port of the VNI.
-    DuplicateMac {
-        /// The MAC.
-        mac: MacAddr,
-        /// The VNI.
-        vni: Vni,
-    },
-    /// There is no such VTEP, or it is no member of the VNI.
-    UnknownVtep,
-    /// There is no such port.
-    UnknownPort,
-    /// The VNI is not on this node.
-    UnknownVni {
-        /// The VNI.
-        vni: Vni,
-    },
 }
 
 /// The snapshot.
@@ -484,18 +453,3 @@ impl Tables {
         self.domains.get_mut(id.index())?.as_mut().map(Arc::make_mut)
     }
 }
-
-impl std::fmt::Display for TableError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Full { what, limit } => write!(f, "too many {what}: at most {limit} on one node"),
-            Self::DuplicateVtep { address } => write!(f, "a VTEP with the address {address} is there already"),
-            Self::DuplicateMac { mac, vni } => write!(f, "the MAC {mac} is bound to another port of VNI {vni}"),
-            Self::UnknownVtep => write!(f, "there is no such VTEP, or it is no member of the VNI"),
-            Self::UnknownPort => write!(f, "there is no such port"),
-            Self::UnknownVni { vni } => write!(f, "VNI {vni} is not on this node"),
-        }
-    }
-}
-
-impl std::error::Error for TableError {}
