@@ -67,11 +67,6 @@ impl Name {
         }));
         traces
     }
-
-    /// The same but for processes: a stand-in becomes another program just after it is ready.
-    pub(crate) fn traces_but_processes(&self) -> Vec<String> {
-        self.traces().into_iter().filter(|trace| !trace.starts_with("process ")).collect()
-    }
 }
 
 impl Deref for Name {
