@@ -1,6 +1,6 @@
 //! What the agent makes of the store's news: the view, tables by it, and what it says of itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::cluster::{
 use crate::config::{Config, PortConfig};
 use crate::instance::instance;
 use crate::paths::Paths;
+use crate::roaming::{Mac, Roaming, seen};
 use crate::sync::{self, Endpoints, News, Standing, Sync};
 
 /// After how long a suspect is let go whose path cannot be probed.
@@ -51,6 +52,7 @@ pub(crate) struct Following {
     contested: BTreeSet<String>,
     contested_at: i64,
     contested_total: u64,
+    roaming: Roaming,
 }
 
 impl Following {
@@ -93,6 +95,7 @@ impl Following {
             contested: BTreeSet::new(),
             contested_at: 0,
             contested_total: 0,
+            roaming: Roaming::default(),
         }))
     }
 
@@ -139,7 +142,8 @@ impl Following {
 
     /// Says what this node has behind its ports now.
     pub(crate) fn tell(&self, ports: &[AttachedPort]) {
-        let now = endpoints(ports);
+        let mut now: Endpoints = self.roaming.endpoints().collect();
+        now.extend(endpoints(ports));
         self.sync.endpoints.send_if_modified(|told| {
             let changed = *told != now;
             *told = now;
@@ -148,14 +152,18 @@ impl Following {
     }
 
     /// Forwards by what is known.
-    pub(crate) fn publish(&self, switch: &Switch, paths: Option<&mut Paths>) {
+    pub(crate) fn publish(&mut self, switch: &Switch, paths: Option<&mut Paths>) {
         // Whose name another has is nobody to the others.
         let refused = matches!(self.standing, Standing::Refused(_));
         let nothing = refused.then(|| View::new(Keys::new("")));
         let wanted = wanted(nothing.as_ref().unwrap_or(&self.view), &self.local);
         let tables = switch.tables();
         let edits = reconcile(&tables, &wanted);
-        drop(wanted);
+        for (vni, mac) in wanted.taken_over {
+            tables.domain(vni).inspect(|domain| _ = switch.fdb().forget(domain.id(), mac));
+            self.roaming.lose((vni, mac), Instant::now());
+        }
+        drop((wanted.macs, wanted.neighbours));
         if edits.is_empty() {
             return;
         }
@@ -180,11 +188,23 @@ impl Following {
 
     /// What is due once a second.
     pub(crate) fn keep_house(&mut self, ports: &[AttachedPort], switch: &Switch, paths: Option<&mut Paths>) {
+        self.look_for_learned(ports, switch);
         self.tell(ports);
         self.look_for_conflicts();
         if self.forget_suspects(switch, paths.as_deref()) {
             self.publish(switch, paths);
         }
+    }
+
+    fn look_for_learned(&mut self, ports: &[AttachedPort], switch: &Switch) {
+        let own = self.view.member(&self.local.node);
+        let in_store: HashSet<Mac> = own
+            .into_iter()
+            .flat_map(|member| self.view.endpoints(member))
+            .filter(|row| row.record.attached == Attached::Learned)
+            .map(|row| (row.record.vni, row.record.mac))
+            .collect();
+        self.roaming.look(seen(ports, switch), Instant::now(), |mac| in_store.contains(mac));
     }
 
     /// Counts and logs what several claim by now. Once a second: a pod that moves is claimed twice for a moment.

@@ -12,6 +12,7 @@ mod instance;
 mod lock;
 mod paths;
 mod prove;
+mod roaming;
 mod rows;
 mod serve;
 mod show;

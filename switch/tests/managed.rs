@@ -32,7 +32,7 @@ fn switch() -> (MemorySwitch, [MemoryPort; 2]) {
     let (encapsulation, kind) = (Encapsulation::Vxlan, VtepKind::Managed);
     let row = Vtep { address: PEER, udp_port: 4789, encapsulation, kind, pod_mtu: 1450 };
     let peer = tables.add_vtep(row, &[vni(1)]).unwrap();
-    tables.bind_mac(vni(1), REMOTE, peer).unwrap();
+    tables.bind_mac(vni(1), REMOTE, peer, false).unwrap();
     tables.set_neighbour(vni(1), REMOTE_IP.into(), REMOTE).unwrap();
     let mut switch = MemorySwitch::new(tables, 64);
     let ports = ids.map(|id| switch.attach(id));

@@ -6,7 +6,16 @@ use std::cmp::Reverse;
 use super::view::Presence;
 
 /// What decides between claims of one thing: the greatest has it.
-pub(super) type Rank<'v> = (Presence, i64, Reverse<&'v str>);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank<'v> {
+    pub(super) presence: Presence,
+    /// Whether it is the claimant's own, and not only seen there.
+    pub(super) own: bool,
+    /// The revision at which it was claimed.
+    pub(super) revision: i64,
+    /// The claimant.
+    pub(super) name: Reverse<&'v str>,
+}
 
 /// One claim.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +53,9 @@ impl<'v, K: Ord + Copy, T> Claims<'v, K, T> {
     /// Each thing that several claim, with their names, the winner's first.
     pub(super) fn contested(&self) -> impl Iterator<Item = (K, Vec<&'v str>)> {
         self.0.chunk_by(|one, next| one.what == next.what).filter_map(|claims| {
-            let mut names: Vec<_> = claims.iter().rev().map(|claim| (claim.rank, claim.rank.2.0)).collect();
+            let mut names: Vec<_> = claims.iter().rev().map(|claim| claim.rank.name.0).collect();
             names.dedup();
-            (names.len() > 1).then(|| (claims[0].what, names.into_iter().map(|(_, name)| name).collect()))
+            (names.len() > 1).then(|| (claims[0].what, names))
         })
     }
 }

@@ -19,4 +19,4 @@ pub use membership::{Holder, Membership, Own, OwnEndpoint, Step, removal};
 pub use ranges::{ClusterRange, NoRanges};
 pub use reconcile::{Edit, apply, reconcile};
 pub use view::{Member, Presence, Row, View};
-pub use wanted::{Conflict, Local, Wanted, WantedVtep, conflicts, wanted};
+pub use wanted::{Behind, Conflict, Local, Wanted, WantedVtep, conflicts, wanted};

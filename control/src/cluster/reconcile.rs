@@ -9,7 +9,7 @@ use weft_bridge::tables::TableError;
 use weft_bridge::{Attachment, Tables, Vtep, VtepId};
 use weft_encap::{MacAddr, Vni};
 
-use super::wanted::{Wanted, WantedVtep};
+use super::wanted::{Behind, Wanted, WantedVtep};
 use crate::desired::inner_mtu;
 
 /// One step.
@@ -23,8 +23,8 @@ pub enum Edit {
     SetMembers(VtepId, Vec<Vni>),
     /// Adds a VTEP.
     AddVtep(Box<Vtep>, Vec<Vni>),
-    /// Puts a MAC behind the VTEP with this address.
-    BindMac(Vni, MacAddr, IpAddr),
+    /// Puts a MAC behind a VTEP.
+    BindMac(Vni, MacAddr, Behind),
     /// Says which MAC an address has.
     SetNeighbour(Vni, IpAddr, MacAddr),
     /// Forgets which MAC an address has.
@@ -61,18 +61,19 @@ pub fn reconcile(tables: &Tables, wanted: &Wanted) -> Vec<Edit> {
             edits.push(Edit::AddVtep(Box::new(row(*address, vtep)), vtep.vnis.iter().copied().collect()));
         }
     }
-    for ((vni, mac), address) in &wanted.macs {
-        let bound = tables.domain(*vni).and_then(|domain| domain.static_mac(*mac));
-        let is_there = match bound {
+    for ((vni, mac), behind) in &wanted.macs {
+        let owner = tables.domain(*vni).and_then(|domain| domain.owner(*mac));
+        let is_there = owner.is_some_and(|owner| match owner.attachment {
             // A pod of this node has it: what others say of it is a conflict, and shown as one.
-            Some(Attachment::Port(_)) => true,
-            Some(Attachment::Vtep(id)) => tables.vtep(id).is_some_and(|vtep| {
-                vtep.address == *address && wanted.vteps.get(address).is_some_and(|wanted| is_same(vtep, wanted))
+            Attachment::Port(_) => true,
+            Attachment::Vtep(id) => tables.vtep(id).is_some_and(|vtep| {
+                let wanted = wanted.vteps.get(&behind.address);
+                (vtep.address, owner.roams) == (behind.address, behind.roams)
+                    && wanted.is_some_and(|wanted| is_same(vtep, wanted))
             }),
-            None => false,
-        };
+        });
         if !is_there {
-            edits.push(Edit::BindMac(*vni, *mac, *address));
+            edits.push(Edit::BindMac(*vni, *mac, *behind));
         }
     }
     reconcile_neighbours(tables, wanted, &mut edits);
@@ -115,8 +116,8 @@ pub fn apply(tables: &mut Tables, edits: Vec<Edit>) -> Result<(), (TableError, u
             }
             Edit::SetMembers(id, vnis) => tables.set_members(id, &vnis),
             Edit::AddVtep(vtep, vnis) => tables.add_vtep(*vtep, &vnis).map(drop),
-            Edit::BindMac(vni, mac, address) => match tables.vtep_by_address(address) {
-                Some(id) => tables.bind_mac(vni, mac, id),
+            Edit::BindMac(vni, mac, Behind { address, roams }) => match tables.vtep_by_address(address) {
+                Some(id) => tables.bind_mac(vni, mac, id, roams),
                 None => Err(TableError::UnknownVtep),
             },
             Edit::SetNeighbour(vni, address, mac) => tables.set_neighbour(vni, address, mac),

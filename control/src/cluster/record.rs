@@ -84,6 +84,8 @@ pub enum Attached {
     Learning,
     /// The node's own: its addresses are the node's overlay addresses.
     Host,
+    /// Not the port's own: learned behind a learning port. It may turn up elsewhere.
+    Learned,
 }
 
 /// A pod's MAC and addresses on a node, under the node's name, VNI and MAC.

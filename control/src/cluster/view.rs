@@ -199,6 +199,12 @@ impl View {
         self.members.iter().map(|(name, member)| (name.as_str(), member))
     }
 
+    /// The node of this name, if it counts.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.get(name)
+    }
+
     /// The endpoints of a member that count.
     pub fn endpoints<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = &'a Row<Endpoint>> {
         member.counting(self.endpoints.get(&member.row.record.name)).map(|(_, row)| row)

@@ -1,8 +1,9 @@
 //! What of the cluster concerns one node, and who has what where several claim it.
 //!
 //! A VTEP address is the node's that claimed its name last; a MAC of a VNI, and an address of a pod, that of the endpoint
-//! published last, for a pod has moved then. Nodes that are present come before suspects. Revisions of the store decide
-//! what is last, and names where they are equal, so that all nodes see the same.
+//! published last, for a pod has moved then. Nodes that are present come before suspects, and a pod's own MAC before one
+//! that was learned. Revisions of the store decide what is last, and names where they are equal, so that all nodes see
+//! the same.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use weft_bridge::VtepKind;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 
 use super::claims::{Claims, Rank};
-use super::record::{AddressRange, Endpoint, Node};
+use super::record::{AddressRange, Attached, Endpoint, Node};
 use super::view::{Member, Row, View};
 use crate::config::VtepConfig;
 
@@ -38,9 +39,20 @@ pub struct Wanted {
     /// The other tunnel ends.
     pub vteps: BTreeMap<IpAddr, WantedVtep>,
     /// MACs behind them.
-    pub macs: BTreeMap<(Vni, MacAddr), IpAddr>,
+    pub macs: BTreeMap<(Vni, MacAddr), Behind>,
     /// The MACs that addresses of pods have, those of this node's own pods included.
     pub neighbours: BTreeMap<(Vni, IpAddr), MacAddr>,
+    /// MACs that this node has learned and published, and that another has by now.
+    pub taken_over: BTreeSet<(Vni, MacAddr)>,
+}
+
+/// Where a MAC is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// The VTEP's address.
+    pub address: IpAddr,
+    /// Whether it was learned there.
+    pub roams: bool,
 }
 
 /// A tunnel end, and the virtual networks that it has in common with this node: those whose floods it gets.
@@ -71,7 +83,8 @@ pub struct Conflict {
 
 fn address_claims(view: &View) -> Claims<'_, IpAddr, Member> {
     Claims::of(view.members().flat_map(|(name, member)| {
-        let rank = (member.presence(), member.row().incarnation(), Reverse(name));
+        let (presence, revision) = (member.presence(), member.row().incarnation());
+        let rank = Rank { presence, own: true, revision, name: Reverse(name) };
         member.row().record.addresses.iter().map(move |address| (*address, rank, member))
     }))
 }
@@ -79,7 +92,10 @@ fn address_claims(view: &View) -> Claims<'_, IpAddr, Member> {
 fn endpoints(view: &View) -> impl Iterator<Item = (Rank<'_>, &Row<Endpoint>)> {
     view.members().flat_map(move |(name, member)| {
         let presence = member.presence();
-        view.endpoints(member).map(move |row| ((presence, row.sequence(), Reverse(name)), row))
+        view.endpoints(member).map(move |row| {
+            let own = row.record.attached != Attached::Learned;
+            (Rank { presence, own, revision: row.sequence(), name: Reverse(name) }, row)
+        })
     })
 }
 
@@ -122,14 +138,28 @@ pub fn wanted(view: &View, local: &Local) -> Wanted {
         wanted.vteps.insert(address, vtep);
     }
     // One kind of claims after the other, and collected in order: there may be very many.
-    wanted.macs = mac_claims(view)
+    let macs = mac_claims(view);
+    wanted.macs = macs
         .winners()
         .filter_map(|claim| {
             let address = reached.get(claim.by.record.node.as_str())?;
             let vtep = wanted.vteps.get(address)?;
-            vtep.vnis.contains(&claim.what.0).then_some((claim.what, *address))
+            let behind = Behind { address: *address, roams: claim.by.record.attached == Attached::Learned };
+            vtep.vnis.contains(&claim.what.0).then_some((claim.what, behind))
         })
         .collect();
+    wanted.taken_over = view
+        .member(&local.node)
+        .into_iter()
+        .flat_map(|member| view.endpoints(member))
+        .map(|row| (row.record.attached, (row.record.vni, row.record.mac)))
+        .filter(|(attached, what)| {
+            let has = |winner: &Row<Endpoint>| winner.record.node == local.node;
+            *attached == Attached::Learned && !macs.winner(*what).is_some_and(has)
+        })
+        .map(|(_, what)| what)
+        .collect();
+    drop(macs);
     wanted.neighbours = ip_claims(view)
         .winners()
         .filter(|claim| local.vnis.contains(&claim.what.0))

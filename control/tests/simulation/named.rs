@@ -7,7 +7,7 @@ use std::time::Duration;
 use weft_bridge::tables::VtepKind;
 use weft_bridge::{Attachment, Learn, Port, PortMode, Seconds, Tables};
 use weft_control::cluster::record::{Attached, Endpoint, ForeignVtep, Node, RECORD_VERSION, Standing, write};
-use weft_control::cluster::{Holder, Key, Presence, Step, View, Wanted, apply, reconcile, wanted};
+use weft_control::cluster::{Holder, Key, OwnEndpoint, Presence, Step, View, Wanted, apply, reconcile, wanted};
 use weft_encap::{Encapsulation, Offload};
 use weft_store::client::{Condition, Operation};
 
@@ -437,7 +437,7 @@ fn what_is_not_wanted_is_removed_and_what_stays_keeps_its_id() {
     tables.set_pod_mtu(kept, 1300);
     let mut less = wanted_now.clone();
     less.vteps.remove(&address(1));
-    less.macs.retain(|_, at| *at != address(1));
+    less.macs.retain(|_, at| at.address != address(1));
     let edits = reconcile(&tables, &less);
     apply(&mut tables, edits).unwrap();
     assert_eq!(tables.vtep_by_address(address(1)), None);
@@ -455,6 +455,47 @@ fn what_is_not_wanted_is_removed_and_what_stays_keeps_its_id() {
     apply(&mut tables, edits).unwrap();
     assert_eq!(tables.vteps().count(), 0);
     assert!(reconcile(&tables, &Wanted::default()).is_empty());
+}
+
+#[test]
+fn a_learned_mac_is_where_it_was_learned_last_and_never_a_pods_own() {
+    let mut world = cluster(3);
+    let (guest, own) = (pod(1, 77), pod(1, 3));
+    let learned =
+        |mac: Pod| (mac, OwnEndpoint { ips: Vec::new(), port: "router".to_owned(), attached: Attached::Learned });
+    let tell = |world: &mut World, machine: usize, macs: &[Pod]| {
+        let agent = world.agent(machine);
+        let mut endpoints = agent.membership.own().endpoints.clone();
+        endpoints.retain(|_, row| row.attached != Attached::Learned);
+        endpoints.extend(macs.iter().copied().map(learned));
+        agent.membership.set_endpoints(endpoints);
+        world.meet_all();
+        world.meet_all();
+    };
+    tell(&mut world, 0, &[guest]);
+    let roams = |world: &mut World, (vni, mac): Pod| {
+        world.agent(2).switch.tables().domain(vni).unwrap().owner(mac).unwrap().roams
+    };
+    assert_eq!(known_at(&mut world, 2, guest), Some(address(1)));
+    assert!(roams(&mut world, guest));
+    // It turns up at another node, and the first one hears that it has lost it.
+    tell(&mut world, 1, &[guest, own]);
+    assert_eq!([0, 2].map(|machine| known_at(&mut world, machine, guest)), [Some(address(2)); 2]);
+    let agent: &SimAgent = world.agent(0);
+    assert_eq!(wanted(&agent.view, &agent.local()).taken_over, [guest].into());
+    // A pod's own MAC is the pod's, whoever saw it later.
+    assert_eq!([0, 1].map(|machine| known_at(&mut world, machine, own)), [Some(address(3)); 2]);
+    assert!(!world.agent(0).switch.tables().domain(own.0).unwrap().owner(own.1).unwrap().roams);
+    // Withdrawn and published again, it is back.
+    tell(&mut world, 0, &[]);
+    tell(&mut world, 0, &[guest]);
+    assert_eq!(known_at(&mut world, 2, guest), Some(address(1)));
+    // It becomes a pod's own, where it was only seen before.
+    world.set_pods(1, &[pod(1, 2), guest]);
+    world.meet_all();
+    world.meet_all();
+    assert_eq!(known_at(&mut world, 2, guest), Some(address(2)));
+    assert!(!roams(&mut world, guest));
 }
 
 #[test]

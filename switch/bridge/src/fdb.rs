@@ -284,6 +284,21 @@ impl Fdb {
         self.remove_if(|entry| entry.attachment == attachment)
     }
 
+    /// Forgets one entry. Returns whether it was there.
+    pub fn forget(&self, domain: DomainId, mac: MacAddr) -> bool {
+        let key = key(domain, mac);
+        let _writing = self.write();
+        self.buckets_of(key).into_iter().any(|bucket| {
+            // Again after each stamp that came between.
+            while let Some((slot, value)) = bucket.find(key) {
+                if self.vacate(bucket, slot, value) {
+                    return true;
+                }
+            }
+            false
+        })
+    }
+
     /// All entries, in no order; each is consistent, the listing as a whole is not.
     pub fn rows(&self, now: Seconds) -> impl Iterator<Item = Row> {
         self.buckets.iter().flat_map(move |bucket| {
@@ -358,15 +373,21 @@ impl Fdb {
             for slot in 0..BUCKET_SLOTS {
                 // Again after each stamp that came between: there is one a second and worker at most.
                 while let Some(value) = doomed(slot) {
-                    if bucket.replace(slot, value, Value::vacant(value.version() + 1)).is_ok() {
-                        self.len.fetch_sub(1, Ordering::Relaxed);
-                        value.attachment().inspect(|attachment| self.count(*attachment, -1));
-                        removed += 1;
-                    }
+                    removed += u32::from(self.vacate(bucket, slot, value));
                 }
             }
         }
         removed
+    }
+
+    /// Takes an entry away, by whoever holds the right to write, unless it was stamped in between.
+    fn vacate(&self, bucket: &Bucket, slot: usize, value: Value) -> bool {
+        let vacated = bucket.replace(slot, value, Value::vacant(value.version() + 1)).is_ok();
+        if vacated {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+            value.attachment().inspect(|attachment| self.count(*attachment, -1));
+        }
+        vacated
     }
 
     fn try_write(&self) -> Option<Writing<'_>> {

@@ -7,7 +7,7 @@
 //!
 //! What decides where it goes: a question for a neighbour that the tables know goes to it alone, or is answered; what
 //! is for the gateway goes to the port that stands for it, under that port's MAC; a
-//! group address floods; a static MAC wins over a learned one; an unknown
+//! group address floods; a static MAC wins over a learned one, unless it roams and a port of this node has it; an unknown
 //! MAC floods. What is refused: frames that break their port's bounds, tags where the VNI does not carry
 //! them, our own encapsulation to or from ourselves, and whatever would go back where it came from, or
 //! from a VTEP to a VTEP.
@@ -21,7 +21,7 @@ use crate::drop_reason::DropReason;
 use crate::fdb::{Fdb, Learn, Seconds};
 use crate::id::{Attachment, PortId, VtepId};
 use crate::size::wire_len;
-use crate::tables::{BridgeDomain, FloodLimits, Port, PortMode, Tables, VtepKind};
+use crate::tables::{BridgeDomain, FloodLimits, Owner, Port, PortMode, Tables, VtepKind};
 
 /// MACs learned behind one foreign VTEP at most.
 pub const VTEP_LEARN_LIMIT: u32 = 16_384;
@@ -161,7 +161,10 @@ fn decide<'t>(
             (Attachment::Vtep(id), domain, limit)
         }
     };
-    if domain.static_mac(inner.src).is_some_and(|owner| owner != attachment) {
+    if domain
+        .owner(inner.src)
+        .is_some_and(|owner| owner.attachment != attachment && !may_take_over(tables, owner, ingress))
+    {
         return Err(DropReason::StaticMacMoved);
     }
     let learn = learn_limit.and_then(|limit| source_news(fdb, domain, attachment, inner.src, limit, now));
@@ -170,6 +173,16 @@ fn decide<'t>(
         None => destination(tables, fdb, domain, attachment, inner.dst).unwrap_or_else(Verdict::Drop),
     };
     Ok(Decision { verdict, learn, rewrite: rewrite(tables, domain, &verdict, inner.dst) })
+}
+
+/// Whether a MAC that is known to be elsewhere may come from here: one that was learned there, at a learning port or from
+/// another node that publishes what it learns.
+fn may_take_over(tables: &Tables, owner: Owner, ingress: Ingress<'_>) -> bool {
+    owner.roams
+        && match ingress {
+            Ingress::Port(id) => tables.port(id).is_some_and(|port| matches!(port.mode, PortMode::Learning { .. })),
+            Ingress::Vtep(id, _) => tables.vtep(id).is_some_and(|vtep| vtep.kind == VtepKind::Managed),
+        }
 }
 
 fn rewrite(tables: &Tables, domain: &BridgeDomain, verdict: &Verdict<'_>, to: MacAddr) -> Option<MacAddr> {
@@ -294,7 +307,13 @@ fn destination<'t>(
     let flood = Flood { domain, ingress, cause };
     if !mac.is_multicast() {
         let learned = || fdb.lookup(domain.id(), mac).map(|entry| entry.attachment);
-        let known = domain.static_mac(mac).or_else(learned).filter(|attachment| tables.has(*attachment));
+        let here = |at: &Attachment| matches!(at, Attachment::Port(_)) && tables.has(*at);
+        let known = match domain.owner(mac) {
+            Some(Owner { attachment, roams: false }) => Some(attachment),
+            Some(Owner { attachment, roams: true }) => learned().filter(here).or(Some(attachment)),
+            None => learned(),
+        };
+        let known = known.filter(|attachment| tables.has(*attachment));
         match (known, ingress) {
             (Some(egress), _) if egress == ingress => return Err(DropReason::Hairpin),
             (Some(Attachment::Vtep(_)), Attachment::Vtep(_)) => return Err(DropReason::SplitHorizon),

@@ -21,6 +21,7 @@ use crate::id::{Attachment, PortId, Slab, VtepId};
 
 pub use error::TableError;
 pub use gateway::Gateway;
+pub use managed::Owner;
 
 /// Ports on one node at most.
 pub const MAX_PORTS: usize = 4096;
@@ -141,7 +142,7 @@ pub struct BridgeDomain {
     ports: Vec<PortId>,
     flood_list: Vec<VtepId>,
     members: Set<VtepId>,
-    static_macs: Map<MacAddr, Attachment>,
+    static_macs: Map<MacAddr, Owner>,
     neighbours: Map<IpAddr, MacAddr>,
     gateway: Option<Arc<Gateway>>,
 }
@@ -200,12 +201,19 @@ impl BridgeDomain {
     #[must_use]
     #[inline]
     pub fn static_mac(&self, mac: MacAddr) -> Option<Attachment> {
+        self.owner(mac).map(|owner| owner.attachment)
+    }
+
+    /// The same, and whether it may turn up elsewhere.
+    #[must_use]
+    #[inline]
+    pub fn owner(&self, mac: MacAddr) -> Option<Owner> {
         self.static_macs.get(&mac).copied()
     }
 
     /// All static MACs, in no order.
     pub fn static_macs(&self) -> impl Iterator<Item = (MacAddr, Attachment)> {
-        self.static_macs.iter().map(|(mac, attachment)| (*mac, *attachment))
+        self.static_macs.iter().map(|(mac, owner)| (*mac, owner.attachment))
     }
 }
 
@@ -291,7 +299,7 @@ impl Tables {
         if let Some(domain) = self.domain_mut(vni) {
             domain.ports.push(id);
             if bound {
-                domain.static_macs.insert(mac, Attachment::Port(id));
+                domain.static_macs.insert(mac, Owner::fixed(Attachment::Port(id)));
             }
         }
         Ok(id)
@@ -304,7 +312,7 @@ impl Tables {
         if let Some(domain) = self.domain_mut(port.vni) {
             domain.ports.retain(|other| *other != id);
             domain.gateway = domain.gateway.take().filter(|gateway| gateway.port != id);
-            domain.static_macs.retain(|_, attachment| *attachment != Attachment::Port(id));
+            domain.static_macs.retain(|_, owner| owner.attachment != Attachment::Port(id));
         }
         Some(port)
     }

@@ -508,7 +508,7 @@ fn a_question_for_a_known_neighbour_is_not_flooded() {
     let mut node = Node::new();
     let (a, b) = (node.a, node.b);
     let remote = mac(0x77);
-    node.tables.bind_mac(vni(1), remote, node.managed).unwrap();
+    node.tables.bind_mac(vni(1), remote, node.managed, false).unwrap();
     let [there, here, own, stale] = [[10, 0, 0, 7], OTHER_POD, POD, [10, 0, 0, 8]];
     for (address, mac) in [(there, remote), (here, B), (own, A), (stale, STRANGER)] {
         node.tables.set_neighbour(vni(1), address.into(), mac).unwrap();
@@ -529,6 +529,31 @@ fn a_question_for_a_known_neighbour_is_not_flooded() {
     assert!(node.tables.remove_neighbour(vni(1), there.into()));
     assert!(!node.tables.remove_neighbour(vni(1), there.into()));
     assert!(flooded(node.fate(a, &asks_for(there, (A, A, POD)))));
+}
+
+#[test]
+fn a_published_mac_that_roams_is_where_it_is_seen() {
+    let mut node = Node::new();
+    let [a, learning] = [node.a, node.learning].map(Attachment::Port);
+    let [managed, foreign] = [node.managed, node.foreign].map(Attachment::Vtep);
+    node.tables.bind_mac(vni(1), STRANGER, node.managed, true).unwrap();
+    assert_eq!(node.fate(node.a, &udp(A, STRANGER)), Fate::Unicast(managed));
+    // Neither a bound port nor a VTEP that publishes nothing may have it.
+    assert_eq!(node.fate(node.foreign, &udp(STRANGER, A)), Fate::Drop(DropReason::StaticMacMoved));
+    assert_eq!(node.fate(node.a, &udp(STRANGER, B)), Fate::Drop(DropReason::SpoofedMac));
+    // A learning port may, and is believed from then on.
+    assert_eq!(node.fate(node.learning, &udp(STRANGER, A)), Fate::Unicast(a));
+    let news = node.news(node.learning, &udp(STRANGER, A)).unwrap();
+    node.fdb.learn(&news, NOW);
+    assert_eq!(node.fate(node.a, &udp(A, STRANGER)), Fate::Unicast(learning));
+    assert!(node.fdb.forget(news.domain, STRANGER) && !node.fdb.forget(news.domain, STRANGER));
+    assert_eq!(node.fate(node.a, &udp(A, STRANGER)), Fate::Unicast(managed));
+    // What a foreign VTEP taught does not hide what is published.
+    node.fdb.learn(&Learn { attachment: foreign, ..news }, NOW);
+    assert_eq!(node.fate(node.a, &udp(A, STRANGER)), Fate::Unicast(managed));
+    // Its own MAC a pod keeps.
+    node.tables.bind_mac(vni(1), STRANGER, node.managed, false).unwrap();
+    assert_eq!(node.fate(node.learning, &udp(STRANGER, A)), Fate::Drop(DropReason::StaticMacMoved));
 }
 
 #[test]

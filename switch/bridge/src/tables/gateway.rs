@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use weft_encap::MacAddr;
 
-use super::{BridgeDomain, TableError, Tables};
+use super::{BridgeDomain, Owner, TableError, Tables};
 use crate::id::{Attachment, PortId};
 
 /// What pods send to that leave their network.
@@ -36,12 +36,12 @@ impl Tables {
         if let Some(Attachment::Port(_)) = domain.static_mac(gateway.mac) {
             let mac = gateway.mac;
             if let Some(old) = &stands {
-                domain.static_macs.insert(old.mac, Attachment::Port(old.port));
+                domain.static_macs.insert(old.mac, Owner::fixed(Attachment::Port(old.port)));
             }
             domain.gateway = stands;
             return Err(TableError::DuplicateMac { mac, vni });
         }
-        domain.static_macs.insert(gateway.mac, Attachment::Port(gateway.port));
+        domain.static_macs.insert(gateway.mac, Owner::fixed(Attachment::Port(gateway.port)));
         domain.gateway = Some(Arc::new(gateway));
         Ok(())
     }

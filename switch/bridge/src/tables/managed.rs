@@ -8,6 +8,21 @@ use weft_encap::{MacAddr, Vni};
 use super::{BridgeDomain, TableError, Tables};
 use crate::id::{Attachment, VtepId};
 
+/// Where a MAC is by configuration or control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Behind what.
+    pub attachment: Attachment,
+    /// Whether it was learned there, so that a learning port or another node may take it over.
+    pub roams: bool,
+}
+
+impl Owner {
+    pub(super) const fn fixed(attachment: Attachment) -> Self {
+        Self { attachment, roams: false }
+    }
+}
+
 impl Tables {
     /// Makes a VTEP a member of these VNIs and of no others. It keeps its id, and what was learned or is bound behind
     /// it in the VNIs that stay.
@@ -29,12 +44,13 @@ impl Tables {
         Ok(())
     }
 
-    /// Puts a MAC behind a VTEP, which has to be a member of the VNI, or moves it there from another VTEP.
+    /// Puts a MAC behind a VTEP, which has to be a member of the VNI, or moves it there from another VTEP. One that
+    /// `roams` was learned there: a learning port of this node that sees it has it, whatever is published.
     ///
     /// # Errors
     /// [`TableError`] when the VTEP or the VNI is not here or they have nothing to do with each other, or when the
     /// MAC is bound to a port of this node.
-    pub fn bind_mac(&mut self, vni: Vni, mac: MacAddr, id: VtepId) -> Result<(), TableError> {
+    pub fn bind_mac(&mut self, vni: Vni, mac: MacAddr, id: VtepId, roams: bool) -> Result<(), TableError> {
         self.vtep(id).ok_or(TableError::UnknownVtep)?;
         let domain = self.domain_mut(vni).ok_or(TableError::UnknownVni { vni })?;
         if !domain.has_member(id) {
@@ -43,7 +59,7 @@ impl Tables {
         if let Some(Attachment::Port(_)) = domain.static_mac(mac) {
             return Err(TableError::DuplicateMac { mac, vni });
         }
-        domain.static_macs.insert(mac, Attachment::Vtep(id));
+        domain.static_macs.insert(mac, Owner { attachment: Attachment::Vtep(id), roams });
         Ok(())
     }
 
@@ -96,7 +112,7 @@ impl BridgeDomain {
     pub(super) fn leave(&mut self, id: VtepId) {
         self.members.remove(&id);
         self.flood_list.retain(|other| *other != id);
-        self.static_macs.retain(|_, attachment| *attachment != Attachment::Vtep(id));
+        self.static_macs.retain(|_, owner| owner.attachment != Attachment::Vtep(id));
     }
 }
 
@@ -135,7 +151,7 @@ mod tests {
     #[test]
     fn members_change_and_the_vtep_keeps_its_id() {
         let (mut tables, [a, b]) = tables();
-        tables.bind_mac(vni(1), MAC, a).unwrap();
+        tables.bind_mac(vni(1), MAC, a, false).unwrap();
         tables.set_members(a, &[vni(1), vni(2)]).unwrap();
         assert_eq!(tables.domain(vni(1)).unwrap().static_mac(MAC), Some(Attachment::Vtep(a)));
         assert_eq!(tables.domain(vni(2)).unwrap().flood_list(), [a]);
@@ -152,18 +168,18 @@ mod tests {
     #[test]
     fn a_mac_is_behind_one_vtep_or_at_a_port() {
         let (mut tables, [a, b]) = tables();
-        tables.bind_mac(vni(1), MAC, a).unwrap();
-        tables.bind_mac(vni(1), MAC, b).unwrap();
+        tables.bind_mac(vni(1), MAC, a, false).unwrap();
+        tables.bind_mac(vni(1), MAC, b, false).unwrap();
         assert_eq!(tables.domain(vni(1)).unwrap().static_mac(MAC), Some(Attachment::Vtep(b)));
-        assert_eq!(tables.bind_mac(vni(2), MAC, a), Err(TableError::UnknownVtep), "it is not a member there");
+        assert_eq!(tables.bind_mac(vni(2), MAC, a, false), Err(TableError::UnknownVtep), "it is not a member there");
         let mode = PortMode::Bound { addresses: Vec::new() };
         let port = Port { name: "pod".to_owned(), vni: vni(1), mac: MAC, mtu: 1450, mode };
         let id = tables.add_port(port).unwrap();
         assert_eq!(tables.domain(vni(1)).unwrap().static_mac(MAC), Some(Attachment::Port(id)), "a pod has come here");
-        assert_eq!(tables.bind_mac(vni(1), MAC, a), Err(TableError::DuplicateMac { mac: MAC, vni: vni(1) }));
+        assert_eq!(tables.bind_mac(vni(1), MAC, a, false), Err(TableError::DuplicateMac { mac: MAC, vni: vni(1) }));
         assert!(!tables.unbind_mac(vni(1), MAC), "what is bound to a port is not a VTEP's");
         tables.remove_port(id);
-        tables.bind_mac(vni(1), MAC, a).unwrap();
+        tables.bind_mac(vni(1), MAC, a, false).unwrap();
         assert!(tables.unbind_mac(vni(1), MAC));
         assert!(!tables.unbind_mac(vni(1), MAC));
     }
