@@ -14,11 +14,10 @@ use weft_switch::Switch;
 
 use crate::agent::{AgentError, AttachedPort};
 use crate::cluster::ranges::overlay_address;
-use crate::cluster::record::{
-    Attached, Endpoint, Network, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding,
-};
+use crate::cluster::record::{Attached, Network, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding};
 use crate::cluster::{
-    Edit, Holder, Keys, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, apply, conflicts, reconcile, wanted,
+    Edit, Holder, Keys, KnownEndpoint, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, apply, conflicts,
+    reconcile, wanted,
 };
 use crate::config::{Config, PortConfig};
 use crate::instance::instance;
@@ -201,8 +200,8 @@ impl Following {
         let in_store: HashSet<Mac> = own
             .into_iter()
             .flat_map(|member| self.view.endpoints(member))
-            .filter(|row| row.record.attached == Attached::Learned)
-            .map(|row| (row.record.vni, row.record.mac))
+            .filter(|row| row.attached == Attached::Learned)
+            .map(|row| (row.vni, row.mac))
             .collect();
         self.roaming.look(seen(ports, switch), Instant::now(), |mac| in_store.contains(mac));
     }
@@ -262,7 +261,7 @@ impl Following {
     pub(crate) fn publishers(&self) -> Publishers<'_> {
         let mut publishers = Publishers::new();
         for (name, member) in self.view.members() {
-            for Endpoint { vni, mac, .. } in self.view.endpoints(member).map(|row| &row.record) {
+            for KnownEndpoint { vni, mac, .. } in self.view.endpoints(member) {
                 publishers.extend(member.row().record.addresses.iter().map(|address| ((*vni, *mac, *address), name)));
             }
         }

@@ -158,6 +158,21 @@ pub enum LabError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel has no room for the nodes' neighbours, and does not let us make any.
+    #[error(
+        "the kernel keeps {limit} neighbours at most on this machine ({}: {source}), which all nodes together exceed; \
+         as root, `echo {wanted} > {}` makes room", path.display(), path.display()
+    )]
+    TooManyNeighbours {
+        /// The limit's file.
+        path: PathBuf,
+        /// What it is.
+        limit: usize,
+        /// What it should be.
+        wanted: usize,
+        /// Why it cannot be raised.
+        source: io::Error,
+    },
     /// Making the lab failed, and so did removing what there was of it.
     #[error("{cause}\nand what was made until then could not be removed: {cleanup}")]
     Leftover {

@@ -19,6 +19,7 @@ mod kernel_node;
 mod lab;
 pub mod link;
 mod live;
+mod neighbours;
 mod node;
 pub mod probe;
 mod problem;

@@ -6,6 +6,15 @@ use std::fmt;
 pub enum Progress<'a> {
     /// The lab has its directory and journal.
     Claimed,
+    /// A limit of the machine's was too low for the lab.
+    LimitRaised {
+        /// The file in /proc/sys.
+        path: &'a str,
+        /// What it was.
+        from: usize,
+        /// What it is now, and stays.
+        to: usize,
+    },
     /// A network namespace was made.
     Namespace {
         /// Its name, as `ip netns list` shows it.
@@ -84,6 +93,9 @@ impl fmt::Display for Progress<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Claimed => write!(f, "journal written"),
+            Self::LimitRaised { path, from, to } => {
+                write!(f, "raised {path} from {from} to {to}: this machine's kernel had no room for as many neighbours")
+            }
             Self::Namespace { name } => write!(f, "namespace {name} made"),
             Self::Connected { link } => write!(f, "link {link} connected to the underlay"),
             Self::NodeMade { node } => write!(f, "tunnels and pods of node {node} made"),

@@ -11,7 +11,9 @@ use crate::agent::Service;
 use crate::error::io_error;
 use crate::journal::{AgentEntry, Claim, Journal, directory};
 use crate::link::LinkSettings;
-use crate::{Lab, LabError, LabName, LabSpec, NodeKind, NodeSpec, Progress, agent, agent_config, down, store};
+use crate::{
+    Lab, LabError, LabName, LabSpec, NodeKind, NodeSpec, Progress, agent, agent_config, down, neighbours, store,
+};
 
 /// How a lab is made.
 #[derive(Clone, Debug)]
@@ -66,6 +68,7 @@ impl Lab {
     fn build(&mut self, options: &UpOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), LabError> {
         self.journal.write(&self.name)?;
         progress(Progress::Claimed);
+        neighbours::make_room(self.spec(), progress)?;
         self.make_namespaces(progress)?;
         self.connect(progress)?;
         self.start_store(options, progress)?;

@@ -36,6 +36,14 @@ impl Progress {
             Kind::Plain(None) => {}
         }
     }
+
+    /// Says what is to stay on the screen.
+    pub(crate) fn keep(&self, message: impl std::fmt::Display) {
+        match &self.0 {
+            Kind::Moving(bar) => bar.println(message.to_string()),
+            Kind::Plain(_) => out::remark(format_args!("{message}")),
+        }
+    }
 }
 
 fn moving(what: &str) -> Kind {

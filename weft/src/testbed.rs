@@ -135,7 +135,11 @@ pub(crate) fn make(spec: &LabSpec, name: &LabName) -> anyhow::Result<(Lab, Optio
     let line = Progress::start(&format!("lab {name}"));
     let mut guard = None;
     let lab = Lab::up(spec, name, &UpOptions::new(own), &mut |step| {
-        line.say(step);
+        match step {
+            // It outlives the lab.
+            Made::LimitRaised { .. } => line.keep(step),
+            _ => line.say(step),
+        }
         if step == Made::Claimed {
             guard = guard_of(name);
         }

@@ -27,6 +27,13 @@ pub(super) struct Claim<'v, K, T> {
     pub(super) by: &'v T,
 }
 
+impl<'v, K, T> Claim<'v, K, T> {
+    /// The claimant.
+    pub(super) fn name(&self) -> &'v str {
+        self.rank.name.0
+    }
+}
+
 /// All claims of one kind.
 #[derive(Clone, Debug)]
 pub(super) struct Claims<'v, K, T>(Vec<Claim<'v, K, T>>);
@@ -45,15 +52,15 @@ impl<'v, K: Ord + Copy, T> Claims<'v, K, T> {
     }
 
     /// Who has one thing.
-    pub(super) fn winner(&self, what: K) -> Option<&'v T> {
+    pub(super) fn winner(&self, what: K) -> Option<&Claim<'v, K, T>> {
         let end = self.0.partition_point(|claim| claim.what <= what);
-        self.0[..end].last().filter(|claim| claim.what == what).map(|claim| claim.by)
+        self.0[..end].last().filter(|claim| claim.what == what)
     }
 
     /// Each thing that several claim, with their names, the winner's first.
     pub(super) fn contested(&self) -> impl Iterator<Item = (K, Vec<&'v str>)> {
         self.0.chunk_by(|one, next| one.what == next.what).filter_map(|claims| {
-            let mut names: Vec<_> = claims.iter().rev().map(|claim| claim.rank.name.0).collect();
+            let mut names: Vec<_> = claims.iter().rev().map(Claim::name).collect();
             names.dedup();
             (names.len() > 1).then(|| (claims[0].what, names))
         })

@@ -17,7 +17,7 @@ use weft_store::proto::mvccpb::event::EventType;
 use weft_store::proto::mvccpb::{Event, KeyValue};
 
 use super::keys::{Key, Keys};
-use super::record::{self, AddressRange, Endpoint, ForeignVtep, Network, Node, RecordError, Standing};
+use super::record::{self, AddressRange, Attached, Endpoint, ForeignVtep, Network, Node, RecordError, Standing};
 
 /// Claims of one node that are remembered, so that one which a backup brings back is not taken for a new one.
 const REMEMBERED_CLAIMS: usize = 8;
@@ -44,9 +44,25 @@ pub enum Presence {
     Present,
 }
 
-pub(super) type EndpointKey = (Vni, MacAddr);
-/// Boxed, for half of a tree is empty, and there are many.
-pub(super) type Endpoints = BTreeMap<EndpointKey, Box<Row<Endpoint>>>;
+/// What counts of an endpoint's row, whose node is that under which it stands. There are very many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownEndpoint {
+    /// The virtual network.
+    pub vni: Vni,
+    /// The MAC.
+    pub mac: MacAddr,
+    /// Whose the MAC is.
+    pub attached: Attached,
+    /// Its addresses.
+    pub ips: Box<[IpAddr]>,
+    incarnation: i64,
+    /// The revision at which its node first published it.
+    pub sequence: i64,
+}
+
+type EndpointKey = (Vni, MacAddr);
+/// Boxed, for half of a tree is empty.
+type Endpoints = BTreeMap<EndpointKey, Box<KnownEndpoint>>;
 
 /// A node that counts.
 #[derive(Clone, Debug)]
@@ -92,11 +108,11 @@ impl Row<Node> {
     }
 }
 
-impl Row<Endpoint> {
-    /// The revision at which its node first published it.
-    #[must_use]
-    pub fn sequence(&self) -> i64 {
-        if self.record.sequence == 0 { self.created } else { self.record.sequence }
+impl KnownEndpoint {
+    fn of(Row { record, created, .. }: Row<Endpoint>) -> Self {
+        let Endpoint { vni, mac, ips, incarnation, sequence, attached, .. } = record;
+        let sequence = if sequence == 0 { created } else { sequence };
+        Self { vni, mac, attached, ips: ips.into(), incarnation, sequence }
     }
 }
 
@@ -159,10 +175,10 @@ impl Member {
     fn counting<'a>(
         &'a self,
         listed: Option<&'a Endpoints>,
-    ) -> impl Iterator<Item = (&'a EndpointKey, &'a Row<Endpoint>)> {
+    ) -> impl Iterator<Item = (&'a EndpointKey, &'a KnownEndpoint)> {
         let listed = listed.filter(|_| self.presence == Presence::Present);
         let incarnation = self.row.incarnation();
-        let valid = move |row: &Row<Endpoint>| row.record.incarnation == incarnation;
+        let valid = move |row: &KnownEndpoint| row.incarnation == incarnation;
         let again = move |key| listed.and_then(|listed| listed.get(key)).is_some_and(|row| valid(row));
         let held = self.held.iter().filter(move |(key, _)| !again(key));
         let listed = listed.into_iter().flatten().filter(move |(_, row)| valid(row));
@@ -206,7 +222,7 @@ impl View {
     }
 
     /// The endpoints of a member that count.
-    pub fn endpoints<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = &'a Row<Endpoint>> {
+    pub fn endpoints<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = &'a KnownEndpoint> {
         member.counting(self.endpoints.get(&member.row.record.name)).map(|(_, row)| row)
     }
 
@@ -373,9 +389,9 @@ impl View {
     fn put(&mut self, read: Read) {
         match read {
             Read::Node(_) => {}
-            Read::Endpoint(row) => {
-                let key = (row.record.vni, row.record.mac);
-                self.endpoints.entry(row.record.node.clone()).or_default().insert(key, Box::new(row));
+            Read::Endpoint(mut row) => {
+                let endpoints = self.endpoints.entry(std::mem::take(&mut row.record.node)).or_default();
+                endpoints.insert((row.record.vni, row.record.mac), Box::new(KnownEndpoint::of(row)));
             }
             Read::Foreign(row) => {
                 self.held_foreign.remove(&row.record.address);
@@ -425,10 +441,8 @@ impl View {
                 Ok(Read::Node(Row::new(record, kv)))
             }
             Key::Endpoint(node, vni, mac) => {
-                let mut record: Endpoint = record::read(&kv.value)?;
+                let record: Endpoint = record::read(&kv.value)?;
                 record.check()?;
-                // There are many.
-                record.ips.shrink_to_fit();
                 agree(&Key::Endpoint(node, vni, mac), &Key::Endpoint(record.node.clone(), record.vni, record.mac))?;
                 Ok(Read::Endpoint(Row::new(record, kv)))
             }

@@ -14,8 +14,8 @@ use weft_bridge::VtepKind;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 
 use super::claims::{Claims, Rank};
-use super::record::{AddressRange, Attached, Endpoint, Node};
-use super::view::{Member, Row, View};
+use super::record::{AddressRange, Attached, Node};
+use super::view::{KnownEndpoint, Member, Row, View};
 use crate::config::VtepConfig;
 
 /// The node that asks.
@@ -89,24 +89,24 @@ fn address_claims(view: &View) -> Claims<'_, IpAddr, Member> {
     }))
 }
 
-fn endpoints(view: &View) -> impl Iterator<Item = (Rank<'_>, &Row<Endpoint>)> {
+fn endpoints(view: &View) -> impl Iterator<Item = (Rank<'_>, &KnownEndpoint)> {
     view.members().flat_map(move |(name, member)| {
         let presence = member.presence();
         view.endpoints(member).map(move |row| {
-            let own = row.record.attached != Attached::Learned;
-            (Rank { presence, own, revision: row.sequence(), name: Reverse(name) }, row)
+            let own = row.attached != Attached::Learned;
+            (Rank { presence, own, revision: row.sequence, name: Reverse(name) }, row)
         })
     })
 }
 
-fn mac_claims(view: &View) -> Claims<'_, (Vni, MacAddr), Row<Endpoint>> {
-    Claims::of(endpoints(view).map(|(rank, row)| ((row.record.vni, row.record.mac), rank, row)))
+fn mac_claims(view: &View) -> Claims<'_, (Vni, MacAddr), KnownEndpoint> {
+    Claims::of(endpoints(view).map(|(rank, row)| ((row.vni, row.mac), rank, row)))
 }
 
-fn ip_claims(view: &View) -> Claims<'_, (Vni, IpAddr), Row<Endpoint>> {
+fn ip_claims(view: &View) -> Claims<'_, (Vni, IpAddr), KnownEndpoint> {
     Claims::of(endpoints(view).flat_map(|(rank, row)| {
-        let vni = row.record.vni;
-        row.record.ips.iter().map(move |ip| ((vni, *ip), rank, row))
+        let vni = row.vni;
+        row.ips.iter().map(move |ip| ((vni, *ip), rank, row))
     }))
 }
 
@@ -115,8 +115,7 @@ fn ip_claims(view: &View) -> Claims<'_, (Vni, IpAddr), Row<Endpoint>> {
 pub fn wanted(view: &View, local: &Local) -> Wanted {
     let addresses = address_claims(view);
     // Whether the address by which others reach a node is its own.
-    let has_address =
-        |name: &str, address| addresses.winner(address).is_some_and(|winner| winner.row().record.name == name);
+    let has_address = |name: &str, address| addresses.winner(address).is_some_and(|winner| winner.name() == name);
     let mut wanted = Wanted::default();
     let mut reached: BTreeMap<&str, IpAddr> = BTreeMap::new();
     for (name, member) in view.members().filter(|(name, _)| *name != local.node) {
@@ -142,9 +141,9 @@ pub fn wanted(view: &View, local: &Local) -> Wanted {
     wanted.macs = macs
         .winners()
         .filter_map(|claim| {
-            let address = reached.get(claim.by.record.node.as_str())?;
+            let address = reached.get(claim.name())?;
             let vtep = wanted.vteps.get(address)?;
-            let behind = Behind { address: *address, roams: claim.by.record.attached == Attached::Learned };
+            let behind = Behind { address: *address, roams: claim.by.attached == Attached::Learned };
             vtep.vnis.contains(&claim.what.0).then_some((claim.what, behind))
         })
         .collect();
@@ -152,18 +151,15 @@ pub fn wanted(view: &View, local: &Local) -> Wanted {
         .member(&local.node)
         .into_iter()
         .flat_map(|member| view.endpoints(member))
-        .map(|row| (row.record.attached, (row.record.vni, row.record.mac)))
-        .filter(|(attached, what)| {
-            let has = |winner: &Row<Endpoint>| winner.record.node == local.node;
-            *attached == Attached::Learned && !macs.winner(*what).is_some_and(has)
-        })
-        .map(|(_, what)| what)
+        .filter(|row| row.attached == Attached::Learned)
+        .map(|row| (row.vni, row.mac))
+        .filter(|what| macs.winner(*what).is_some_and(|winner| winner.name() != local.node))
         .collect();
     drop(macs);
     wanted.neighbours = ip_claims(view)
         .winners()
         .filter(|claim| local.vnis.contains(&claim.what.0))
-        .map(|claim| (claim.what, claim.by.record.mac))
+        .map(|claim| (claim.what, claim.by.mac))
         .collect();
     add_foreign(&mut wanted, view, local);
     wanted
@@ -216,8 +212,8 @@ pub fn conflicts(view: &View) -> Vec<Conflict> {
     }
     for row in view.foreign() {
         let address = row.record.address;
-        if let Some(member) = addresses.winner(address) {
-            let winner = member.row().record.name.clone();
+        if let Some(claim) = addresses.winner(address) {
+            let winner = claim.name().to_owned();
             let others = vec!["a foreign VTEP".to_owned()];
             conflicts.push(Conflict { what: format!("VTEP address {address}"), winner, others });
         }
