@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: help build demo deps test soak loom fuzz lint bench fmt ci clean
+.PHONY: help build demo deps test soak loom fuzz lint bench instructions fmt ci clean
 
 help: ## List the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -39,9 +39,13 @@ lint: ## Format and clippy, warnings are errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 bench: ## Benchmarks of the hot functions; as root, overlays side by side too (three minutes)
-	$(CARGO) bench -p weft-benches
+	$(CARGO) bench -p weft-benches --bench encap --bench growth
 	@if [ "$$(id -u)" = 0 ]; then $(CARGO) run --release -q -p weft -- bench compare --quick --out target/comparison; \
 	else echo "the comparison with the kernel and Open vSwitch makes network namespaces: run make bench as root"; fi
+
+instructions: ## Instructions of the hot functions, by valgrind; fails where one takes a tenth more than it did
+	@command -v gungraun-runner >/dev/null || { echo "needs valgrind, and: cargo install --locked gungraun-runner@0.20.0"; exit 1; }
+	$(CARGO) bench -p weft-benches --bench instructions
 
 fmt: ## Format
 	$(CARGO) fmt --all

@@ -24,7 +24,10 @@ const ARROWS: [(&str, Arrows); 14] = [
     ),
     ("weft", Arrows::Anywhere),
     // Planes are made of namespaces, agents and a TAP; the command runs the comparison.
-    ("weft-benches", Arrows::To(&["weft-api", "weft-control", "weft-encap", "weft-netns", "weft-switch"])),
+    (
+        "weft-benches",
+        Arrows::To(&["weft-api", "weft-bridge", "weft-control", "weft-encap", "weft-netns", "weft-switch"]),
+    ),
     ("weft-integration", Arrows::Anywhere),
 ];
 
