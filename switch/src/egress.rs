@@ -7,6 +7,7 @@
 mod answering;
 mod to_ports;
 mod to_vteps;
+mod traced;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::counters::WorkerCounters;
 use crate::gather::Piece;
 use crate::port::Port;
 use crate::ports::Ports;
+use crate::trace::Tracer;
 use crate::underlay::{LANES, Lane, MAX_GROUPS, Outcome, Underlay};
 
 /// Frames that the merger holds before it is flushed.
@@ -61,6 +63,17 @@ pub(crate) struct Egress<P, U> {
     merge_pieces: Vec<Piece>,
     answer: Answer,
     outcomes: Vec<(usize, Outcome)>,
+    /// Tells what becomes of frames, as long as somebody wants to know.
+    pub(crate) tracer: Option<Box<Tracer>>,
+}
+
+/// Where a copy is, once it was queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Handed to the kernel.
+    Gone,
+    /// In a lane or in the merger, until that is flushed.
+    Waiting,
 }
 
 impl<P: Port, U: Underlay> Egress<P, U> {
@@ -75,24 +88,40 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             merge_pieces: Vec::with_capacity(MERGE_FRAMES),
             answer: Answer::new(),
             outcomes: Vec::with_capacity(MAX_GROUPS),
+            tracer: None,
         }
     }
 
     /// Takes one copy of a frame. What cannot leave is counted here.
     pub(crate) fn queue(&mut self, tables: &Tables, egress: Attachment, copy: &mut Copy, arena: &mut [u8]) {
         self.counters.copies.add(1);
-        let outcome = match egress {
+        let outcome = match self.tracer {
+            None => self.queue_copy(tables, egress, copy, arena),
+            Some(_) => self.queue_traced(tables, egress, copy, arena),
+        };
+        if let Err(reason) = outcome {
+            self.dropped(egress, reason, 1);
+        }
+    }
+
+    fn queue_copy(
+        &mut self,
+        tables: &Tables,
+        egress: Attachment,
+        copy: &mut Copy,
+        arena: &mut [u8],
+    ) -> Result<Left, DropReason> {
+        match egress {
             Attachment::Port(id) => match tables.port(id) {
                 Some(port) => self.queue_for_port(tables, id, port, copy, arena),
                 None => Err(DropReason::PortDown),
             },
             Attachment::Vtep(id) => match (tables.vtep(id), domain_of(tables, copy.ingress)) {
-                (Some(vtep), Some(domain)) => self.queue_for_vtep(tables, id, vtep, domain, copy, arena),
+                (Some(vtep), Some(domain)) => {
+                    self.queue_for_vtep(tables, id, vtep, domain, copy, arena).map(|()| Left::Waiting)
+                }
                 _ => Err(DropReason::UnderlayUnreachable),
             },
-        };
-        if let Err(reason) = outcome {
-            self.dropped(egress, reason, 1);
         }
     }
 
@@ -103,6 +132,11 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             if !self.lanes[lane].is_empty() {
                 self.flush_lane(lane, arena);
             }
+        }
+        if let Some(tracer) = &mut self.tracer
+            && !tracer.end_turn()
+        {
+            self.tracer = None;
         }
     }
 

@@ -18,7 +18,9 @@ mod runtime;
 pub mod self_test;
 mod switch;
 mod sys;
+pub mod trace;
 pub mod underlay;
+pub mod what_if;
 mod worker;
 #[cfg(test)]
 mod worker_tests;

@@ -16,8 +16,12 @@ use weft_encap::{Encapsulation, Offload, OffloadError};
 use crate::counters::{Totals, WorkerCounters};
 use crate::gather::{Buffers, Piece};
 use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame, TapOffloads};
+use crate::trace::{Depth, Filter, Trace};
 use crate::underlay::{Datagram, Form, Group, Lane, Outcome, ReceiveCounts, Underlay};
 use crate::worker::{ECHOES, ProbeEcho, Shared, Worker};
+
+/// The UDP port from which tunnel packets in memory come: the first dynamic one (RFC 6335 section 6).
+const MEMORY_SOURCE_PORT: u16 = 49_152;
 
 /// A frame with what travels besides its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,8 +163,10 @@ impl Underlay for MemoryUnderlay {
                 break;
             }
             arena[start..end].copy_from_slice(bytes);
+            let source_port = MEMORY_SOURCE_PORT;
             if let Some((source, encapsulation, segment, tos, _)) = queues.arrived.pop_front() {
-                datagrams.push(Datagram { range: start..end, segment, source, encapsulation, tos, form: Form::Untold });
+                let form = Form::Untold;
+                datagrams.push(Datagram { range: start..end, segment, source, source_port, encapsulation, tos, form });
             }
             start = end;
         }
@@ -218,6 +224,16 @@ impl MemorySwitch {
         self.worker.add_port(id, port.clone());
         self.ports.push((id, port.clone()));
         port
+    }
+
+    /// Begins to tell what becomes of the frames that match.
+    ///
+    /// # Errors
+    /// The kernel's, where there are too many descriptors.
+    pub fn trace(&mut self, filter: &Filter, depth: Depth) -> io::Result<Trace> {
+        let (trace, listeners) = Trace::new(filter, depth, 1, self.shared.tables.clone())?;
+        listeners.into_iter().for_each(|listener| self.worker.trace(listener));
+        Ok(trace)
     }
 
     /// Takes a port's device away.

@@ -18,6 +18,7 @@ use crate::complaints::Complaint;
 use crate::counters::WorkerCounters;
 use crate::polling::{Poller, Polling};
 use crate::port::Tap;
+use crate::trace::Listener;
 use crate::underlay::NodeUnderlay;
 use crate::worker::{Shared, Turn, Worker};
 
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Probe(VtepId, Probe),
     /// Send these path probes as one group.
     ProbeGroup(VtepId, [Probe; 2]),
+    /// Tell what becomes of frames.
+    Trace(Listener),
     /// End.
     Stop,
 }
@@ -198,6 +201,7 @@ impl Runtime {
                 Command::RemovePort(id) => self.close(id),
                 Command::Probe(vtep, probe) => self.worker.probe(vtep, &[probe]),
                 Command::ProbeGroup(vtep, probes) => self.worker.probe(vtep, &probes),
+                Command::Trace(listener) => self.worker.trace(listener),
                 Command::Stop => return false,
             }
         }

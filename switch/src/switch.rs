@@ -19,7 +19,8 @@ use crate::levels::Levels;
 use crate::polling::Polling;
 use crate::port::Tap;
 use crate::runtime::{Command, Mailbox, PortGone, Runtime, now};
-use crate::underlay::{Listen, NodeUnderlay, SocketError, SocketOptions, SocketUnderlay, Uplink};
+use crate::trace::{Depth, Filter, Trace};
+use crate::underlay::{LANES, Listen, NodeUnderlay, SocketError, SocketOptions, SocketUnderlay, Uplink};
 use crate::worker::{ECHOES, ProbeEcho, Shared};
 
 /// Reports of lost ports that wait to be read at most: all may be lost at once, and one that is not told of stays lost.
@@ -81,6 +82,8 @@ pub struct Switch {
     levels: Arc<Levels>,
     gone: Receiver<PortGone>,
     echoes: Receiver<ProbeEcho>,
+    /// Of each lane, over IPv4 and over IPv6.
+    source_ports: [[Option<u16>; 2]; LANES],
 }
 
 impl Switch {
@@ -96,7 +99,9 @@ impl Switch {
         let mut uplink = uplink;
         let (echo_sender, echoes) = crossbeam_channel::bounded(ECHOES);
         let mut workers = Vec::with_capacity(options.workers.get());
+        let mut source_ports = [[None; 2]; LANES];
         for socket in SocketUnderlay::open(&options.listen, &options.socket, &options.levels, options.workers.get())? {
+            source_ports = std::array::from_fn(|lane| [false, true].map(|ipv6| socket.source_port(lane, ipv6)));
             // An uplink's one queue belongs to the first worker.
             let underlay = NodeUnderlay::new(socket, uplink.take(), &options.listen, &options.socket);
             let counters = Arc::new(WorkerCounters::new());
@@ -112,7 +117,7 @@ impl Switch {
             let thread = spawn(runtime, number, cpu)?;
             workers.push(WorkerHandle { counters, mailbox, thread: Some(thread) });
         }
-        Ok(Self { tables, fdb, workers, levels: options.levels.clone(), gone, echoes })
+        Ok(Self { tables, fdb, workers, levels: options.levels.clone(), gone, echoes, source_ports })
     }
 
     /// The tables in force.
@@ -172,6 +177,24 @@ impl Switch {
     /// Echoes of path probes that came since the last call.
     pub fn probe_echoes(&self) -> impl Iterator<Item = ProbeEcho> {
         self.echoes.try_iter()
+    }
+
+    /// Begins to tell what becomes of the frames that match. It ends when the trace is dropped.
+    ///
+    /// # Errors
+    /// The kernel's, where there are too many descriptors.
+    pub fn trace(&self, filter: &Filter, depth: Depth) -> io::Result<Trace> {
+        let (trace, listeners) = Trace::new(filter, depth, self.workers.len(), self.tables.clone())?;
+        for (worker, listener) in self.workers.iter().zip(listeners) {
+            worker.mailbox.send(Command::Trace(listener));
+        }
+        Ok(trace)
+    }
+
+    /// The UDP source port of a lane to VTEPs of an address family, where there is one.
+    #[must_use]
+    pub fn source_port(&self, lane: usize, ipv6: bool) -> Option<u16> {
+        self.source_ports.get(lane).and_then(|ports| ports[usize::from(ipv6)])
     }
 
     /// What the kernel does for it, and why not more.

@@ -29,6 +29,7 @@ use crate::budget::Budget;
 use crate::counters::WorkerCounters;
 use crate::egress::{Copy, Egress};
 use crate::port::{Port, PortFrame};
+use crate::trace::{Arrived, Listener, Tracer};
 use crate::underlay::{Datagram, Form, ReceiveCounts, Underlay};
 
 /// Bytes of the arena: sixteen receive slots of 64 KiB.
@@ -63,6 +64,14 @@ pub struct ProbeEcho {
 
 /// Echoes that wait to be read at most.
 pub(crate) const ECHOES: usize = 4096;
+
+/// How a frame entered.
+struct Entry<'a> {
+    ingress: Ingress<'a>,
+    attachment: Attachment,
+    /// The tunnel packet that it came in.
+    arrived: Option<Arrived<'a>>,
+}
 
 /// How a turn ended.
 #[derive(Debug)]
@@ -100,6 +109,11 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         self.egress.ports.insert(id, port);
     }
 
+    /// Tells from the next turn on what becomes of frames.
+    pub(crate) fn trace(&mut self, listener: Listener) {
+        self.egress.tracer.get_or_insert_with(|| Box::new(Tracer::new())).add(listener);
+    }
+
     pub(crate) fn remove_port(&mut self, id: PortId) -> Option<P> {
         self.egress.ports.remove(id)
     }
@@ -129,8 +143,8 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             let link = self.shared.counters.port(id);
             link.rx_frames.add(1);
             link.rx_bytes.add(range.len() as u64);
-            let ingress = (Ingress::Port(id), Attachment::Port(id));
-            self.process(&tables, ingress, range, offload, now);
+            let entry = Entry { ingress: Ingress::Port(id), attachment: Attachment::Port(id), arrived: None };
+            self.process(&tables, entry, range, offload, now);
         }
         self.egress.flush(&self.arena);
         self.shared.counters.end_turn();
@@ -151,7 +165,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         self.egress.underlay.begin_turn();
         for index in 0..self.datagrams.len() {
             let datagram = self.datagrams[index].clone();
-            let Datagram { range, segment, source, encapsulation, tos, form } = &datagram;
+            let Datagram { range, segment, source, encapsulation, tos, form, .. } = &datagram;
             if let Form::Packet(offload) = form {
                 self.tunnel_packet(&tables, &datagram, range.clone(), *offload, now);
                 continue;
@@ -167,7 +181,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                     }
                     Err(reason) => {
                         self.shared.counters.underlay_datagrams_in.add(1);
-                        self.refuse_entry(reason);
+                        self.refuse_packet(&tables, &datagram, range.clone(), reason);
                         continue;
                     }
                 }
@@ -211,7 +225,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             Ok(Arrival::Frame(Admitted { vtep, domain, frame, early, ecn })) => {
                 if early {
                     if !self.early.take(EARLY_PER_SECOND, now) {
-                        self.refuse_entry(DropReason::NotMember);
+                        self.refuse_packet(tables, datagram, packet, DropReason::NotMember);
                         return;
                     }
                     counters.early.add(1);
@@ -223,10 +237,12 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                 if let Some(ecn) = ecn {
                     apply_ecn(&mut self.arena[range.clone()], ecn);
                 }
-                let ingress = (Ingress::Vtep(vtep, domain), Attachment::Vtep(vtep));
-                self.process(tables, ingress, range, Ok(offload), now);
+                let arrived = Some(Arrived { datagram, start: packet.start });
+                let ingress = Ingress::Vtep(vtep, domain);
+                let entry = Entry { ingress, attachment: Attachment::Vtep(vtep), arrived };
+                self.process(tables, entry, range, Ok(offload), now);
             }
-            Err(reason) => self.refuse_entry(reason),
+            Err(reason) => self.refuse_packet(tables, datagram, packet, reason),
         }
     }
 
@@ -236,10 +252,18 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         self.shared.counters.dropped(reason, 1);
     }
 
+    /// One whose tunnel packet is there.
+    fn refuse_packet(&mut self, tables: &Tables, datagram: &Datagram, packet: Range<usize>, reason: DropReason) {
+        if let Some(tracer) = &mut self.egress.tracer {
+            tracer.refused(tables, datagram, &self.arena[packet], reason);
+        }
+        self.refuse_entry(reason);
+    }
+
     fn process(
         &mut self,
         tables: &Tables,
-        (ingress, attachment): (Ingress<'_>, Attachment),
+        Entry { ingress, attachment, arrived }: Entry<'_>,
         range: Range<usize>,
         offload: Result<Offload, weft_encap::OffloadError>,
         now: Seconds,
@@ -247,7 +271,15 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         let Shared { fdb, counters, .. } = &self.shared;
         counters.frames_in.add(1);
         let inner = Inner::parse(&self.arena[range.clone()]);
-        let Decision { verdict, learn, rewrite } = forward(tables, fdb, now, ingress, &inner, offload);
+        let decision = forward(tables, fdb, now, ingress, &inner, offload);
+        if let Some(tracer) = &mut self.egress.tracer {
+            let vni = match ingress {
+                Ingress::Port(id) => tables.port(id).map(|port| port.vni),
+                Ingress::Vtep(_, domain) => Some(domain.vni()),
+            };
+            tracer.decided(tables, (attachment, vni), arrived, &inner, offload, (&self.arena, &range), &decision);
+        }
+        let Decision { verdict, learn, rewrite } = decision;
         if let Some(learn) = learn {
             counters.learned(fdb.learn(&learn, now));
         }
@@ -289,6 +321,9 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                     && let Err(reason) = self.egress.ports.may_flood(id, &flood, now)
                 {
                     self.drop_at(attachment, reason);
+                    if let Some(tracer) = &mut self.egress.tracer {
+                        tracer.flood_refused(reason);
+                    }
                     return;
                 }
                 counters.flood.add(1);

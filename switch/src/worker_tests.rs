@@ -97,6 +97,7 @@ impl Underlay for Wire {
                 range: start..end,
                 segment: payload.len(),
                 source,
+                source_port: 49_152,
                 encapsulation,
                 tos: 0,
                 form: Form::Untold,

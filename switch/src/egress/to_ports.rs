@@ -9,7 +9,7 @@ use weft_encap::checksum::{self, Verified};
 use weft_encap::fragment::{Fragment, Fragmenter};
 use weft_encap::{Inner, MergerFull, Offload, RecoverError, Splitter, recover};
 
-use super::{Copy, Egress, clamp, fill_checksum};
+use super::{Copy, Egress, Left, clamp, fill_checksum};
 use crate::gather::{Buffer, Buffers, Piece};
 use crate::port::Port;
 use crate::underlay::Underlay;
@@ -22,7 +22,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         port: &PortRow,
         copy: &mut Copy,
         arena: &mut [u8],
-    ) -> Result<(), DropReason> {
+    ) -> Result<Left, DropReason> {
         match copy.ingress {
             Attachment::Port(_) => self.hand_over(id, port, copy, arena),
             Attachment::Vtep(vtep) => self.queue_for_merging(tables, vtep, id, port, copy, arena),
@@ -30,7 +30,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     }
 
     /// From a port of this node.
-    fn hand_over(&mut self, id: PortId, port: &PortRow, copy: &mut Copy, arena: &mut [u8]) -> Result<(), DropReason> {
+    fn hand_over(&mut self, id: PortId, port: &PortRow, copy: &mut Copy, arena: &mut [u8]) -> Result<Left, DropReason> {
         if copy.wire_len > usize::from(port.mtu) {
             fill_checksum(copy, copy.offload, arena)?;
             return self.write_fragments(id, port.mtu, copy, arena);
@@ -45,7 +45,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         self.counters.port_writes.add(1);
         outcome?;
         self.sent_to_port(id, copy.range.len());
-        Ok(())
+        Ok(Left::Gone)
     }
 
     /// From a VTEP.
@@ -57,7 +57,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         port: &PortRow,
         copy: &mut Copy,
         arena: &mut [u8],
-    ) -> Result<(), DropReason> {
+    ) -> Result<Left, DropReason> {
         let frame = &mut arena[copy.range.clone()];
         let offload = if copy.offload.gso.is_none() {
             match recover::recover(frame, port.mtu) {
@@ -91,7 +91,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             // An emptied merger has room for one frame.
             let _ = self.merge(arena, key, copy, offload, alone);
         }
-        Ok(())
+        Ok(Left::Waiting)
     }
 
     /// Writes a frame to a port that may not be left what `offload` says: with its checksum filled, cut if it is a
@@ -102,7 +102,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         copy: &mut Copy,
         offload: Offload,
         arena: &mut [u8],
-    ) -> Result<(), DropReason> {
+    ) -> Result<Left, DropReason> {
         let Self { ports, counters, port_headers, .. } = self;
         let device = ports.get_mut(id).ok_or(DropReason::PortDown)?;
         let mut send = |headers: &[u8], pieces: &[Piece], arena: &[u8]| {
@@ -125,7 +125,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             outcome?;
         }
         self.sent_to_port(id, copy.range.len());
-        Ok(())
+        Ok(Left::Gone)
     }
 
     fn merge(&mut self, arena: &[u8], key: u32, copy: &Copy, offload: Offload, alone: bool) -> Result<(), MergerFull> {
@@ -137,7 +137,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     }
 
     /// Cuts what is too long for a port into fragments, where its sender allows that, and writes them.
-    fn write_fragments(&mut self, id: PortId, mtu: u16, copy: &Copy, arena: &[u8]) -> Result<(), DropReason> {
+    fn write_fragments(&mut self, id: PortId, mtu: u16, copy: &Copy, arena: &[u8]) -> Result<Left, DropReason> {
         let base = copy.range.start;
         let mut fragmenter = Fragmenter::new(&arena[copy.range.clone()], &copy.offload, mtu)
             .map_err(|error| self.not_cut(error, DropReason::ExceedsPortMtu, mtu, copy, arena))?;
@@ -150,21 +150,28 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             device.send(Offload::NONE, &pieces, &Buffers { arena, headers: port_headers })?;
         }
         self.sent_to_port(id, copy.range.len());
-        Ok(())
+        Ok(Left::Gone)
     }
 
     pub(super) fn flush_ports(&mut self, arena: &[u8]) {
-        let Self { ports, counters, merger, port_headers, merge_pieces, .. } = self;
+        let Self { ports, counters, merger, port_headers, merge_pieces, tracer, .. } = self;
         for group in merger.groups() {
             let frames = group.frames() as u64;
+            let mut told = |port, outcome: Result<(), DropReason>| {
+                if let Some(tracer) = tracer {
+                    tracer.merged(port, group.pieces(), outcome.map(|()| group.frames()));
+                }
+            };
             let Some((id, device)) = ports.by_key(group.egress()) else {
                 counters.dropped(DropReason::PortDown, frames);
+                told(None, Err(DropReason::PortDown));
                 continue;
             };
             let link = counters.port(id);
             if group.is_damaged() {
                 counters.dropped(DropReason::BadInnerChecksum, frames);
                 link.drops.add(frames);
+                told(Some(id), Err(DropReason::BadInnerChecksum));
                 continue;
             }
             let (header_len, offload) = group.finish(arena, port_headers);
@@ -175,7 +182,9 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             merge_pieces.extend(group.pieces().map(|range| Piece::new(Buffer::Arena, range)));
             let bytes = merge_pieces.iter().map(|piece| piece.len as usize).sum::<usize>();
             counters.port_writes.add(1);
-            match device.send(offload, merge_pieces, &Buffers { arena, headers: port_headers }) {
+            let outcome = device.send(offload, merge_pieces, &Buffers { arena, headers: port_headers });
+            told(Some(id), outcome);
+            match outcome {
                 Ok(()) => {
                     counters.sent.add(frames);
                     link.tx_frames.add(frames);
@@ -188,6 +197,9 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             }
         }
         merger.clear();
+        if let Some(tracer) = tracer {
+            tracer.merger_cleared();
+        }
     }
 
     fn sent_to_port(&self, id: PortId, bytes: usize) {

@@ -133,13 +133,16 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     }
 
     pub(super) fn flush_lane(&mut self, index: usize, arena: &[u8]) {
-        let Self { underlay, counters, lanes, outcomes, .. } = self;
+        let Self { underlay, counters, lanes, outcomes, tracer, .. } = self;
         outcomes.clear();
         let calls = underlay.send(index, &lanes[index], arena, &mut |place, outcome| outcomes.push((place, outcome)));
         counters.underlay_sends.add(calls);
         let lane = &mut lanes[index];
         for (place, outcome) in outcomes.drain(..) {
             let tally = lane.tally(place, outcome);
+            if let Some(tracer) = tracer {
+                tracer.left(index, lane, place, outcome, arena);
+            }
             let group = &lane.groups()[place];
             let link = counters.vtep(group.vtep);
             counters.sent.add(tally.sent);

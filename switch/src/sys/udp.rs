@@ -1,7 +1,7 @@
 //! UDP with segmentation offload: many datagrams in one system call (net/ipv4/udp.c, udp_offload.c).
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use weft_encap::outer::DEFAULT_TTL;
@@ -33,7 +33,7 @@ pub(crate) struct Outgoing<'a> {
 /// One datagram as it came in, or a group of equal ones in one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Incoming {
-    pub(crate) source: IpAddr,
+    pub(crate) source: SocketAddr,
     pub(crate) len: usize,
     /// Bytes in each datagram of the group; `len` for a single one.
     pub(crate) segment: usize,
@@ -320,18 +320,19 @@ fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> l
     }
 }
 
-fn read_address(storage: &libc::sockaddr_storage) -> Option<IpAddr> {
+fn read_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     let place = std::ptr::from_ref(storage);
     match libc::c_int::from(storage.ss_family) {
         libc::AF_INET => {
             // SAFETY: the kernel wrote an address of this family.
             let name = unsafe { place.cast::<libc::sockaddr_in>().read() };
-            Some(Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes()).into())
+            let address = Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::new(address.into(), u16::from_be(name.sin_port)))
         }
         libc::AF_INET6 => {
             // SAFETY: as above.
             let name = unsafe { place.cast::<libc::sockaddr_in6>().read() };
-            Some(Ipv6Addr::from(name.sin6_addr.s6_addr).into())
+            Some(SocketAddr::new(Ipv6Addr::from(name.sin6_addr.s6_addr).into(), u16::from_be(name.sin6_port)))
         }
         _ => None,
     }

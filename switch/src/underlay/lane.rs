@@ -42,6 +42,8 @@ pub struct Group {
     /// The Offload of the frame, if this is one packet with a superframe inside; `segment` is then what each of the
     /// packets has that it stands for.
     pub superframe: Option<Offload>,
+    /// Whether its packets are path probes, and no frames.
+    probes: bool,
     /// A bit for each packet that ends a frame, the first packet's lowest.
     frame_ends: u64,
     /// Whether its first packet goes on with a frame that an earlier group began.
@@ -115,6 +117,18 @@ pub(crate) struct Outer {
     pub(crate) ttl: u8,
     /// Whether the packet shares no group.
     pub(crate) alone: bool,
+}
+
+impl Group {
+    /// Whether it is of path probes, and no frames.
+    pub(crate) fn holds_probes(&self) -> bool {
+        self.probes
+    }
+
+    /// Whether a frame ends with this packet.
+    pub(crate) fn ends_frame(&self, packet: usize) -> bool {
+        self.frame_ends >> packet & 1 == 1
+    }
 }
 
 impl Lane {
@@ -269,6 +283,9 @@ impl Lane {
             write(place, &mut self.headers[frame..]);
             self.push_packet(outer, tunnel.len() + len, true, None);
             self.append(Piece::new(Buffer::Headers, start..self.headers.len()));
+            if let Some(group) = self.groups.last_mut() {
+                group.probes = true;
+            }
         }
         self.close();
     }
@@ -308,6 +325,7 @@ impl Lane {
                 bytes: 0,
                 frame_bytes: 0,
                 superframe: None,
+                probes: false,
                 frame_ends: 0,
                 continues: !begins_frame,
                 pieces: start..start,

@@ -32,6 +32,8 @@ pub struct Datagram {
     pub segment: usize,
     /// The sender's address.
     pub source: IpAddr,
+    /// The UDP port that it came from: entropy.
+    pub source_port: u16,
     /// What the port it arrived on is for.
     pub encapsulation: Encapsulation,
     /// DSCP and ECN of the outer headers.

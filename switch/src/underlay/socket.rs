@@ -131,7 +131,7 @@ impl SocketUnderlay {
     }
 
     /// The UDP source port of a lane, in one address family.
-    pub(super) fn source_port(&self, lane: usize, ipv6: bool) -> Option<u16> {
+    pub(crate) fn source_port(&self, lane: usize, ipv6: bool) -> Option<u16> {
         let socket = if ipv6 { self.lanes.ipv6.get(lane) } else { self.lanes.ipv4.get(lane) };
         Some(socket?.local_addr().ok()?.as_socket()?.port())
     }
@@ -176,7 +176,8 @@ impl Underlay for SocketUnderlay {
             datagrams.push(Datagram {
                 range: start..start + incoming.len,
                 segment: incoming.segment,
-                source: incoming.source,
+                source: incoming.source.ip(),
+                source_port: incoming.source.port(),
                 encapsulation: receiver.encapsulation,
                 tos: incoming.tos,
                 form: Form::Untold,

@@ -51,7 +51,8 @@ impl Accepted {
         };
         let range = start + at..start + at + payload.len();
         let (source, encapsulation) = (outer.addresses.src(), listen.encapsulation);
-        Some(Datagram { range, segment, source, encapsulation, tos: outer.tos, form })
+        let source_port = outer.src_port;
+        Some(Datagram { range, segment, source, source_port, encapsulation, tos: outer.tos, form })
     }
 }
 
