@@ -14,6 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use weft_api::{API_VERSION, MAX_REQUEST_BYTES, Query, Reply, Request, Response, SOCKET_NAME, Versioned};
 
+use crate::trace::TraceStream;
+
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +42,15 @@ pub struct ApiError {
 /// What somebody asked, and where the answer goes.
 pub(crate) struct Question {
     pub(crate) query: Query,
-    answer: oneshot::Sender<Reply>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// What is answered.
+pub(crate) enum Answer {
+    /// One reply.
+    Reply(Reply),
+    /// Replies until one side hangs up.
+    Stream(Box<TraceStream>),
 }
 
 /// All open conversations.
@@ -115,9 +125,9 @@ async fn newcomer(
 }
 
 impl Question {
-    pub(crate) fn answer(self, reply: Reply) {
+    pub(crate) fn answer(self, answer: Answer) {
         // Who hung up does not want the answer.
-        let _ = self.answer.send(reply);
+        let _ = self.answer.send(answer);
     }
 }
 
@@ -141,8 +151,11 @@ async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>, _place:
                     if questions.send(Question { query, answer }).await.is_err() {
                         return;
                     }
-                    let Ok(reply) = answered.await else { return };
-                    reply
+                    match answered.await {
+                        Ok(Answer::Reply(reply)) => reply,
+                        Ok(Answer::Stream(stream)) => return tell(*stream, read, write).await,
+                        Err(_) => return,
+                    }
                 }
             }
         };
@@ -151,6 +164,25 @@ async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>, _place:
         if too_long || !matches!(sent, Ok(Ok(()))) {
             return;
         }
+    }
+}
+
+/// Tells of frames until the client hangs up, or says anything more.
+async fn tell(mut stream: TraceStream, mut read: BufReader<OwnedReadHalf>, mut write: OwnedWriteHalf) {
+    let mut reply = stream.head();
+    loop {
+        let sent = tokio::time::timeout(PATIENCE, send(&mut write, reply)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            return;
+        }
+        let mut more = [0];
+        reply = tokio::select! {
+            _ = read.read(&mut more) => return,
+            batch = stream.next() => match batch {
+                Ok(batch) => Reply::Trace(batch),
+                Err(error) => Reply::Error { message: format!("waiting for frames: {error}") },
+            },
+        };
     }
 }
 

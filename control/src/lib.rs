@@ -17,6 +17,7 @@ mod rows;
 mod serve;
 mod show;
 mod sync;
+mod trace;
 mod uplink;
 
 pub use agent::{Agent, AgentError};

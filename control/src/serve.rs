@@ -102,8 +102,8 @@ impl Agent {
                         next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
                     }
                     question = conversations.next() => {
-                        let reply = show::reply(&self, question.query);
-                        question.answer(reply);
+                        let answer = show::answer(&self, question.query.clone());
+                        question.answer(answer);
                     }
                 }
             }

@@ -13,13 +13,25 @@ use weft_switch::counters::{LinkTotals, Totals};
 use weft_switch::levels::{Level, Off};
 
 use crate::agent::{Agent, AttachedPort};
+use crate::api::Answer;
 use crate::config::UnderlayKind;
 use crate::desired::name_of;
 use crate::following::{Following, Publishers};
 use crate::paths::GROUPS_GIVEN_UP;
+use crate::trace::{begin, what_if};
 use crate::uplink::Uplink;
 
-pub(crate) fn reply(agent: &Agent, query: Query) -> Reply {
+pub(crate) fn answer(agent: &Agent, query: Query) -> Answer {
+    match query {
+        Query::Trace(filter) => match begin(agent, &filter) {
+            Ok(stream) => Answer::Stream(Box::new(stream)),
+            Err(message) => Answer::Reply(Reply::Error { message }),
+        },
+        query => Answer::Reply(reply(agent, query)),
+    }
+}
+
+fn reply(agent: &Agent, query: Query) -> Reply {
     match query {
         Query::Status => Reply::Status(Box::new(status(agent))),
         Query::Ports => Reply::Ports(agent.ports.iter().map(|port| port_row(agent, port)).collect()),
@@ -29,6 +41,11 @@ pub(crate) fn reply(agent: &Agent, query: Query) -> Reply {
         Query::Nodes => Reply::Nodes(agent.following.as_ref().map_or_else(Vec::new, Following::nodes)),
         Query::Drops => Reply::Drops(drops(agent)),
         Query::Counters => Reply::Counters(Box::new(counters(agent))),
+        Query::WhatIf(asked) => match what_if(agent, &asked) {
+            Ok(told) => Reply::WhatIf(Box::new(told)),
+            Err(message) => Reply::Error { message },
+        },
+        Query::Trace(_) => Reply::Error { message: "a trace is a conversation of its own".to_owned() },
     }
 }
 
@@ -186,7 +203,7 @@ fn via(agent: &Agent, vtep: VtepId) -> &'static str {
     if agent.uplink.as_ref().is_some_and(through_uplink) { "uplink" } else { "socket" }
 }
 
-fn path_name(state: State) -> &'static str {
+pub(crate) fn path_name(state: State) -> &'static str {
     match state {
         State::Unprobed => "unprobed",
         State::Searching => "searching",
@@ -197,11 +214,11 @@ fn path_name(state: State) -> &'static str {
 }
 
 /// Who published what is in the tables.
-fn publishers(agent: &Agent) -> Publishers<'_> {
+pub(crate) fn publishers(agent: &Agent) -> Publishers<'_> {
     agent.following.as_ref().map_or_else(Publishers::default, Following::publishers)
 }
 
-fn publisher(
+pub(crate) fn publisher(
     agent: &Agent,
     tables: &Tables,
     publishers: &Publishers<'_>,

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use weft_bridge::{DropReason, Fdb, Learn, PortId, Seconds, Tables};
+use weft_bridge::{Fdb, Learn, PortId, Seconds, Tables};
 use weft_encap::{Encapsulation, Offload};
 
 use crate::memory::{MemoryFrame, MemoryPort, MemorySwitch};
@@ -44,17 +44,11 @@ impl WhatIf {
         Self { switch, ports: Vec::new(), now }
     }
 
-    /// Gives a port its device: what may be left to the pod's stack, and why it takes nothing, if it does not.
-    pub fn attach(&mut self, id: PortId, offloads: TapOffloads, refuses: Option<DropReason>) {
+    /// Gives a port its device; what may be left to the pod's stack.
+    pub fn attach(&mut self, id: PortId, offloads: TapOffloads) {
         let port = self.switch.attach(id);
         port.take_only(offloads);
-        port.refuse(refuses);
         self.ports.push((id, port));
-    }
-
-    /// From now on nothing can be sent to other nodes, for this reason.
-    pub fn refuse_underlay(&self, reason: DropReason) {
-        self.switch.underlay().refuse(Some(reason));
     }
 
     /// What becomes of a frame from a pod.

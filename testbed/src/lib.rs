@@ -21,6 +21,7 @@ pub mod link;
 mod live;
 mod neighbours;
 mod node;
+pub mod pcapng;
 pub mod probe;
 mod problem;
 mod process;

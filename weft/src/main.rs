@@ -15,6 +15,7 @@ mod store;
 mod table;
 mod target;
 mod testbed;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,8 @@ enum Command {
     Status(show::StatusArgs),
     /// Show an agent's ports, VTEPs, MACs, drops or counters
     Show(show::ShowArgs),
+    /// Say what would become of a packet, step by step, or watch what becomes of those that pass
+    Trace(trace::Args),
     /// Show the whole path in a lab of two nodes and four pods, and remove it again
     Demo(demo::Args),
     /// Measure overlays side by side
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Peer(args) => peer::run(&args),
         Command::Status(args) => show::status(&args),
         Command::Show(args) => show::show(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Testbed(args) => testbed::run(&args),

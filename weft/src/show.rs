@@ -89,6 +89,7 @@ pub(crate) fn print_reply(reply: &Reply, json: bool, all: bool) -> anyhow::Resul
         Reply::Drops(rows) => print_drops(rows, all)?,
         Reply::Counters(counters) if json => print_json(counters)?,
         Reply::Counters(counters) => print_counters(counters)?,
+        Reply::WhatIf(_) | Reply::Tracing { .. } | Reply::Trace(_) => bail!("the agent answered another question"),
         Reply::Error { message } => bail!("{message}"),
     }
     Ok(ExitCode::SUCCESS)

@@ -22,6 +22,30 @@ impl Target {
         let mut client = Client::connect(&lab.run_dir_of(node)).map_err(|error| explained(error, &lab, node))?;
         Ok(client.ask(query)?)
     }
+
+    /// The lab's node that is meant, if it is one.
+    pub(crate) fn lab_and_node(&self) -> anyhow::Result<Option<(Lab, String)>> {
+        let Some(name) = &self.node else { return Ok(None) };
+        let (lab, node) = lab_and_node(name)?;
+        if let Err(error) = Client::connect(&lab.run_dir_of(node)) {
+            return Err(explained(error, &lab, node));
+        }
+        Ok(Some((lab, node.to_owned())))
+    }
+
+    /// The agent's run directory.
+    pub(crate) fn run_dir(&self) -> anyhow::Result<PathBuf> {
+        Ok(match self.lab_and_node()? {
+            Some((lab, node)) => lab.run_dir_of(&node),
+            None => self.run_dir.clone(),
+        })
+    }
+}
+
+/// The nodes of a lab whose agents run.
+pub(crate) fn agents_of(lab: &Lab) -> Vec<String> {
+    let nodes = lab.status().nodes.into_iter();
+    nodes.filter(|node| matches!(node.agent, AgentState::Running { .. })).map(|node| node.name).collect()
 }
 
 fn lab_and_node(name: &str) -> anyhow::Result<(Lab, &str)> {

@@ -3,7 +3,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{API_VERSION, Query, Reply, Request, Response, Versioned};
+use crate::{API_VERSION, Query, Reply, Request, Response, TraceBatch, TraceFilter, Versioned};
 
 /// Name of the agent's socket in its run directory.
 pub const SOCKET_NAME: &str = "agent.sock";
@@ -89,9 +89,38 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn ask(&mut self, query: Query) -> Result<Reply, ClientError> {
+        let sent = self.send(&Request { api: API_VERSION, query });
+        sent.map_err(|source| self.broken(source))?;
+        self.receive()
+    }
+
+    /// Begins a trace. The conversation is about nothing else from then on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn trace(mut self, filter: TraceFilter) -> Result<TraceClient, ClientError> {
+        match self.ask(Query::Trace(Box::new(filter)))? {
+            Reply::Tracing { node } => {
+                // Frames come when they come.
+                let patient = self.stream.get_ref().set_read_timeout(None);
+                patient.map_err(|source| self.broken(source))?;
+                Ok(TraceClient { client: self, node })
+            }
+            _ => Err(self.broken(io::ErrorKind::InvalidData.into())),
+        }
+    }
+
+    fn broken(&self, source: io::Error) -> ClientError {
+        ClientError::Io { path: self.path.clone(), source }
+    }
+
+    fn receive(&mut self) -> Result<Reply, ClientError> {
         let path = self.path.clone();
         let broken = |source| ClientError::Io { path: path.clone(), source };
-        let line = self.exchange(&Request { api: API_VERSION, query }).map_err(broken)?;
+        let mut line = String::new();
+        if self.stream.read_line(&mut line).map_err(broken)? == 0 {
+            return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+        }
         let garbled = |error: serde_json::Error| broken(error.into());
         let Versioned { api } = serde_json::from_str(&line).map_err(garbled)?;
         if api != API_VERSION {
@@ -103,14 +132,46 @@ impl Client {
         }
     }
 
-    fn exchange(&mut self, request: &Request) -> io::Result<String> {
+    fn send(&mut self, request: &Request) -> io::Result<()> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
-        self.stream.get_mut().write_all(line.as_bytes())?;
-        line.clear();
-        if self.stream.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        self.stream.get_mut().write_all(line.as_bytes())
+    }
+}
+
+/// A trace that is on until this is dropped.
+pub struct TraceClient {
+    client: Client,
+    node: String,
+}
+
+impl TraceClient {
+    /// Name of the node that is traced.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Waits for what becomes of the next frames.
+    ///
+    /// # Errors
+    /// [`ClientError`], also where the agent has ended.
+    pub fn next_batch(&mut self) -> Result<TraceBatch, ClientError> {
+        match self.client.receive()? {
+            Reply::Trace(batch) => Ok(batch),
+            _ => Err(self.client.broken(io::ErrorKind::InvalidData.into())),
         }
-        Ok(line)
+    }
+
+    /// Lets another thread end [`Self::next_batch`], which then fails.
+    ///
+    /// # Errors
+    /// The kernel's, where there are too many descriptors.
+    pub fn hang_up(&self) -> io::Result<impl Fn() + Send + 'static> {
+        let stream = self.client.stream.get_ref().try_clone()?;
+        Ok(move || {
+            // One that is closed already has ended too.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        })
     }
 }

@@ -1,26 +1,31 @@
 //! What the agent answers on its local socket, and the blocking client for it.
 //!
-//! One request, one reply, each a line of JSON. Every message carries [`API_VERSION`]; a peer of another
+//! One request, one reply, each a line of JSON; to [`Query::Trace`] replies go on until one side hangs up. Every message carries [`API_VERSION`]; a peer of another
 //! version is refused by name, before anything else of the message is looked at.
 
 mod client;
 mod rows;
+mod trace;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{Client, ClientError, SOCKET_NAME};
+pub use client::{Client, ClientError, SOCKET_NAME, TraceClient};
 pub use rows::{
     ControlStatus, Counters, DropRow, FdbRow, Link, NeighbourRow, NodeRow, OffloadRow, PortRow, Status, UnderlayStatus,
     VtepRow,
 };
+pub use trace::{
+    CapturedRow, CopyEnd, CopyForetold, DropHint, Foretold, HexBytes, IdentityRow, PacketSpec, Protocol, Step,
+    TraceBatch, TraceFilter, TraceRow, WhatIf,
+};
 
 /// The version of requests, replies and rows. Changes with every change that an older peer would misread.
 pub const API_VERSION: u32 = 1;
-/// Bytes in one request at most.
-pub const MAX_REQUEST_BYTES: u64 = 64 * 1024;
+/// Bytes in one request at most: a packet of 64 KiB in hex, and what is around it.
+pub const MAX_REQUEST_BYTES: u64 = 256 * 1024;
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Query {
     /// The agent as a whole.
@@ -39,6 +44,10 @@ pub enum Query {
     Drops,
     /// All other counters.
     Counters,
+    /// What would become of a packet.
+    WhatIf(Box<WhatIf>),
+    /// What becomes of frames from now on.
+    Trace(Box<TraceFilter>),
 }
 
 /// A request as it travels.
@@ -87,6 +96,15 @@ pub enum Reply {
     Drops(Vec<DropRow>),
     /// To [`Query::Counters`].
     Counters(Box<Counters>),
+    /// To [`Query::WhatIf`].
+    WhatIf(Box<Foretold>),
+    /// To [`Query::Trace`], first: the trace is on.
+    Tracing {
+        /// Name of the node.
+        node: String,
+    },
+    /// To [`Query::Trace`], again and again.
+    Trace(TraceBatch),
     /// The request was refused.
     Error {
         /// Why, and what to do.

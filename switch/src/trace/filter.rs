@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use weft_bridge::{Attachment, Tables};
-use weft_encap::Vni;
+use weft_encap::{MacAddr, Vni};
 
 use super::record::{Ingress, Record, Summary};
 
@@ -14,6 +14,8 @@ pub struct Filter {
     pub vni: Option<Vni>,
     /// They come from or go to the VTEP with this address.
     pub peer: Option<IpAddr>,
+    /// They come from or go to this MAC.
+    pub mac: Option<MacAddr>,
     /// They come from or go to this address; ARP speaks of its own.
     pub ip: Option<IpAddr>,
     /// Protocol number of IP.
@@ -30,6 +32,7 @@ impl Filter {
         let network = summary.and_then(|summary| summary.network);
         let ports = summary.and_then(|summary| summary.ports);
         self.vni.is_none_or(|wanted| vni == Some(wanted))
+            && self.mac.is_none_or(|mac| summary.is_some_and(|summary| summary.src == mac || summary.dst == mac))
             && self.ip.is_none_or(|wanted| network.is_some_and(|(from, to, _)| from == wanted || to == wanted))
             && self.protocol.is_none_or(|wanted| network.is_some_and(|(_, _, protocol)| protocol == Some(wanted)))
             && self.port.is_none_or(|wanted| ports.is_some_and(|(from, to)| from == wanted || to == wanted))

@@ -1,14 +1,14 @@
 //! The way of records from workers to whoever reads them: a bounded ring for each worker.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::{read, write};
+use rustix::io::write;
+use rustix::pipe::{PipeFlags, pipe_with};
 use weft_bridge::Tables;
 
 use super::{Filter, Record};
@@ -64,7 +64,7 @@ impl Listener {
     /// Wakes the reader, once a turn.
     pub(crate) fn wake(&mut self) {
         if std::mem::take(&mut self.news) {
-            let _ = write(&self.wake, &1_u64.to_ne_bytes());
+            let _ = write(&self.wake, &[0]);
         }
     }
 }
@@ -74,6 +74,7 @@ pub struct Trace {
     rings: Vec<Receiver<Record>>,
     lost: Arc<AtomicU64>,
     wake: Arc<OwnedFd>,
+    woken: OwnedFd,
     tables: Arc<ArcSwap<Tables>>,
     _alive: Arc<()>,
 }
@@ -86,7 +87,8 @@ impl Trace {
         workers: usize,
         tables: Arc<ArcSwap<Tables>>,
     ) -> io::Result<(Self, Vec<Listener>)> {
-        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (woken, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let wake = Arc::new(wake);
         let (lost, alive) = (Arc::new(AtomicU64::new(0)), Arc::new(()));
         let pairs = (0..workers).map(|_| {
             let (sender, ring) = bounded(RING_RECORDS);
@@ -102,13 +104,12 @@ impl Trace {
             (ring, listener)
         });
         let (rings, listeners) = pairs.unzip();
-        Ok((Self { rings, lost, wake, tables, _alive: alive }, listeners))
+        Ok((Self { rings, lost, wake, woken, tables, _alive: alive }, listeners))
     }
 
-    /// Takes what waits, up to so many records, with the number of the worker that tells. Clears the descriptor's
-    /// readiness first, so that nothing is missed.
+    /// Takes what waits, up to so many records, with the number of the worker that tells. Empty the pipe first, so that
+    /// nothing is missed; it is readable again at once where more may wait.
     pub fn take(&self, records: usize) -> Vec<(usize, Record)> {
-        let _ = read(&self.wake, &mut [0; 8]);
         let mut taken = Vec::new();
         for (worker, ring) in self.rings.iter().enumerate() {
             while taken.len() < records {
@@ -119,8 +120,7 @@ impl Trace {
             }
         }
         if taken.len() == records {
-            // There may be more: stay ready.
-            let _ = write(&self.wake, &1_u64.to_ne_bytes());
+            let _ = write(&self.wake, &[0]);
         }
         taken
     }
@@ -137,17 +137,11 @@ impl Trace {
         self.tables.load_full()
     }
 
-    /// Another handle on the descriptor that is readable when something waits.
+    /// Another handle on the pipe that is readable when something waits.
     ///
     /// # Errors
     /// The kernel's, where there are too many descriptors.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
-        self.wake.as_fd().try_clone_to_owned()
-    }
-}
-
-impl AsFd for Trace {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.woken.try_clone()
     }
 }

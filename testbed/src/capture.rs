@@ -1,18 +1,19 @@
 //! What passes a link or a pod's interface, as a capture file.
 
-mod pcapng;
-
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use weft_switch::PacketTap;
+use weft_switch::{PacketTap, SeenFrame};
 
 use crate::error::io_error;
+use crate::pcapng::{self, LinkType, Packet};
 use crate::spec::{POD_INTERFACE, UNDERLAY};
 use crate::{Lab, LabError};
 
+/// What such a file says that it was written by.
+const PROGRAM: &str = "weft testbed capture";
 /// Longest frame that is kept whole: a superframe of 64 KiB and its headers.
 const FRAME_MAX: usize = 1 << 17;
 /// Bytes that are written at once, about.
@@ -66,7 +67,8 @@ impl Capture {
     /// # Errors
     /// Those of the file, and of the interface once it is gone.
     pub fn write(&self, file: &mut impl Write, count: Option<u64>, mut seen: impl FnMut(u64)) -> io::Result<u64> {
-        file.write_all(&pcapng::head(&self.interface))?;
+        let head = [pcapng::section(PROGRAM), pcapng::interface(&self.interface, LinkType::Ethernet)];
+        file.write_all(&head.concat())?;
         file.flush()?;
         let mut frames = 0;
         let mut buffer = vec![0; FRAME_MAX];
@@ -84,7 +86,10 @@ impl Capture {
             while count.is_none_or(|count| frames < count) && blocks.len() < AT_ONCE_MAX {
                 match self.tap.receive(&mut buffer) {
                     Ok(Some(frame)) => {
-                        blocks.extend(pcapng::packet(&frame));
+                        let SeenFrame { bytes, outgoing, time, .. } = &frame;
+                        let (interface, comment) = (0, None);
+                        let packet = Packet { interface, time: *time, bytes, outgoing: *outgoing, comment };
+                        blocks.extend(pcapng::packet(&packet));
                         frames += 1;
                         is_down = false;
                     }
