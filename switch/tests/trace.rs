@@ -191,8 +191,8 @@ fn what_does_not_match_is_not_told() {
         (Filter { ip: Some([10, 0, 0, 3].into()), ..Filter::default() }, 0),
         (Filter { mac: Some(mac(1, 1)), ..Filter::default() }, 4),
         (Filter { mac: Some(mac(1, 2)), ..Filter::default() }, 0),
-        (Filter { protocol: Some(6), ..Filter::default() }, 2),
-        (Filter { port: Some(5000), protocol: Some(17), ..Filter::default() }, 2),
+        (Filter { protocols: vec![6], ..Filter::default() }, 2),
+        (Filter { port: Some(5000), protocols: vec![17], ..Filter::default() }, 2),
         (Filter { port: Some(5001), ..Filter::default() }, 0),
         (Filter { drops: true, ..Filter::default() }, 0),
     ];

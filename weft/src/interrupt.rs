@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::out::complain;
 
@@ -18,13 +19,7 @@ pub(crate) struct Guard {
 impl Guard {
     /// `clean_up` runs on a thread of its own, beside whatever is going on.
     pub(crate) fn arm(clean_up: impl FnOnce() + Send + 'static) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (interrupt, terminate) = {
-            let _inside = runtime.enter();
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        };
-        let (mut interrupt, mut terminate) =
-            interrupt.and_then(|interrupt| Ok((interrupt, terminate?))).context("catching Ctrl-C")?;
+        let (runtime, mut interrupt, mut terminate) = signals()?;
         let armed = Arc::new(AtomicBool::new(true));
         let watched = armed.clone();
         std::thread::spawn(move || {
@@ -53,4 +48,36 @@ impl Drop for Guard {
             }
         }
     }
+}
+
+/// Lets Ctrl-C (and SIGTERM) be told once instead of ending the program; a second one ends it.
+pub(crate) fn on_interrupt(tell: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let (runtime, mut interrupt, mut terminate) = signals()?;
+    std::thread::spawn(move || {
+        let mut wait = || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            });
+        };
+        wait();
+        tell();
+        wait();
+        exit(INTERRUPTED);
+    });
+    Ok(())
+}
+
+/// Catches both signals.
+fn signals() -> anyhow::Result<(Runtime, Signal, Signal)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let caught = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    };
+    let (interrupt, terminate) =
+        caught.0.and_then(|interrupt| Ok((interrupt, caught.1?))).context("catching Ctrl-C")?;
+    Ok((runtime, interrupt, terminate))
 }

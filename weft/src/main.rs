@@ -3,6 +3,7 @@
 
 mod agent;
 mod bench;
+mod capture;
 mod demo;
 mod interrupt;
 mod node;
@@ -49,6 +50,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Say what would become of a packet, step by step, or watch what becomes of those that pass
     Trace(trace::Args),
+    /// Write frames, inside and outside of the tunnel, with what became of them, to a capture file
+    Capture(capture::Args),
     /// Show the whole path in a lab of two nodes and four pods, and remove it again
     Demo(demo::Args),
     /// Measure overlays side by side
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Status(args) => show::status(&args),
         Command::Show(args) => show::show(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Capture(args) => capture::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Testbed(args) => testbed::run(&args),

@@ -159,8 +159,8 @@ pub struct TraceFilter {
     pub mac: Option<String>,
     /// From or to this address.
     pub ip: Option<IpAddr>,
-    /// Protocol number of IP.
-    pub protocol: Option<u8>,
+    /// One of these protocol numbers of IP; none: any.
+    pub protocols: Vec<u8>,
     /// From or to this TCP, UDP or SCTP port.
     pub port: Option<u16>,
     /// What is dropped alone.
@@ -234,6 +234,8 @@ pub struct IdentityRow {
     pub ip_id: Option<u16>,
     /// Whether it is a fragment.
     pub fragment: bool,
+    /// Packets that it stands for.
+    pub packets: u16,
     /// TCP: first sequence number, payload bytes, flags.
     pub bytes: Option<(u32, u32, u8)>,
     /// All else: digests of its packets' payloads.

@@ -142,13 +142,13 @@ fn icmp(protocol: u8, kind: u8) -> String {
 }
 
 fn identity(identity: &Identity) -> IdentityRow {
-    let Identity { hosts, flow, ip_id, fragment, place, .. } = identity;
+    let Identity { hosts, flow, ip_id, fragment, packets, place } = identity;
     let (bytes, marks) = match place {
         Place::Bytes { from, len, flags } => (Some((*from, *len, *flags)), Vec::new()),
         Place::Marks { first, others } => (None, std::iter::once(*first).chain(others.iter().copied()).collect()),
     };
     let (hosts, flow) = (format!("{hosts:016x}"), format!("{flow:016x}"));
-    IdentityRow { hosts, flow, ip_id: *ip_id, fragment: *fragment, bytes, marks }
+    IdentityRow { hosts, flow, ip_id: *ip_id, fragment: *fragment, packets: *packets, bytes, marks }
 }
 
 fn captured(here: &Here, captured: &Captured) -> CapturedRow {

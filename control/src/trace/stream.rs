@@ -26,7 +26,7 @@ pub(crate) struct TraceStream {
 
 /// Begins a trace, in the runtime that it is called in.
 pub(crate) fn begin(agent: &Agent, wanted: &TraceFilter) -> Result<TraceStream, String> {
-    let TraceFilter { pod, vni, peer, mac, ip, protocol, port, drops, bytes } = wanted.clone();
+    let TraceFilter { pod, vni, peer, mac, ip, protocols, port, drops, bytes } = wanted.clone();
     if let Some(name) = &pod
         && agent.ports.iter().all(|port| port.config.name != *name)
     {
@@ -35,7 +35,7 @@ pub(crate) fn begin(agent: &Agent, wanted: &TraceFilter) -> Result<TraceStream, 
     }
     let vni = vni.map(Vni::new).transpose().map_err(|error| error.to_string())?;
     let mac = mac.map(|mac| mac.parse()).transpose().map_err(|error: weft_encap::MacAddrError| error.to_string())?;
-    let filter = Filter { pod, vni, peer, mac, ip, protocol, port, drops };
+    let filter = Filter { pod, vni, peer, mac, ip, protocols, port, drops };
     let (depth, rows) = if bytes { (Depth::Bytes, BATCH_CAPTURED_ROWS) } else { (Depth::Fates, BATCH_ROWS) };
     let no_trace = |error: io::Error| format!("starting a trace: {error}");
     let trace = agent.switch.trace(&filter, depth).map_err(no_trace)?;

@@ -18,8 +18,8 @@ pub struct Filter {
     pub mac: Option<MacAddr>,
     /// They come from or go to this address; ARP speaks of its own.
     pub ip: Option<IpAddr>,
-    /// Protocol number of IP.
-    pub protocol: Option<u8>,
+    /// One of these protocol numbers of IP; none: any.
+    pub protocols: Vec<u8>,
     /// TCP, UDP or SCTP from or to this port.
     pub port: Option<u16>,
     /// Dropped frames, and dropped copies, alone.
@@ -34,7 +34,8 @@ impl Filter {
         self.vni.is_none_or(|wanted| vni == Some(wanted))
             && self.mac.is_none_or(|mac| summary.is_some_and(|summary| summary.src == mac || summary.dst == mac))
             && self.ip.is_none_or(|wanted| network.is_some_and(|(from, to, _)| from == wanted || to == wanted))
-            && self.protocol.is_none_or(|wanted| network.is_some_and(|(_, _, protocol)| protocol == Some(wanted)))
+            && (self.protocols.is_empty()
+                || network.is_some_and(|(.., protocol)| protocol.is_some_and(|own| self.protocols.contains(&own))))
             && self.port.is_none_or(|wanted| ports.is_some_and(|(from, to)| from == wanted || to == wanted))
     }
 

@@ -1,8 +1,11 @@
 //! A story for people.
 
-use weft_api::{CopyEnd, DropHint, Step};
+use std::fmt::Write;
+
+use weft_api::{CopyEnd, DropHint, Step, TraceRow};
 
 use super::ink::Ink;
+use super::join::Timeline;
 use super::what_if::{End, Hop, Story};
 use crate::out::say;
 
@@ -91,4 +94,92 @@ fn drop_line(node: &mut Option<&str>, dropped: &DropHint, ink: Ink) -> anyhow::R
     let detail = dropped.detail.as_ref().map_or_else(String::new, |detail| format!(" ({detail})"));
     let stage = ink.bad(format_args!("{:<STAGE$}", "DROP"));
     say!("  {name}{stage} {}: {}{detail}", ink.bad(&dropped.reason), dropped.meaning)
+}
+
+/// What became of a frame that passed.
+pub(super) fn timeline(timeline: &Timeline, json: bool) -> anyhow::Result<()> {
+    if json {
+        return say!("{}", serde_json::to_string(&timeline.rows)?);
+    }
+    let Some(first) = timeline.rows.first() else { return Ok(()) };
+    let ink = Ink::of_stdout();
+    let mut what = first.packet.clone();
+    match first.packets_in {
+        0 | 1 => write!(what, ", {} bytes", first.bytes)?,
+        packets => write!(what, ", {} bytes for {packets} packets", first.bytes)?,
+    }
+    if let Some(vni) = first.vni {
+        write!(what, ", VNI {vni}")?;
+    }
+    say!("{} {}", clock(timeline.began_ns), ink.strong(what))?;
+    for told in alike(&timeline.rows) {
+        let Alike { row, frames, packets } = told;
+        let after = row.entered_ns.saturating_sub(timeline.began_ns) / 1000;
+        let times = if frames > 1 { format!("{frames} x ") } else { String::new() };
+        let place = match row.from_kind.as_str() {
+            "port" => row.from.clone(),
+            _ => format!("VTEP {}", row.from),
+        };
+        let end = match (&row.dropped, &row.to_kind, &row.to) {
+            (Some(dropped), _, to) => {
+                let to = to.as_ref().map_or_else(String::new, |to| format!("to {to}: "));
+                let detail = dropped.detail.as_ref().map_or_else(String::new, |detail| format!(" ({detail})"));
+                format!("{to}{} {}{detail}; {}", ink.bad("DROP"), ink.bad(&dropped.reason), dropped.hint)
+            }
+            (None, Some(kind), Some(to)) if kind == "port" => {
+                let merged = if row.merged > 1 { ", merged with others" } else { "" };
+                format!("{} {to}{merged}", ink.good("to"))
+            }
+            (None, _, Some(to)) => {
+                let s = if packets == 1 { "" } else { "s" };
+                format!("{} VTEP {to}, {packets} packet{s}", ink.good("to"))
+            }
+            (None, _, None) => row.why.as_ref().map_or_else(String::new, |mac| format!("{} {mac}", ink.good("with"))),
+        };
+        let why = match (row.verdict.as_str(), &row.why) {
+            ("answer" | "drop", _) | (_, None) => row.verdict.clone(),
+            (verdict, Some(why)) => format!("{verdict} ({why})"),
+        };
+        let times = format!("{times}from {place}");
+        say!(
+            "  {}{} {times:<24} {why:<19} {end}",
+            ink.strong(format_args!("{:<10}", row.node)),
+            ink.faint(format_args!("{after:>7} us"))
+        )?;
+    }
+    Ok(())
+}
+
+/// Rows that say the same of several frames, the parts of one; the first of them.
+struct Alike<'a> {
+    row: &'a TraceRow,
+    frames: usize,
+    packets: u32,
+}
+
+fn alike(rows: &[TraceRow]) -> Vec<Alike<'_>> {
+    let mut alike: Vec<Alike<'_>> = Vec::new();
+    let reason = |row: &TraceRow| row.dropped.as_ref().map(|dropped| dropped.reason.clone());
+    for row in rows {
+        let same = |other: &&mut Alike<'_>| {
+            let TraceRow { node, from, verdict, why, to, .. } = other.row;
+            (node, from, verdict, why, to) == (&row.node, &row.from, &row.verdict, &row.why, &row.to)
+                && reason(other.row) == reason(row)
+        };
+        match alike.iter_mut().find(same) {
+            Some(known) => {
+                known.frames += 1;
+                known.packets += row.packets_out;
+            }
+            None => alike.push(Alike { row, frames: 1, packets: row.packets_out }),
+        }
+    }
+    alike
+}
+
+/// The time of day (UTC), in microseconds.
+fn clock(ns: u64) -> String {
+    const DAY: u64 = 86_400;
+    let (seconds, micros) = (ns / 1_000_000_000 % DAY, ns / 1000 % 1_000_000);
+    format!("{:02}:{:02}:{:02}.{micros:06}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }

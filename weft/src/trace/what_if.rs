@@ -7,7 +7,7 @@ use serde::Serialize;
 use weft_api::{CopyEnd, DropHint, Foretold, PacketSpec, WhatIf};
 
 use super::nodes::Nodes;
-use super::{Asked, Towards};
+use super::{Asked, Matching, Proto, Towards};
 
 /// Nodes that a frame crosses at most: whoever gets one from a VTEP sends it to none.
 const HOPS: usize = 2;
@@ -63,12 +63,18 @@ impl Story {
     }
 }
 
-pub(super) fn story(nodes: &mut Nodes, from: &str, to: &str, asked: &Asked) -> anyhow::Result<Story> {
+pub(super) fn story(
+    nodes: &mut Nodes,
+    (from, to): (&str, &str),
+    asked: &Asked,
+    matching: &Matching,
+) -> anyhow::Result<Story> {
+    let proto = matching.proto.unwrap_or(Proto::Icmp);
     let place = nodes.with_pod(from)?;
     let towards = towards(nodes, place, from, to)?;
     let mut question = None;
     let (mac, address) = match towards {
-        Towards::Mac(mac) => (Some(mac), None),
+        Towards::Mac(mac) => (Some(mac), matching.ip),
         Towards::Address(address) => {
             let told = nodes.members[place].what_if(WhatIf::Resolve { pod: from.to_owned(), to: address })?;
             let next_hop = told.next_hop;
@@ -80,7 +86,7 @@ pub(super) fn story(nodes: &mut Nodes, from: &str, to: &str, asked: &Asked) -> a
     };
     let packet = PacketSpec {
         to: address,
-        protocol: asked.proto.into(),
+        protocol: proto.into(),
         source_port: asked.sport,
         destination_port: asked.dport,
         size: asked.size,
@@ -102,7 +108,15 @@ pub(super) fn story(nodes: &mut Nodes, from: &str, to: &str, asked: &Asked) -> a
         // Those whom the question reaches do not get the packet.
         ends.retain(|end| !matches!(end, End::Delivered { .. }));
     }
-    Ok(Story { from: from.to_owned(), to: to.to_owned(), packet: packet_text(asked), question, mac, journey, ends })
+    Ok(Story {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        packet: packet_text(asked, proto),
+        question,
+        mac,
+        journey,
+        ends,
+    })
 }
 
 fn towards(nodes: &mut Nodes, place: usize, from: &str, to: &str) -> anyhow::Result<Towards> {
@@ -168,12 +182,12 @@ fn collect(hop: &Hop, ends: &mut Vec<End>) {
     }
 }
 
-fn packet_text(asked: &Asked) -> String {
-    let Asked { proto, sport, dport, size, df, .. } = asked;
+fn packet_text(asked: &Asked, proto: Proto) -> String {
+    let Asked { sport, dport, size, df, .. } = asked;
     let kind = match proto {
-        super::Proto::Tcp => format!("TCP SYN from port {sport} to {dport}"),
-        super::Proto::Udp => format!("UDP from port {sport} to {dport}"),
-        super::Proto::Icmp => "ICMP echo request".to_owned(),
+        Proto::Tcp => format!("TCP SYN from port {sport} to {dport}"),
+        Proto::Udp => format!("UDP from port {sport} to {dport}"),
+        Proto::Icmp => "ICMP echo request".to_owned(),
     };
     let size = size.map_or_else(String::new, |size| format!(", {size} bytes"));
     format!("{kind}{size}{}", if *df { ", DF" } else { "" })
