@@ -15,6 +15,7 @@ peers=(
     ovs-vswitchd:openvswitch-switch
     etcd:etcd-server
     etcdctl:etcd-client
+    promtool:prometheus
 )
 
 missing=()

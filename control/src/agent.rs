@@ -27,6 +27,7 @@ use crate::desired::{Desired, desired, fitting_mtu, port_mtu, too_narrow_for_ipv
 use crate::following::Following;
 use crate::host_port::{host_port, load};
 use crate::lock::{LockError, RunDirLock};
+use crate::metrics::{MetricsError, Server};
 use crate::paths::Paths;
 use crate::prove::prove;
 use crate::uplink::{Choice, Uplink, UplinkError, choose, remove_stale};
@@ -58,6 +59,9 @@ pub enum AgentError {
     /// Its local socket.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// Where its metrics are served.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// No interface has a VTEP address.
     #[error("no interface of this node has the address {address}: give it to one, or correct `underlay.addresses`")]
     NoSuchAddress {
@@ -153,6 +157,8 @@ pub struct Agent {
     pub(crate) following: Option<Following>,
     pub(crate) started: Instant,
     pub(crate) listener: UnixListener,
+    /// None where metrics are not served.
+    pub(crate) metrics: Option<Server>,
     _lock: RunDirLock,
 }
 
@@ -222,6 +228,7 @@ impl Agent {
             tracing::info!(port = port.name, vni = port.vni.get(), netns = port.netns, mac = %port.mac, mtu, "port attached");
         }
         let listener = api::listen(&config.run_dir)?;
+        let metrics = config.metrics.as_ref().map(Server::listen).transpose()?;
         // What a start made that failed before this went with it.
         for ((_, queues), port) in taps.iter().zip(&config.ports) {
             keep(queues, port).map_err(of_port(port))?;
@@ -241,6 +248,7 @@ impl Agent {
             following: None,
             started: Instant::now(),
             listener,
+            metrics,
             _lock: lock,
         })
     }

@@ -10,14 +10,17 @@ mod following;
 mod host_port;
 mod instance;
 mod lock;
+pub mod metrics;
 mod paths;
 mod prove;
 mod roaming;
 mod rows;
 mod serve;
 mod show;
+mod supervisor;
 mod sync;
 mod trace;
+mod threads;
 mod uplink;
 
 pub use agent::{Agent, AgentError};

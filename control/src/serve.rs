@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use crate::agent::{Agent, AgentError};
 use crate::cluster::NoRanges;
 use crate::following::Following;
+use crate::metrics::{Scrapes, Server};
+use crate::supervisor::Supervisor;
 use crate::sync::News;
 use crate::{api, show};
 
@@ -56,6 +58,15 @@ impl Agent {
         Ok(())
     }
 
+    /// How it is, in a line.
+    fn state(&self) -> String {
+        let lost = self.ports.iter().filter(|port| port.lost.is_some()).count();
+        let ports = self.ports.len() - lost;
+        let lost = if lost > 0 { format!(", {lost} lost") } else { String::new() };
+        let store = self.following.as_ref().map(|following| format!(", store {}", following.status().state));
+        format!("{ports} ports{lost}, {} VTEPs{}", self.switch.tables().vteps().count(), store.unwrap_or_default())
+    }
+
     /// Serves until SIGTERM or SIGINT. `ready` is called once the local socket answers, and it is clear how the agent
     /// stands with its store.
     ///
@@ -75,6 +86,9 @@ impl Agent {
             let conversations = api::Conversations::new(&self.listener);
             let mut conversations =
                 conversations.map_err(|source| AgentError::Process { what: "serving the local socket", source })?;
+            let no_metrics = |source| AgentError::Process { what: "serving metrics", source };
+            let mut scrapes = self.metrics.as_ref().map(Server::serve).transpose().map_err(no_metrics)?;
+            let supervisor = Supervisor::new();
             tracing::info!(
                 node = self.config.node,
                 ports = self.ports.len(),
@@ -87,13 +101,17 @@ impl Agent {
             loop {
                 let settled = self.following.as_ref().is_none_or(Following::is_settled);
                 if let Some(ready) = ready.take_if(|_| settled || Instant::now() >= patience) {
+                    supervisor.ready();
                     ready();
                 }
                 tokio::select! {
                     () = tokio::time::sleep_until(patience), if ready.is_some() => {}
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
-                    _ = housekeeping.tick() => self.keep_house(),
+                    _ = housekeeping.tick() => {
+                        self.keep_house();
+                        supervisor.tell(&self.state());
+                    }
                     () = tokio::time::sleep_until(next_paths.unwrap_or_else(Instant::now)), if next_paths.is_some() => {
                         next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
                     }
@@ -105,8 +123,13 @@ impl Agent {
                         let answer = show::answer(&self, question.query.clone());
                         question.answer(answer);
                     }
+                    scrape = Scrapes::next(scrapes.as_mut()) => {
+                        // Who hung up does not want it.
+                        let _ = scrape.send(show::snapshot(&self, ready.is_none()));
+                    }
                 }
             }
+            supervisor.stopping();
             tracing::info!("stopping; the pods' devices stay");
             Ok(())
         })

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use weft_api::{
-    Counters, DropRow, FdbRow, Link, NeighbourRow, OffloadRow, PortRow, Query, Reply, Status, UnderlayStatus, VtepRow,
+    BatchRow, ConfigReply, Counters, DropRow, FdbRow, Link, NeighbourRow, OffloadRow, PortRow, Query, Reply, Status,
+    UnderlayStatus, VtepRow, WorkerRow,
 };
 use weft_bridge::{Attachment, Stage, Tables, Vtep, VtepId, VtepKind};
 use weft_encap::search::State;
 use weft_encap::{MacAddr, Vni};
 use weft_netns::Netns;
-use weft_switch::counters::{LinkTotals, Totals};
+use weft_switch::counters::{BATCH_CLASSES, LinkTotals, Totals, WorkerTotals};
 use weft_switch::levels::{Level, Off};
 
 use crate::agent::{Agent, AttachedPort};
@@ -17,8 +18,10 @@ use crate::api::Answer;
 use crate::config::UnderlayKind;
 use crate::desired::name_of;
 use crate::following::{Following, Publishers};
+use crate::metrics::Snapshot;
 use crate::paths::GROUPS_GIVEN_UP;
 use crate::trace::{begin, what_if};
+use crate::threads;
 use crate::uplink::Uplink;
 
 pub(crate) fn answer(agent: &Agent, query: Query) -> Answer {
@@ -46,6 +49,8 @@ fn reply(agent: &Agent, query: Query) -> Reply {
             Err(message) => Reply::Error { message },
         },
         Query::Trace(_) => Reply::Error { message: "a trace is a conversation of its own".to_owned() },
+        Query::Workers => Reply::Workers(workers(agent)),
+        Query::Config => config(agent),
     }
 }
 
@@ -322,12 +327,54 @@ fn counters(agent: &Agent) -> Counters {
             ("uplink_tx_dropped", agent.uplink.as_ref().map_or(0, Uplink::tx_dropped)),
             ("port_tx_dropped", tx_dropped),
         ]),
-        workers: agent
-            .switch
-            .frames_by_worker()
-            .enumerate()
-            .map(|(n, frames)| (format!("worker-{n}"), frames))
-            .collect(),
+        workers: agent.switch.worker_totals().enumerate().map(|(n, totals)| (worker_name(n), totals.frames)).collect(),
+    }
+}
+
+fn workers(agent: &Agent) -> Vec<WorkerRow> {
+    let times = threads::times();
+    let row = |(number, totals): (usize, WorkerTotals)| {
+        let name = worker_name(number);
+        let time = times.get(&name);
+        let ends = BATCH_CLASSES.map(Some).into_iter().chain([None]);
+        let batches = ends.zip(totals.batches).map(|(frames_at_most, turns)| BatchRow { frames_at_most, turns });
+        WorkerRow {
+            frames: totals.frames,
+            sleeps: totals.sleeps,
+            looks: totals.looks,
+            batches: batches.collect(),
+            run_us: time.map(|time| time.ran.as_micros() as u64),
+            waited_us: time.map(|time| time.waited.as_micros() as u64),
+            name,
+        }
+    };
+    agent.switch.worker_totals().enumerate().map(row).collect()
+}
+
+fn worker_name(number: usize) -> String {
+    format!("worker-{number}")
+}
+
+fn config(agent: &Agent) -> Reply {
+    let file = &agent.config.file;
+    let written = toml::to_string(file).map_err(|error| error.to_string());
+    let fields = serde_json::to_value(file).map_err(|error| error.to_string());
+    match written.and_then(|toml| Ok(ConfigReply { toml, fields: fields? })) {
+        Ok(reply) => Reply::Config(Box::new(reply)),
+        Err(message) => Reply::Error { message: format!("the configuration cannot be written down: {message}") },
+    }
+}
+
+/// Everything that is measured.
+pub(crate) fn snapshot(agent: &Agent, has_started: bool) -> Snapshot {
+    Snapshot {
+        has_started,
+        status: status(agent),
+        ports: agent.ports.iter().map(|port| port_row(agent, port)).collect(),
+        vteps: vteps(agent),
+        drops: drops(agent),
+        counters: counters(agent),
+        workers: workers(agent),
     }
 }
 

@@ -3,8 +3,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use weft_control::config::file::{
-    Encapsulation, Fdb, File, Offloads, PortEntry, PortMode, Switch, Underlay, UnderlayKind, VniEntry, VtepEntry,
-    Workers, unspanned,
+    Encapsulation, Fdb, File, LogFormat, Offloads, PortEntry, PortMode, Switch, Underlay, UnderlayKind, VniEntry,
+    VtepEntry, Workers, unspanned,
 };
 use weft_encap::{MacAddr, Vni};
 use weft_testbed::Family;
@@ -42,6 +42,8 @@ impl AgentConfig {
             node: Some(unspanned(node.name().to_owned())),
             run_dir: unspanned(directory.clone()),
             log: "info".to_owned(),
+            log_format: LogFormat::default(),
+            metrics: None,
             underlay: Underlay { kind: default_kind(), ..Underlay::new(addresses) },
             offloads: Offloads::default(),
             fdb: Fdb::default(),

@@ -10,6 +10,8 @@ use weft_bridge::{Attachment, DropReason, Learned, PortId, Stage, VtepId};
 #[cfg(test)]
 mod tests;
 
+/// Upper ends of the classes into which turns fall by the frames they took in; one more class is for longer ones.
+pub const BATCH_CLASSES: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 const REASONS: usize = DropReason::ALL.len();
 /// How often a worker that is in the middle of a turn is looked at again, at most. A turn is over sooner by far;
 /// the bound is for one whose thread does not run.
@@ -71,6 +73,9 @@ impl LinkCounters {
 pub(crate) struct WorkerCounters {
     /// Turns begun and ended: odd during a turn, when the laws do not hold yet.
     turns: AtomicU64,
+    /// `frames_in` as the turn began.
+    frames_before: Counter,
+    batches: [Counter; BATCH_CLASSES.len() + 1],
     pub(crate) frames_in: Counter,
     pub(crate) unicast: Counter,
     pub(crate) flood: Counter,
@@ -112,6 +117,8 @@ impl WorkerCounters {
         let links = |len| (0..len).map(|_| LinkCounters::default()).collect();
         CachePadded::new(Self {
             turns: AtomicU64::new(0),
+            frames_before: Counter::default(),
+            batches: std::array::from_fn(|_| Counter::default()),
             frames_in: Counter::default(),
             unicast: Counter::default(),
             flood: Counter::default(),
@@ -144,10 +151,15 @@ impl WorkerCounters {
         self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         // Whoever sees a number of this turn sees that the turn has begun.
         fence(Ordering::Release);
+        self.frames_before.0.store(self.frames_in.get(), Ordering::Relaxed);
     }
 
     /// Says that the turn is over; for the one writer only.
     pub(crate) fn end_turn(&self) {
+        let frames = self.frames_in.get().wrapping_sub(self.frames_before.get());
+        if frames > 0 {
+            self.batches[batch_class(frames)].add(1);
+        }
         self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
@@ -213,6 +225,20 @@ pub struct LinkTotals {
     pub tx_bytes: u64,
     /// Frames that entered here and were dropped, and copies that should have left here and did not.
     pub drops: u64,
+}
+
+/// What one worker did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerTotals {
+    /// Frames that it took in.
+    pub frames: u64,
+    /// How often it slept until something came.
+    pub sleeps: u64,
+    /// How often it looked again instead, see [`crate::polling`].
+    pub looks: u64,
+    /// Turns with frames, by how many it took in: for each of [`BATCH_CLASSES`] those with no more than that and more
+    /// than the one before, and in the end longer ones.
+    pub batches: [u64; BATCH_CLASSES.len() + 1],
 }
 
 /// All counters, summed over all workers. Two laws hold between two turns of every worker; see [`Totals::check`].
@@ -350,6 +376,22 @@ impl Totals {
         )?;
         law("copies = sent + egress drops", self.copies, self.sent + self.dropped_at(Stage::Egress))
     }
+}
+
+impl WorkerTotals {
+    pub(crate) fn of(worker: &WorkerCounters) -> Self {
+        Self {
+            frames: worker.frames_in.get(),
+            sleeps: worker.sleeps.get(),
+            looks: worker.looks.get(),
+            batches: std::array::from_fn(|class| worker.batches[class].get()),
+        }
+    }
+}
+
+/// The place in [`WorkerTotals::batches`] of a turn with so many frames, one at least.
+fn batch_class(frames: u64) -> usize {
+    BATCH_CLASSES.iter().position(|most| frames <= *most).unwrap_or(BATCH_CLASSES.len())
 }
 
 impl LinkTotals {

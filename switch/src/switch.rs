@@ -14,7 +14,7 @@ use weft_bridge::tables::MAX_PORTS;
 use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables, VtepId};
 use weft_encap::probe::Probe;
 
-use crate::counters::{LinkTotals, Totals, WorkerCounters};
+use crate::counters::{LinkTotals, Totals, WorkerCounters, WorkerTotals};
 use crate::levels::Levels;
 use crate::polling::Polling;
 use crate::port::Tap;
@@ -221,9 +221,9 @@ impl Switch {
         NonZero::new(self.workers.len()).unwrap_or(NonZero::<usize>::MIN)
     }
 
-    /// Frames that each worker took in.
-    pub fn frames_by_worker(&self) -> impl Iterator<Item = u64> {
-        self.counters().map(|counters| counters.frames_in.get())
+    /// What each worker did.
+    pub fn worker_totals(&self) -> impl Iterator<Item = WorkerTotals> {
+        self.counters().map(WorkerTotals::of)
     }
 
     fn counters(&self) -> impl Iterator<Item = &WorkerCounters> {

@@ -12,6 +12,8 @@ use crate::store;
 
 /// MACs learned behind a learning port at most.
 const LEARN_LIMIT: u32 = 256;
+/// Name of the socket in an agent's directory where its metrics are.
+const METRICS_SOCKET: &str = "metrics.sock";
 
 /// What node number `index` is told: itself, its pods, and where the store is, with this `prefix` of its keys. Without a
 /// store it is told of every node it shares a virtual network with, and else of those only that are not ours.
@@ -30,6 +32,8 @@ pub(crate) fn render(
         node: Some(unspanned(node.name.clone())),
         run_dir: unspanned(run_dir.to_owned()),
         log: "info".to_owned(),
+        log_format: file::LogFormat::default(),
+        metrics: Some(file::Metrics { listen: file::MetricsListen::Socket(run_dir.join(METRICS_SOCKET)) }),
         underlay: underlay(tunnel_address(spec, index).into_iter().collect(), &node.underlay)
             .map_err(<toml::ser::Error as serde::ser::Error>::custom)?,
         offloads: file::Offloads::default(),

@@ -1,13 +1,14 @@
 use std::fs::OpenOptions;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 use weft_control::Agent;
-use weft_control::config::Config;
+use weft_control::config::{Config, LogFormat};
 
+use crate::log;
 use crate::out::say;
 
 /// Names the descriptor on which whoever started the agent waits for the word `ready`.
@@ -21,7 +22,7 @@ pub(crate) struct Args {
     /// Check the configuration, change nothing, and end
     #[arg(long)]
     check: bool,
-    /// Log as lines of JSON
+    /// Log as lines of JSON, whatever `log_format` says
     #[arg(long)]
     log_json: bool,
 }
@@ -33,7 +34,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         say!("{} is in order: node {}", args.config.display(), config.node)?;
         return Ok(ExitCode::SUCCESS);
     }
-    start_log(filter, args.log_json);
+    let format = if args.log_json { LogFormat::Json } else { config.log_format };
+    log::start(filter, format);
     let agent = Agent::start(config)?;
     agent.run(say_ready)?;
     Ok(ExitCode::SUCCESS)
@@ -42,16 +44,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
     let example = "allowed is a filter such as \"info\" or \"warn,weft_switch=debug\"";
     EnvFilter::try_new(text).with_context(|| format!("`log` is \"{text}\": {example}"))
-}
-
-pub(crate) fn start_log(filter: EnvFilter, json: bool) {
-    let terminal = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if json {
-        log.json().init();
-    } else {
-        log.with_ansi(terminal).init();
-    }
 }
 
 /// Says on the descriptor that [`READY_FD`] names, if it names one, that this process is ready.

@@ -6,6 +6,8 @@ mod bench;
 mod capture;
 mod demo;
 mod interrupt;
+mod log;
+mod manual;
 mod node;
 mod out;
 mod peer;
@@ -17,16 +19,31 @@ mod table;
 mod target;
 mod testbed;
 mod trace;
+mod watch;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::out::{NobodyReads, complain};
 
+/// Where to go from `weft --help`.
+const EXAMPLES: &str = "\
+Begin here:
+  weft demo                                     two nodes, four pods, and what becomes of their frames
+  weft testbed up examples/two-node.yaml        a lab that stays, of network namespaces on this machine
+  weft agent --config FILE --check              is this configuration in order?
+
+When something is wrong:
+  weft status                                   the agent as a whole: how packets travel, and why not better
+  weft show drops                               why frames were dropped, and what to do
+  weft show vteps --watch                       peers and the paths to them, again every second
+
+`weft COMMAND --help` says more of each. A lab's node is named by `--node LAB.NODE`.";
+
 /// A userspace VXLAN/Geneve overlay switch.
 #[derive(Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(version, propagate_version = true, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,7 +63,7 @@ enum Command {
     Peer(peer::Args),
     /// Show how an agent is doing
     Status(show::StatusArgs),
-    /// Show an agent's ports, VTEPs, MACs, drops or counters
+    /// Show an agent's ports, VTEPs, MACs, drops, counters, workers or configuration
     Show(show::ShowArgs),
     /// Say what would become of a packet, step by step, or watch what becomes of those that pass
     Trace(trace::Args),
@@ -58,6 +75,10 @@ enum Command {
     Bench(bench::Args),
     /// Make whole labs of network namespaces on this machine
     Testbed(testbed::Args),
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Write manual pages into a directory
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +95,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Testbed(args) => testbed::run(&args),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
     };
     match result {
         Ok(code) => code,

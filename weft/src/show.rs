@@ -3,17 +3,20 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::ValueEnum;
 use weft_api::{
-    ControlStatus, Counters, DropRow, FdbRow, NeighbourRow, NodeRow, PortRow, Query, Reply, Status, VtepRow,
+    ControlStatus, Counters, DropRow, FdbRow, NeighbourRow, NodeRow, PortRow, Query, Reply, Status, VtepRow, WorkerRow,
 };
 
 use crate::out::say;
 use crate::table::{bytes, print};
 use crate::target::Target;
+use crate::watch::Watch;
 
 #[derive(clap::Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    watch: Watch,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -25,6 +28,8 @@ pub(crate) struct ShowArgs {
     what: What,
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    watch: Watch,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -49,10 +54,14 @@ enum What {
     Drops,
     /// All other counters
     Counters,
+    /// The threads that forward: their load, and how many frames they take at once
+    Workers,
+    /// The configuration in force, with every default
+    Config,
 }
 
 pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    print_reply(&args.target.ask(Query::Status)?, args.json, false)
+    show_again(&args.target, &args.watch, Query::Status, args.json, false)
 }
 
 pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
@@ -64,11 +73,32 @@ pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         What::Nodes => Query::Nodes,
         What::Drops => Query::Drops,
         What::Counters => Query::Counters,
+        What::Workers => Query::Workers,
+        What::Config => Query::Config,
     };
     if args.all && !matches!(args.what, What::Drops) {
         bail!("`--all` goes with `drops` alone: weft show drops --all");
     }
-    print_reply(&args.target.ask(query)?, args.json, args.all)
+    show_again(&args.target, &args.watch, query, args.json, args.all)
+}
+
+fn show_again(target: &Target, watch: &Watch, query: Query, json: bool, all: bool) -> anyhow::Result<ExitCode> {
+    let show = || match target.ask(query)? {
+        reply if json && watch.is_on() => say!("{}", compact(&reply)?),
+        reply => print_reply(&reply, json, all).map(|_| ()),
+    };
+    watch.run(show, json)
+}
+
+/// What `--json` prints, in one line.
+fn compact(reply: &Reply) -> anyhow::Result<String> {
+    let by_name = serde_json::to_value(reply)?;
+    let inside = by_name.as_object().and_then(|reply| reply.values().next());
+    let shown = match reply {
+        Reply::Config(config) => Some(&config.fields),
+        _ => inside,
+    };
+    Ok(serde_json::to_string(&shown)?)
 }
 
 pub(crate) fn print_reply(reply: &Reply, json: bool, all: bool) -> anyhow::Result<ExitCode> {
@@ -90,6 +120,10 @@ pub(crate) fn print_reply(reply: &Reply, json: bool, all: bool) -> anyhow::Resul
         Reply::Counters(counters) if json => print_json(counters)?,
         Reply::Counters(counters) => print_counters(counters)?,
         Reply::WhatIf(_) | Reply::Tracing { .. } | Reply::Trace(_) => bail!("the agent answered another question"),
+        Reply::Workers(rows) if json => print_json(rows)?,
+        Reply::Workers(rows) => print_workers(rows)?,
+        Reply::Config(config) if json => print_json(&config.fields)?,
+        Reply::Config(config) => say!("{}", config.toml.trim_end())?,
         Reply::Error { message } => bail!("{message}"),
     }
     Ok(ExitCode::SUCCESS)
@@ -320,4 +354,40 @@ fn print_counters(counters: &Counters) -> anyhow::Result<()> {
         counters.iter().map(|(name, n)| vec![(*group).to_owned(), name.clone(), n.to_string()])
     });
     print(&["group", "counter", "#value"], rows)
+}
+
+fn print_workers(rows: &[WorkerRow]) -> anyhow::Result<()> {
+    let seconds = |us: Option<u64>| us.map_or_else(|| "-".to_owned(), |us| format!("{:.1} s", us as f64 / 1e6));
+    print(
+        &["worker", "#frames", "#ran", "#waited", "#sleeps", "#looks", "frames at once: turns"],
+        rows.iter().map(|row| {
+            vec![
+                row.name.clone(),
+                row.frames.to_string(),
+                seconds(row.run_us),
+                seconds(row.waited_us),
+                row.sleeps.to_string(),
+                row.looks.to_string(),
+                batches(row),
+            ]
+        }),
+    )
+}
+
+/// Classes that have turns, as in `1: 40  3-4: 7  129-: 1`.
+fn batches(row: &WorkerRow) -> String {
+    let mut least = 1;
+    let mut shown = Vec::new();
+    for batch in &row.batches {
+        let class = match batch.frames_at_most {
+            Some(most) if most == least => most.to_string(),
+            Some(most) => format!("{least}-{most}"),
+            None => format!("{least}-"),
+        };
+        if batch.turns > 0 {
+            shown.push(format!("{class}: {}", batch.turns));
+        }
+        least = batch.frames_at_most.map_or(least, |most| most + 1);
+    }
+    if shown.is_empty() { "-".to_owned() } else { shown.join("  ") }
 }

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use weft_control::config::LogFormat;
 use weft_store::{Durability, KEEP_REVISIONS, PROGRESS, Server, ServerTls, Settings};
 
-use crate::agent::{say_ready, start_log};
+use crate::agent::say_ready;
+use crate::log;
 use crate::out::say;
 
 #[derive(clap::Args)]
@@ -39,7 +41,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    start_log(EnvFilter::new("info"), args.log_json);
+    log::start(EnvFilter::new("info"), if args.log_json { LogFormat::Json } else { LogFormat::Text });
     let settings = Settings {
         data: args.data.clone(),
         listen: args.listen,

@@ -126,3 +126,30 @@ fn a_log_filter_that_is_none_names_its_file() {
     let told = stderr(&output);
     assert!(told.contains(file.to_str().unwrap()) && told.contains("`log` is \"warn,=\""), "{told}");
 }
+
+#[test]
+fn completions_and_manual_pages_come_of_the_command_line_itself() {
+    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef weft"), ("fish", "complete -c weft")] {
+        let output = weft(&["completions", shell]).output().unwrap();
+        let script = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && script.contains(word) && script.contains("testbed"), "{shell}");
+    }
+    let directory = Directory::new("man");
+    assert!(weft(&["man"]).arg(directory.path()).status().unwrap().success());
+    let page = std::fs::read_to_string(directory.path().join("weft-show.1")).unwrap();
+    assert!(page.starts_with(".ie") && page.contains("weft\\-show") && page.contains("\\-\\-watch"), "{page}");
+}
+
+#[test]
+fn a_watch_in_json_is_a_line_each_time() {
+    let directory = Directory::new("watch");
+    let row = r#"{"name":"worker-0","frames":1,"sleeps":0,"looks":0,"batches":[],"run_us":null,"waited_us":null}"#;
+    let agent = agent(directory.path(), format!(r#"{{"api":1,"workers":[{row}]}}"#));
+    // The agent answers once: the second look ends the watch.
+    let output = weft(&["show", "workers", "--watch", "--json", "--run-dir"]).arg(directory.path()).output().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&lines).unwrap()[0]["name"], "worker-0");
+    assert!(!output.status.success());
+    agent.join().unwrap();
+}

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use weft_api::{Query, Reply};
 use weft_control::config::file::{
-    Fdb, File, Offloads, PortEntry, PortMode, Switch, Underlay, UnderlayKind, VniEntry, VtepEntry, Workers, unspanned,
+    Fdb, File, LogFormat, Offloads, PortEntry, PortMode, Switch, Underlay, UnderlayKind, VniEntry, VtepEntry, Workers,
+    unspanned,
 };
 use weft_encap::{Encapsulation, Vni};
 
@@ -58,6 +59,8 @@ fn config(stage: &Stage, node: usize, directory: &Path, underlay: WeftUnderlay, 
         node: Some(unspanned(format!("n{}", node + 1))),
         run_dir: unspanned(directory.to_owned()),
         log: "warn".to_owned(),
+        log_format: LogFormat::default(),
+        metrics: None,
         underlay: Underlay { kind, ..Underlay::new(vec![stage.vtep(node).into()]) },
         offloads,
         control: None,

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, SOCKET_NAME, TraceClient};
 pub use rows::{
-    ControlStatus, Counters, DropRow, FdbRow, Link, NeighbourRow, NodeRow, OffloadRow, PortRow, Status, UnderlayStatus,
-    VtepRow,
+    BatchRow, ConfigReply, ControlStatus, Counters, DropRow, FdbRow, Link, NeighbourRow, NodeRow, OffloadRow, PortRow,
+    Status, UnderlayStatus, VtepRow, WorkerRow,
 };
 pub use trace::{
     CapturedRow, CopyEnd, CopyForetold, DropHint, Foretold, HexBytes, IdentityRow, PacketSpec, Protocol, Step,
@@ -48,6 +48,10 @@ pub enum Query {
     WhatIf(Box<WhatIf>),
     /// What becomes of frames from now on.
     Trace(Box<TraceFilter>),
+    /// The threads that forward.
+    Workers,
+    /// The configuration in force, defaults included.
+    Config,
 }
 
 /// A request as it travels.
@@ -105,6 +109,10 @@ pub enum Reply {
     },
     /// To [`Query::Trace`], again and again.
     Trace(TraceBatch),
+    /// To [`Query::Workers`].
+    Workers(Vec<WorkerRow>),
+    /// To [`Query::Config`].
+    Config(Box<ConfigReply>),
     /// The request was refused.
     Error {
         /// Why, and what to do.

@@ -275,3 +275,40 @@ pub struct Counters {
     #[serde(default)]
     pub workers: BTreeMap<String, u64>,
 }
+
+/// One thread that forwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct WorkerRow {
+    /// Its name, that of the thread too.
+    pub name: String,
+    /// Frames that it took in.
+    pub frames: u64,
+    /// How often it slept until something came.
+    pub sleeps: u64,
+    /// How often it looked again instead.
+    pub looks: u64,
+    /// Turns in which it took frames in, by how many those were: single classes, not sums.
+    pub batches: Vec<BatchRow>,
+    /// Microseconds for which it ran, looking for frames included; none where the kernel does not say.
+    pub run_us: Option<u64>,
+    /// Microseconds for which it could have run, and others had the processor.
+    pub waited_us: Option<u64>,
+}
+
+/// Turns of one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct BatchRow {
+    /// Frames in such a turn at most, and more than the class before has; none for the last class, which has no end.
+    pub frames_at_most: Option<u64>,
+    /// How many turns.
+    pub turns: u64,
+}
+
+/// The configuration in force, with every default written out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ConfigReply {
+    /// As it would stand in the file.
+    pub toml: String,
+    /// The same, field by field.
+    pub fields: serde_json::Value,
+}

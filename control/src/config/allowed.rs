@@ -41,6 +41,14 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("" | "port", "node" | "name") => format!("allowed are 1 to {NAME_CHARS} of a-z, 0-9, `-` and `.`"),
         ("", "run_dir") => "allowed is an absolute path".to_owned(),
         ("", "log") => "allowed is a filter such as \"info\" or \"warn,weft_switch=debug\"".to_owned(),
+        ("", "log_format") => "allowed are \"text\" and \"json\"".to_owned(),
+        ("", "metrics") => {
+            "it begins with `[metrics]` and needs `listen = \"127.0.0.1:9469\"`, or the path of a socket".to_owned()
+        }
+        ("metrics", "listen") => {
+            "allowed are an address with a port such as \"127.0.0.1:9469\", and the absolute path of a socket"
+                .to_owned()
+        }
         ("", "underlay") => "it begins with `[underlay]` and needs `addresses = [\"192.0.2.1\"]` at least".to_owned(),
         ("", "control") => {
             "it begins with `[control]` and needs `stores = [\"http://10.0.0.1:2379\"]` at least".to_owned()

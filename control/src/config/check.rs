@@ -18,7 +18,7 @@ use super::allowed::{
     CPUS, FDB_AGEING_SECONDS, FDB_CAPACITY, FLOODS_PER_SECOND, LEARN_LIMIT, PORT_MTU, PORT_MTU_IPV6, UDP_PORT,
     UNDERLAY_MTU, WORKERS, allowed, is_host, is_interface, is_name, is_netns, not_of_vtep, numbers,
 };
-use super::file::{File, PortEntry, PortMode, Switch, Underlay, UnderlayKind, VniEntry, VtepEntry};
+use super::file::{File, PortEntry, PortMode, Switch, Underlay, UnderlayKind, VniEntry, VtepEntry, unspanned};
 use super::{Config, HOST_PORT, PortConfig, VtepConfig, control, network};
 use crate::desired;
 
@@ -57,7 +57,9 @@ fn written<T, U>(value: &Spanned<T>, neighbour: &Spanned<U>) -> Range<usize> {
 }
 
 pub(super) fn check(file: File) -> Result<Config, Wrong> {
+    let mut written = Box::new(file.clone());
     let node = node(file.node)?;
+    written.node = Some(unspanned(node.clone()));
     let run_dir = run_dir(file.run_dir)?;
     let listen = listen(&file.underlay)?;
     let underlay_mtu =
@@ -102,9 +104,12 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
     let around = (file.ports.as_slice(), &known, addresses.as_slice());
     let network = network::check(file.network, file.control.as_ref(), around, derived_mac(&node, HOST_PORT))?;
     let config = Config {
+        file: written,
         node,
         run_dir,
         log: file.log,
+        log_format: file.log_format,
+        metrics: file.metrics.map(|metrics| metrics.listen),
         addresses,
         underlay_mtu,
         listen,

@@ -20,8 +20,12 @@ use weft_switch::polling::{MAX_POLLING, Polling};
 
 use super::word_or_number::{WordOrNumber, Written};
 
+mod control;
+mod metrics;
 mod network;
 
+pub use control::Control;
+pub use metrics::{LogFormat, Metrics, MetricsListen};
 pub use network::Network;
 
 pub(super) const INHERIT: &str = "inherit";
@@ -44,6 +48,12 @@ pub struct File {
     /// What is logged, in the syntax of tracing's `EnvFilter`. Default: `info`.
     #[serde(default = "default_log")]
     pub log: String,
+    /// How a line of the log looks: `text` or `json`. Default: `text`.
+    #[serde(default)]
+    pub log_format: LogFormat,
+    /// Where metrics are served. Default: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
     /// Where tunnel packets leave and arrive.
     pub underlay: Underlay,
     /// What is left to the kernel.
@@ -285,38 +295,6 @@ impl<'de> Deserialize<'de> for PollingEntry {
     }
 }
 
-/// `[control]`: the store by which nodes find each other.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Control {
-    /// Its endpoints, `http://ADDRESS:PORT`, or `https:` with `ca_file`; the next is asked when one does not answer.
-    pub stores: Spanned<Vec<String>>,
-    /// What all keys begin with: another one for each cluster that shares the store. Default: `/weft`.
-    #[serde(default = "default_prefix")]
-    pub prefix: Spanned<String>,
-    /// How other nodes are to send to this one, as long as it receives that: `vxlan` or `geneve`. Default: `vxlan`.
-    #[serde(default)]
-    pub encapsulation: Encapsulation,
-    /// Who signed the store's certificate (PEM), an absolute path. Default: none, for `http:`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<Spanned<PathBuf>>,
-    /// The name in that certificate. Default: the host in `stores`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server_name: Option<Spanned<String>>,
-    /// This node's own certificate (PEM), an absolute path. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<Spanned<PathBuf>>,
-    /// The key of `cert_file` (PEM), an absolute path. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<Spanned<PathBuf>>,
-    /// User of an etcd that has users. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<Spanned<String>>,
-    /// File with the user's password in its first line, an absolute path. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<Spanned<PathBuf>>,
-}
-
 /// `[[vni]]`: one virtual network.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -335,24 +313,6 @@ pub struct VniEntry {
     /// Broadcast and multicast frames which one port may send in a second, 0 to 10,000,000. Default: 10,000.
     #[serde(default = "default_flood_group")]
     pub flood_group_per_second: Spanned<u32>,
-}
-
-impl Control {
-    /// These endpoints, and every default.
-    #[must_use]
-    pub fn new(stores: Vec<String>) -> Self {
-        Self {
-            stores: unspanned(stores),
-            prefix: default_prefix(),
-            encapsulation: Encapsulation::default(),
-            ca_file: None,
-            server_name: None,
-            cert_file: None,
-            key_file: None,
-            user: None,
-            password_file: None,
-        }
-    }
 }
 
 impl Underlay {
@@ -461,10 +421,6 @@ fn is_empty<T>(list: &Spanned<Vec<T>>) -> bool {
 
 fn default_run_dir() -> Spanned<PathBuf> {
     unspanned(PathBuf::from("/run/weft"))
-}
-
-fn default_prefix() -> Spanned<String> {
-    unspanned("/weft".to_owned())
 }
 
 fn default_log() -> String {

@@ -25,18 +25,24 @@ use weft_switch::underlay::{Listen, SocketOptions};
 pub(crate) use allowed::{HOST_PORT, not_of_vtep};
 pub use control::{ControlConfig, FileError};
 pub use error::ConfigError;
-pub use file::UnderlayKind;
+pub use file::{File, LogFormat, MetricsListen, UnderlayKind};
 pub use network::NetworkConfig;
 
 /// A configuration in which every value is allowed and fits the others.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What was written, with every default.
+    pub file: Box<File>,
     /// Name of this node.
     pub node: String,
     /// Directory of the agent's socket and lock.
     pub run_dir: PathBuf,
     /// What is logged, in the syntax of tracing's `EnvFilter`.
     pub log: String,
+    /// How a line of the log looks.
+    pub log_format: LogFormat,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<MetricsListen>,
     /// This node's own VTEP addresses.
     pub addresses: Vec<IpAddr>,
     /// MTU of the underlay in bytes, where it is not to be read from the interface.

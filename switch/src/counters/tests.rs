@@ -4,7 +4,7 @@ use weft_bridge::tables::{DomainOptions, Port, PortMode};
 use weft_bridge::{Attachment, Tables};
 use weft_encap::{MacAddr, Vni};
 
-use super::{LinkTotals, Totals, WorkerCounters};
+use super::{LinkTotals, Totals, WorkerCounters, WorkerTotals};
 
 const READS: usize = 2_000;
 
@@ -66,4 +66,17 @@ fn a_port_in_a_used_place_counts_from_zero() {
     assert_eq!((seen(first), seen(second)), (7, 0));
     counters.port(second).rx_frames.add(2);
     assert_eq!((seen(first), seen(second)), (0, 2));
+}
+
+#[test]
+fn turns_are_told_apart_by_the_frames_they_took_in() {
+    let counters = WorkerCounters::new();
+    for frames in [0, 1, 2, 3, 4, 128, 129, 3] {
+        counters.begin_turn();
+        counters.frames_in.add(frames);
+        counters.end_turn();
+    }
+    let WorkerTotals { frames, batches, .. } = WorkerTotals::of(&counters);
+    assert_eq!(frames, 270);
+    assert_eq!(batches, [1, 1, 3, 0, 0, 0, 0, 1, 1]);
 }
