@@ -12,7 +12,7 @@ use crate::desired::superframe_segments;
 /// Largest superframe that a pod's device is asked for, in bytes: the kernel's own default.
 const SUPERFRAME_BYTES: u32 = 65_536;
 /// The alias of devices that an agent made.
-const MARK: &str = "weft";
+pub(crate) const MARK: &str = "weft";
 
 /// Why a port has no device.
 #[derive(Debug, thiserror::Error)]

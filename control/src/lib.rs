@@ -6,6 +6,7 @@ mod attach;
 pub mod cluster;
 pub mod config;
 mod desired;
+pub mod doctor;
 mod following;
 mod host_port;
 mod instance;

@@ -1,5 +1,7 @@
 use rtnetlink::packet_core::Nla;
-use rtnetlink::packet_route::link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoGeneve, InfoTun, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use weft_encap::MacAddr;
 
 /// Numbers of attributes from `linux/if_link.h`.
@@ -28,6 +30,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// How many queues of a multi-queue TUN or TAP programs hold open; none for any other, and before Linux 4.20.
     pub open_queues: Option<u32>,
+    /// UDP port at which it takes tunnel packets, of VXLAN and Geneve devices of the kernel.
+    pub tunnel_port: Option<u16>,
     /// Index of the bridge it belongs to.
     pub master: Option<u32>,
     /// Length of its transmit queue, in frames.
@@ -76,6 +80,7 @@ impl Link {
             kind: None,
             alias: None,
             open_queues: None,
+            tunnel_port: None,
             master: None,
             tx_queue_len: 0,
             gso_max_size: 0,
@@ -101,6 +106,7 @@ impl Link {
             LinkAttribute::IfAlias(alias) => self.alias = Some(alias.clone()),
             LinkAttribute::LinkInfo(infos) => {
                 self.kind = infos.iter().find_map(kind);
+                self.tunnel_port = infos.iter().find_map(tunnel_port);
                 self.open_queues = infos.iter().find_map(open_queues);
             }
             LinkAttribute::Stats64(seen) => {
@@ -123,6 +129,20 @@ impl Link {
 fn kind(info: &LinkInfo) -> Option<String> {
     match info {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
+
+fn tunnel_port(info: &LinkInfo) -> Option<u16> {
+    match info {
+        LinkInfo::Data(InfoData::Vxlan(attributes)) => attributes.iter().find_map(|attribute| match attribute {
+            InfoVxlan::Port(port) => Some(*port),
+            _ => None,
+        }),
+        LinkInfo::Data(InfoData::Geneve(attributes)) => attributes.iter().find_map(|attribute| match attribute {
+            InfoGeneve::Port(port) => Some(*port),
+            _ => None,
+        }),
         _ => None,
     }
 }

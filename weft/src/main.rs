@@ -5,6 +5,7 @@ mod agent;
 mod bench;
 mod capture;
 mod demo;
+mod doctor;
 mod interrupt;
 mod log;
 mod manual;
@@ -30,16 +31,16 @@ use crate::out::{NobodyReads, complain};
 /// Where to go from `weft --help`.
 const EXAMPLES: &str = "\
 Begin here:
-  weft demo                                     two nodes, four pods, and what becomes of their frames
-  weft testbed up examples/two-node.yaml        a lab that stays, of network namespaces on this machine
-  weft agent --config FILE --check              is this configuration in order?
+  weft demo                               two nodes and four pods, shown and removed
+  weft testbed up examples/two-node.yaml  a lab that stays, on this machine
+  weft agent --config FILE --check        is this configuration in order?
 
 When something is wrong:
-  weft status                                   the agent as a whole: how packets travel, and why not better
-  weft show drops                               why frames were dropped, and what to do
-  weft show vteps --watch                       peers and the paths to them, again every second
+  weft doctor                             what, why, and the command that fixes it
+  weft status                             how packets travel, and why not better
+  weft show drops                         why frames were dropped, and what to do
 
-`weft COMMAND --help` says more of each. A lab's node is named by `--node LAB.NODE`.";
+`weft COMMAND --help` says more. `--node LAB.NODE` names an agent of a lab.";
 
 /// A userspace VXLAN/Geneve overlay switch.
 #[derive(Parser)]
@@ -69,6 +70,8 @@ enum Command {
     Trace(trace::Args),
     /// Write frames, inside and outside of the tunnel, with what became of them, to a capture file
     Capture(capture::Args),
+    /// Find out what is wrong on a node, why, and which command fixes it
+    Doctor(doctor::Args),
     /// Show the whole path in a lab of two nodes and four pods, and remove it again
     Demo(demo::Args),
     /// Measure overlays side by side
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Show(args) => show::show(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Capture(args) => capture::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Testbed(args) => testbed::run(&args),

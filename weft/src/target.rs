@@ -2,6 +2,9 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use weft_api::{Client, ClientError, Query, Reply};
+use weft_control::config::Config;
+use weft_control::doctor::gather::Place;
+use weft_netns::Netns;
 use weft_testbed::{AgentState, Lab, LabName};
 
 /// Which agent is meant.
@@ -16,11 +19,31 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn ask(&self, query: Query) -> anyhow::Result<Reply> {
-        let Some(name) = &self.node else { return Ok(Client::connect(&self.run_dir)?.ask(query)?) };
+    /// What to type before a command so that it runs inside a lab's node; none for this machine's.
+    pub(crate) fn inside(&self) -> Option<String> {
+        let (lab, node) = self.node.as_deref()?.split_once('.')?;
+        Some(format!("weft testbed exec {lab} {node} --"))
+    }
+
+    /// Where a doctor looks.
+    pub(crate) fn place(&self, config: Option<Config>) -> anyhow::Result<Place> {
+        let Some(name) = &self.node else {
+            let run_dir = config.as_ref().map_or(&self.run_dir, |config| &config.run_dir).clone();
+            return Ok(Place { netns: Netns::current()?, run_dir, config, netns_prefix: None });
+        };
         let (lab, node) = lab_and_node(name)?;
-        let mut client = Client::connect(&lab.run_dir_of(node)).map_err(|error| explained(error, &lab, node))?;
-        Ok(client.ask(query)?)
+        let (netns, run_dir) = (lab.netns(node)?, lab.run_dir_of(node));
+        Ok(Place { netns, run_dir, config, netns_prefix: Some(format!("{}.", lab.name())) })
+    }
+
+    pub(crate) fn ask(&self, query: Query) -> anyhow::Result<Reply> {
+        Ok(self.connect()?.ask(query)?)
+    }
+
+    pub(crate) fn connect(&self) -> anyhow::Result<Client> {
+        let Some(name) = &self.node else { return Ok(Client::connect(&self.run_dir)?) };
+        let (lab, node) = lab_and_node(name)?;
+        Client::connect(&lab.run_dir_of(node)).map_err(|error| explained(error, &lab, node))
     }
 
     /// The lab's node that is meant, if it is one.

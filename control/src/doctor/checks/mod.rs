@@ -1,0 +1,55 @@
+//! The checks: facts in, findings out.
+
+mod devices;
+mod peers;
+mod underlay;
+
+use super::facts::{AgentFacts, Facts};
+use super::{Finding, Severity};
+
+/// One check.
+type Check = fn(&Facts) -> Vec<Finding>;
+
+/// All of them.
+pub(super) const ALL: [Check; 16] = [
+    devices::agent,
+    devices::kernel,
+    devices::ports,
+    devices::pod_devices,
+    devices::stale,
+    devices::network_manager,
+    underlay::addresses,
+    underlay::offloads,
+    underlay::mtu,
+    underlay::firewall,
+    underlay::forwarding,
+    underlay::port_conflicts,
+    peers::paths,
+    peers::duplicates,
+    peers::store,
+    peers::counters,
+];
+
+fn finding(severity: Severity, name: &'static str, [what, why, fix]: [String; 3]) -> Finding {
+    Finding { severity, name, what, why, fix }
+}
+
+fn error(name: &'static str, texts: [String; 3]) -> Finding {
+    finding(Severity::Error, name, texts)
+}
+
+fn warning(name: &'static str, texts: [String; 3]) -> Finding {
+    finding(Severity::Warning, name, texts)
+}
+
+fn note(name: &'static str, texts: [String; 3]) -> Finding {
+    finding(Severity::Note, name, texts)
+}
+
+/// Those of a running agent; nothing without one.
+fn of_agent(facts: &Facts, check: impl FnOnce(&AgentFacts) -> Vec<Finding>) -> Vec<Finding> {
+    facts.agent.as_ref().map_or_else(Vec::new, check)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! Each check on a node that is well, and with one thing wrong.
+
+use serde_json::json;
+use weft_api::{ControlStatus, DropRow, NodeRow, OffloadRow, PortRow, Status, UnderlayStatus, VtepRow};
+
+use crate::doctor::facts::{AgentFacts, Facts, KernelFacts, PortDevice, Process, StaleDevice, UdpSocket};
+use crate::doctor::firewall::Ruleset;
+use crate::doctor::{Severity, examine};
+
+fn vtep(address: &str, kind: &str) -> VtepRow {
+    serde_json::from_value(json!({
+        "address": address, "port": 4789, "encapsulation": "vxlan", "kind": kind, "pod_mtu": 1450, "path": "up",
+        "path_mtu": 1500, "path_rtt_us": 100, "vnis": [100], "learned": 0,
+        "rx_frames": 0, "rx_bytes": 0, "tx_frames": 0, "tx_bytes": 0, "drops": 0,
+    }))
+    .unwrap()
+}
+
+fn port() -> PortRow {
+    serde_json::from_value(json!({
+        "name": "web", "vni": 100, "interface": "eth0", "netns": "web", "mac": "02:00:00:00:00:01", "addresses": [],
+        "mtu": 1450, "mode": "bound", "state": "forwarding", "udp_superframes": true, "offloads": [], "learned": 0,
+        "rx_frames": 0, "rx_bytes": 0, "tx_frames": 0, "tx_bytes": 0, "drops": 0, "kernel_tx_dropped": 0,
+    }))
+    .unwrap()
+}
+
+fn node(name: &str, address: &str) -> NodeRow {
+    serde_json::from_value(json!({
+        "name": name, "addresses": [address], "state": "present", "vnis": [100], "endpoints": 1,
+    }))
+    .unwrap()
+}
+
+/// A node on which nothing is wrong. It has no interfaces, which only the checks of those look at: see [`names`].
+fn well() -> Facts {
+    let offload = |level: &str| OffloadRow {
+        level: level.to_owned(),
+        used: true,
+        reason: "passed its self-test".to_owned(),
+        demoted_seconds_ago: None,
+    };
+    let status = Status {
+        node: "n1".to_owned(),
+        pid: 100,
+        uptime_seconds: 60,
+        underlay: UnderlayStatus { level: "socket+offload".to_owned(), mtu: 1500, ..UnderlayStatus::default() },
+        offloads: ["udp4", "segment", "uplink"].map(offload).to_vec(),
+        control: Some(ControlStatus { state: "connected".to_owned(), since_seconds: 60, ..ControlStatus::default() }),
+        ..Status::default()
+    };
+    Facts {
+        agent: Some(AgentFacts {
+            status,
+            ports: vec![port()],
+            vteps: vec![vtep("192.0.2.2", "managed")],
+            nodes: vec![node("n1", "192.0.2.1"), node("n2", "192.0.2.2")],
+            drops: vec![DropRow {
+                reason: "own_source".to_owned(),
+                stage: "verdict".to_owned(),
+                count: 0,
+                meaning: String::new(),
+                hint: String::new(),
+            }],
+            has_network: true,
+        }),
+        kernel: KernelFacts { release: "6.18.1-arch".to_owned(), no_tun: None, forwards_ipv4: Some(true) },
+        listen: vec!["192.0.2.1:4789".parse().unwrap()],
+        firewall: Some(Ruleset::default()),
+        devices: vec![PortDevice { port: "web".to_owned(), link: Some((true, 1450)) }],
+        sockets: vec![UdpSocket { at: "192.0.2.1:4789".parse().unwrap(), holder: Some(process(100)) }],
+        ..Facts::default()
+    }
+}
+
+fn process(pid: u32) -> Process {
+    Process { pid, name: "weft".to_owned() }
+}
+
+fn agent(facts: &mut Facts) -> &mut AgentFacts {
+    facts.agent.as_mut().unwrap()
+}
+
+fn control(facts: &mut Facts) -> &mut ControlStatus {
+    agent(facts).status.control.as_mut().unwrap()
+}
+
+/// Names of the findings that something changed about a healthy node makes; interfaces are missing on all.
+fn names(change: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
+    let mut facts = well();
+    change(&mut facts);
+    let findings = examine(&facts).findings;
+    for finding in &findings {
+        assert!(![&finding.what, &finding.why, &finding.fix].iter().any(|text| text.is_empty()), "{finding:?}");
+    }
+    let names = findings.iter().map(|finding| finding.name);
+    names.filter(|name| *name != "vtep_address_missing").collect()
+}
+
+fn nft(chain: &str, rule: &str) -> Option<Ruleset> {
+    let chain = format!(r#"{{"chain": {{"family": "inet", "table": "t", "name": "c", {chain}}}}}"#);
+    let rule =
+        format!(r#"{{"rule": {{"family": "inet", "table": "t", "chain": "c", "handle": 1, "expr": [{rule}]}}}}"#);
+    Some(Ruleset::from_nft(&format!(r#"{{"nftables": [{chain}, {rule}]}}"#)).unwrap())
+}
+
+const TO_VXLAN: &str =
+    r#"{"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": 4789}}"#;
+
+#[test]
+fn a_healthy_node_has_no_finding() {
+    assert_eq!(names(|_| {}), [""; 0]);
+}
+
+#[test]
+fn an_address_that_no_interface_has() {
+    let found = examine(&well()).findings;
+    assert_eq!(found.iter().map(|finding| finding.name).collect::<Vec<_>>(), ["vtep_address_missing"]);
+}
+
+#[test]
+fn an_agent_that_ended_is_an_error_and_one_that_never_was_a_note() {
+    let found = names(|facts| (facts.agent, facts.agent_ended) = (None, Some("its socket is there".to_owned())));
+    assert!(found.contains(&"agent_not_running"), "{found:?}");
+    let mut facts = Facts { agent: None, listen: Vec::new(), sockets: Vec::new(), ..well() };
+    let report = examine(&facts);
+    assert!(!report.has_findings() && !report.agent_answers);
+    assert_eq!(report.findings[0].severity, Severity::Note);
+    facts.kernel.no_tun = Some("no such file".to_owned());
+    assert_eq!(examine(&facts).findings[0].name, "no_tun");
+}
+
+#[test]
+fn ports_and_their_devices() {
+    assert_eq!(names(|facts| agent(facts).ports[0].state = "lost: gone".to_owned()), ["port_lost"]);
+    assert_eq!(names(|facts| facts.devices[0].link = Some((false, 1450))), ["pod_device_down"]);
+    assert_eq!(names(|facts| facts.devices[0].link = Some((true, 9000))), ["pod_mtu_changed"]);
+    let device = StaleDevice { netns: Some("old".to_owned()), name: "eth0".to_owned() };
+    assert_eq!(names(|facts| facts.stale_devices.push(device)), ["stale_device"]);
+    assert_eq!(names(|facts| facts.stale_redirects.push("eth0".to_owned())), ["stale_redirect"]);
+    assert_eq!(names(|facts| facts.network_manager = true), ["network_manager"]);
+}
+
+#[test]
+fn offloads_that_are_off_without_anybodys_wish() {
+    let off = |reason: &str| {
+        let reason = reason.to_owned();
+        move |facts: &mut Facts| {
+            let row = &mut agent(facts).status.offloads[1];
+            (row.used, row.reason) = (false, reason);
+        }
+    };
+    assert_eq!(names(off("self-test: three bytes differ")), ["offload_off"]);
+    assert_eq!(names(off("demoted 5 s ago: EIO")), ["offload_off"]);
+    assert_eq!(names(off("switched off by `offloads.segment`")), [""; 0]);
+    let old = |facts: &mut Facts| {
+        off("self-test: not supported")(facts);
+        facts.kernel.release = "4.17.2".to_owned();
+    };
+    assert_eq!(names(old), ["kernel_too_old"]);
+    assert_eq!(
+        names(|facts| agent(facts).status.offloads[1].reason = "not towards 192.0.2.2: lost".to_owned()),
+        ["groups_given_up"]
+    );
+}
+
+#[test]
+fn paths_that_are_narrower_than_pods_send() {
+    assert_eq!(names(|facts| agent(facts).vteps[0].pod_mtu = 1400), ["path_too_narrow"]);
+    assert_eq!(names(|facts| (agent(facts).vteps[0].pod_mtu, agent(facts).vteps[0].vnis) = (1400, vec![7])), [""; 0]);
+}
+
+#[test]
+fn rules_that_drop_tunnel_packets_or_do_not_see_them() {
+    let input = r#""type": "filter", "hook": "input", "prio": 0, "policy": "accept""#;
+    let drops = format!(r#"{TO_VXLAN}, {{"drop": null}}"#);
+    assert_eq!(names(|facts| facts.firewall = nft(input, &drops)), ["rule_drops_tunnel"]);
+    let unseen = |facts: &mut Facts| {
+        facts.firewall = nft(input, &drops);
+        agent(facts).status.underlay.level = "uplink".to_owned();
+    };
+    assert_eq!(names(unseen), ["rule_sees_no_uplink"]);
+    let closed = r#""type": "filter", "hook": "input", "prio": 0, "policy": "drop""#;
+    let lo = r#"{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"accept": null}"#;
+    assert_eq!(names(|facts| facts.firewall = nft(closed, lo)), ["tunnel_port_closed"]);
+    let open = format!(r#"{TO_VXLAN}, {{"accept": null}}"#);
+    assert_eq!(names(|facts| facts.firewall = nft(closed, &open)), [""; 0]);
+    let tables = Ruleset::from_iptables("*filter\n:INPUT DROP [0:0]\nCOMMIT\n", "iptables");
+    assert_eq!(names(|facts| facts.firewall = Some(tables)), ["tunnel_port_closed"]);
+}
+
+#[test]
+fn nodes_that_do_not_forward_for_their_pods() {
+    assert_eq!(names(|facts| facts.kernel.forwards_ipv4 = Some(false)), ["ip_forward_off"]);
+    let tables = || Some(Ruleset::from_iptables("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n", "iptables"));
+    assert_eq!(names(|facts| facts.firewall = tables()), ["forward_drops"]);
+    let without_network = |facts: &mut Facts| {
+        facts.firewall = tables();
+        facts.kernel.forwards_ipv4 = Some(false);
+        agent(facts).has_network = false;
+    };
+    assert_eq!(names(without_network), [""; 0]);
+}
+
+#[test]
+fn somebody_else_on_our_port() {
+    for at in ["192.0.2.1:4789", "0.0.0.0:4789", "[::]:4789"] {
+        let other = UdpSocket { at: at.parse().unwrap(), holder: Some(process(7)) };
+        assert_eq!(names(|facts| facts.sockets.push(other)), ["port_taken"], "{at}");
+    }
+    for at in ["192.0.2.9:4789", "0.0.0.0:53"] {
+        let other = UdpSocket { at: at.parse().unwrap(), holder: Some(process(7)) };
+        assert_eq!(names(|facts| facts.sockets.push(other)), [""; 0], "{at}");
+    }
+}
+
+#[test]
+fn peers_that_do_not_answer() {
+    assert_eq!(names(|facts| agent(facts).vteps[0].path = "down".to_owned()), ["peer_down"]);
+    assert_eq!(names(|facts| agent(facts).vteps[0].path = "black hole".to_owned()), ["path_black_hole"]);
+    assert_eq!(names(|facts| agent(facts).vteps[0].path = "unprobed".to_owned()), ["peer_silent"]);
+    let foreign = |facts: &mut Facts| {
+        agent(facts).vteps[0] = vtep("192.0.2.2", "foreign");
+        agent(facts).vteps[0].path = "unprobed".to_owned();
+    };
+    assert_eq!(names(foreign), [""; 0]);
+    let young = |facts: &mut Facts| {
+        agent(facts).vteps[0].path = "unprobed".to_owned();
+        agent(facts).status.uptime_seconds = 3;
+    };
+    assert_eq!(names(young), [""; 0]);
+    let unrouted = |facts: &mut Facts| {
+        agent(facts).vteps[0].path = "down".to_owned();
+        facts.unrouted.push("192.0.2.2".parse().unwrap());
+    };
+    assert_eq!(names(unrouted), ["no_route"]);
+}
+
+#[test]
+fn what_two_have() {
+    assert_eq!(names(|facts| agent(facts).drops[0].count = 3), ["own_address_elsewhere"]);
+    assert_eq!(names(|facts| agent(facts).nodes[1] = node("n2", "192.0.2.1")), ["duplicate_vtep"]);
+    assert_eq!(names(|facts| control(facts).conflicts.push("10.0.0.1 is claimed".to_owned())), ["duplicate_address"]);
+}
+
+#[test]
+fn a_store_that_is_away_slow_or_of_another_mind() {
+    for (state, seconds, found) in [
+        ("stale", 1, &["store_away"][..]),
+        ("refused", 1, &["store_refuses"]),
+        ("connecting", 60, &["store_slow"]),
+        ("connecting", 1, &[]),
+        ("connected", 60, &[]),
+    ] {
+        let changed = |facts: &mut Facts| {
+            (control(facts).state, control(facts).since_seconds) = (state.to_owned(), seconds);
+        };
+        assert_eq!(names(changed), found, "{state}");
+    }
+    assert_eq!(names(|facts| control(facts).suspects.push("n2".to_owned())), ["nodes_suspect"]);
+    assert_eq!(names(|facts| control(facts).refused_rows.push("a row".to_owned())), ["row_refused"]);
+    assert_eq!(names(|facts| control(facts).no_ranges = Some("none left".to_owned())), ["no_ranges"]);
+}
+
+#[test]
+fn counters_that_do_not_add_up() {
+    assert_eq!(names(|facts| agent(facts).status.law_broken = Some("1 is not 2".to_owned())), ["counters_wrong"]);
+}
+
+/// Names in the texts of the checks stand behind the word that says how bad they are.
+#[test]
+fn the_page_has_every_finding() {
+    let page = include_str!("../../../../docs/doctor.md");
+    let texts = [include_str!("devices.rs"), include_str!("underlay.rs"), include_str!("peers.rs")].concat();
+    let mut count = 0;
+    for (word, severity) in [("error(", "error"), ("warning(", "warning"), ("note(", "note")] {
+        for rest in texts.split(word).skip(1) {
+            let Some((name, _)) = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split_once('"')) else {
+                continue;
+            };
+            let row = format!("| `{name}` | {severity} |");
+            assert!(page.contains(&row), "docs/doctor.md has no row `{row}`");
+            count += 1;
+        }
+    }
+    // The store's two states share one place.
+    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(count + 2, rows, "the page names what nothing finds");
+}

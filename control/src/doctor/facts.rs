@@ -1,0 +1,148 @@
+//! What is known of a node before it is judged.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use weft_api::{DropRow, NodeRow, PortRow, Status, VtepRow};
+use weft_netns::Link;
+
+use super::Unseen;
+use super::firewall::Ruleset;
+
+/// Everything that the checks look at.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// What the agent says; none where none answers.
+    pub agent: Option<AgentFacts>,
+    /// Its run directory.
+    pub run_dir: PathBuf,
+    /// Why no agent answers, where there is a sign that one should.
+    pub agent_ended: Option<String>,
+    /// Where the node's configuration wants tunnel packets to arrive: of the running agent, or of a file.
+    pub listen: Vec<SocketAddr>,
+    /// The kernel.
+    pub kernel: KernelFacts,
+    /// Interfaces of the node's namespace.
+    pub interfaces: Vec<Interface>,
+    /// VTEPs of the agent to which there is no route.
+    pub unrouted: Vec<IpAddr>,
+    /// The node's firewall; none where it cannot be seen.
+    pub firewall: Option<Ruleset>,
+    /// UDP sockets of the node.
+    pub sockets: Vec<UdpSocket>,
+    /// Redirects whose target is gone, by the interface they are on.
+    pub stale_redirects: Vec<String>,
+    /// The devices of the agent's ports, as their namespaces have them.
+    pub devices: Vec<PortDevice>,
+    /// Devices that an agent made and nobody holds open, outside of the agent's ports.
+    pub stale_devices: Vec<StaleDevice>,
+    /// Whether NetworkManager runs here, and minds our devices.
+    pub network_manager: bool,
+    /// What could not be looked at.
+    pub unseen: Vec<Unseen>,
+}
+
+/// What an agent says.
+#[derive(Clone, Debug, Default)]
+pub struct AgentFacts {
+    /// The whole.
+    pub status: Status,
+    /// Ports.
+    pub ports: Vec<PortRow>,
+    /// VTEPs.
+    pub vteps: Vec<VtepRow>,
+    /// Nodes of the cluster.
+    pub nodes: Vec<NodeRow>,
+    /// Drops.
+    pub drops: Vec<DropRow>,
+    /// Whether the node takes part in a network of its own addresses.
+    pub has_network: bool,
+}
+
+/// The kernel.
+#[derive(Clone, Debug, Default)]
+pub struct KernelFacts {
+    /// Its release, as `uname -r` shows it.
+    pub release: String,
+    /// What opening /dev/net/tun came to, where it failed.
+    pub no_tun: Option<String>,
+    /// Whether it forwards IPv4 packets; none where it does not say.
+    pub forwards_ipv4: Option<bool>,
+}
+
+impl KernelFacts {
+    /// The first two numbers of its release.
+    #[must_use]
+    pub fn version(&self) -> Option<(u32, u32)> {
+        let mut numbers = self.release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    }
+}
+
+/// One interface.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// What the kernel says of it.
+    pub link: Link,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// One UDP socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpSocket {
+    /// Where it receives.
+    pub at: SocketAddr,
+    /// Who holds it; none for the kernel's own, and where it cannot be seen.
+    pub holder: Option<Process>,
+}
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// A port's device.
+#[derive(Clone, Debug)]
+pub struct PortDevice {
+    /// The port.
+    pub port: String,
+    /// Whether it is up, and its MTU in bytes.
+    pub link: Option<(bool, u32)>,
+}
+
+/// A device that nobody holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaleDevice {
+    /// Its namespace; none for the node's own.
+    pub netns: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl Facts {
+    /// Name of the node, where that is known.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        self.agent.as_ref().map(|agent| agent.status.node.as_str())
+    }
+
+    /// UDP ports at which tunnel packets arrive, each once.
+    #[must_use]
+    pub fn udp_ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.listen.iter().map(SocketAddr::port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// The interface that has this address.
+    #[must_use]
+    pub fn interface_of(&self, address: IpAddr) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.addresses.contains(&address))
+    }
+}
