@@ -30,6 +30,9 @@ There is no password: whoever reaches the address may read, so let it be one of 
 agent starts, those of a port or VTEP when it comes. rx and tx are as the switch sees them: rx of a port is what its pod
 sent. A scrape looks at the device of every port, in the control loop's time and none of the workers'.
 
+[deploy/prometheus/](../deploy/prometheus/) has alert rules, each with the line of a runbook ([runbook.md](runbook.md)), and
+[deploy/grafana/](../deploy/grafana/) a dashboard.
+
 This page is written from the code: `UPDATE_DOCS=1 cargo test -p weft-control metrics`.
 
 | name | type | labels | meaning |
