@@ -83,7 +83,7 @@ pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn show_again(target: &Target, watch: &Watch, query: Query, json: bool, all: bool) -> anyhow::Result<ExitCode> {
-    let show = || match target.ask(query)? {
+    let show = || match target.ask(query.clone())? {
         reply if json && watch.is_on() => say!("{}", compact(&reply)?),
         reply => print_reply(&reply, json, all).map(|_| ()),
     };
