@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use weft_netns::{Netns, NetnsError};
 use weft_store::client::AccessError;
 use weft_switch::port::{Port, Tap, TapOffloads};
 use weft_switch::underlay::Uplink as SwitchUplink;
-use weft_switch::{Options, StartError, Switch};
+use weft_switch::{Options, StartError, Switch, keep_descriptors_from_children};
 
 use crate::api::{self, ApiError};
 use crate::attach::{AttachError, Place, attach};
@@ -26,6 +27,7 @@ use crate::config::{Config, PortConfig};
 use crate::desired::{Desired, desired, fitting_mtu, port_mtu, too_narrow_for_ipv6};
 use crate::following::Following;
 use crate::host_port::{host_port, load};
+use crate::keeper::Keeper;
 use crate::lock::{LockError, RunDirLock};
 use crate::metrics::{MetricsError, Server};
 use crate::paths::Paths;
@@ -137,6 +139,8 @@ pub(crate) struct AttachedPort {
     pub(crate) id: PortId,
     pub(crate) mtu: u16,
     pub(crate) offloads: TapOffloads,
+    /// Its device's queues, which the workers have: to be handed on. None without a device.
+    pub(crate) queues: Vec<Arc<OwnedFd>>,
     /// Why its device is gone, if it is.
     pub(crate) lost: Option<String>,
 }
@@ -159,6 +163,7 @@ pub struct Agent {
     pub(crate) listener: UnixListener,
     /// None where metrics are not served.
     pub(crate) metrics: Option<Server>,
+    pub(crate) keeper: Keeper,
     _lock: RunDirLock,
 }
 
@@ -169,7 +174,11 @@ impl Agent {
     /// [`AgentError`]; nothing is left of what was made until then.
     pub fn start(mut config: Config) -> Result<Self, AgentError> {
         may_attach(&config)?;
+        if let Err(error) = keep_descriptors_from_children() {
+            tracing::debug!(%error, "what this agent was started with, its keeper has too");
+        }
         let lock = RunDirLock::take(&config.run_dir)?;
+        let mut keeper = Keeper::find(&config.run_dir);
         if let Some(network) = &config.network {
             let unreadable = |source| AgentError::Process { what: "this node's ranges, in the run directory", source };
             let had = load(&config.run_dir, network).map_err(unreadable)?;
@@ -184,7 +193,7 @@ impl Agent {
             return Err(AgentError::TooNarrowForIpv6 { port: port.name.clone(), mtu });
         }
         // All pods are looked at before anything is changed.
-        look_at(&config.ports)?;
+        look_at(&config.ports, &keeper)?;
         let levels = Arc::new(prove(&config.switched_off, &config.addresses, &interfaces));
         let offloads = TapOffloads::of(&levels);
         let options = Options {
@@ -221,9 +230,11 @@ impl Agent {
                     "longer packets than fit through the tunnel will be dropped"
                 );
             }
-            let queues = attach(port, mtu, offloads, config.workers).map_err(of_port(port))?;
+            let kept = keeper.claim(&port.name);
+            let queues = attach(port, mtu, offloads, config.workers, kept).map_err(of_port(port))?;
             let offloads = offloads_of(&queues);
-            ports.push(AttachedPort { config: port.clone(), id, mtu, offloads, lost: None });
+            let descriptors = queues.iter().map(Tap::descriptor).collect();
+            ports.push(AttachedPort { config: port.clone(), id, mtu, offloads, queues: descriptors, lost: None });
             taps.push((id, queues));
             tracing::info!(port = port.name, vni = port.vni.get(), netns = port.netns, mac = %port.mac, mtu, "port attached");
         }
@@ -249,6 +260,7 @@ impl Agent {
             started: Instant::now(),
             listener,
             metrics,
+            keeper,
             _lock: lock,
         })
     }
@@ -268,14 +280,29 @@ impl Agent {
             if let Some(port) = self.ports.iter_mut().find(|port| port.id == gone.id) {
                 let why = why_lost(&gone.error);
                 tracing::warn!(port = port.config.name, error = %gone.error, "port lost: {why}");
-                port.lost = Some(why);
+                port.lose(why);
             }
         }
+        // What it holds of a lost device would keep the next one from being opened.
+        self.keep_devices();
         for port in self.ports.iter_mut().filter(|port| port.lost.is_some()) {
             port.look_again(&self.switch);
         }
+        self.keep_devices();
         if let Some(following) = &mut self.following {
             following.keep_house(&self.ports, &self.switch, self.paths.as_mut());
+        }
+    }
+}
+
+impl Agent {
+    /// Has the keeper hold what the ports have now.
+    pub(crate) fn keep_devices(&mut self) {
+        if self.config.keeper {
+            let held = self.ports.iter().map(|port| (port.config.name.as_str(), port.queues.as_slice()));
+            self.keeper.follow(held);
+        } else {
+            self.keeper.end();
         }
     }
 }
@@ -283,14 +310,22 @@ impl Agent {
 impl AttachedPort {
     /// A port whose row is in the tables, and that has no device yet.
     pub(crate) fn without_device(config: PortConfig, id: PortId, mtu: u16) -> Self {
-        Self { config, id, mtu, offloads: TapOffloads::NONE, lost: Some("it has no device yet".to_owned()) }
+        let lost = Some("it has no device yet".to_owned());
+        Self { config, id, mtu, offloads: TapOffloads::NONE, queues: Vec::new(), lost }
+    }
+
+    /// It has no device any more.
+    fn lose(&mut self, why: String) {
+        self.queues.clear();
+        self.lost = Some(why);
     }
 
     /// Makes the device of a port that has none.
     pub(crate) fn try_again(&mut self, switch: &Switch) -> Result<(), AttachError> {
-        let queues = attach(&self.config, self.mtu, TapOffloads::of(switch.levels()), switch.workers())?;
+        let queues = attach(&self.config, self.mtu, TapOffloads::of(switch.levels()), switch.workers(), Vec::new())?;
         keep(&queues, &self.config)?;
         self.offloads = offloads_of(&queues);
+        self.queues = queues.iter().map(Tap::descriptor).collect();
         self.lost = None;
         switch.add_port(self.id, queues);
         Ok(())
@@ -347,7 +382,7 @@ fn may_attach(config: &Config) -> Result<(), AgentError> {
 }
 
 /// Refuses where a pod is missing, or its device may not be ours. No namespace stays open: they may be many.
-fn look_at(ports: &[PortConfig]) -> Result<(), AgentError> {
+fn look_at(ports: &[PortConfig], keeper: &Keeper) -> Result<(), AgentError> {
     let mut seen = HashMap::new();
     for port in ports {
         let place = Place::open(port).map_err(of_port(port))?;
@@ -355,7 +390,7 @@ fn look_at(ports: &[PortConfig]) -> Result<(), AgentError> {
             let (first, second) = (first.name.clone(), port.name.clone());
             return Err(AgentError::OneDevice { first, second, interface: port.interface.clone() });
         }
-        place.check(port).map_err(of_port(port))?;
+        place.check(port, keeper.kept(&port.name)).map_err(of_port(port))?;
     }
     Ok(())
 }

@@ -1,9 +1,13 @@
 //! A pod's device: whether it may be ours, and what it is given.
 
+use std::fs::File;
 use std::io;
 use std::num::NonZero;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use weft_netns::{Link, Netns, NetnsError};
+use weft_switch::device_of;
 use weft_switch::port::{Tap, TapOffloads};
 
 use crate::config::PortConfig;
@@ -97,27 +101,48 @@ impl Place {
         self.0.inode()
     }
 
-    /// Refuses a device that is there and not free, or not ours.
-    pub(crate) fn check(&self, port: &PortConfig) -> Result<(), AttachError> {
+    /// Refuses a device that is there and not ours, or held by others than these descriptors of it. Says whether there
+    /// is one.
+    pub(crate) fn check(&self, port: &PortConfig, kept: &[OwnedFd]) -> Result<bool, AttachError> {
+        let ours = kept.iter().filter(|queue| self.is_of(queue, port)).count();
         match self.0.links(|links| links.get(&port.interface))? {
-            Some(link) if queues(&link) > 0 => Err(AttachError::held(port)),
+            Some(link) if queues(&link) as usize > ours => Err(AttachError::held(port)),
             Some(link) if link.alias.as_deref() != Some(MARK) => Err(AttachError::foreign(port)),
-            _ => Ok(()),
+            link => Ok(link.is_some()),
         }
+    }
+
+    /// Whether a descriptor is a queue of the port's device: the kernel's word, and not that of who kept it.
+    fn is_of(&self, queue: impl AsFd, port: &PortConfig) -> bool {
+        device_of(queue).is_ok_and(|(name, netns)| {
+            // Both namespaces are open, so that neither's inode can be another's.
+            name == port.interface && File::from(netns).metadata().is_ok_and(|netns| netns.ino() == self.inode())
+        })
     }
 }
 
-/// Makes or reopens the pod's device, with so many queues, and gives it what the configuration says. One that this made
-/// goes with the [`Tap`]s until one of them is told to keep it.
+/// Makes or reopens the pod's device, with so many queues, and gives it what the configuration says. Queues of it that
+/// were `kept` are used as they are, so that it does not lose its carrier. One that this made goes with the [`Tap`]s until
+/// one of them is told to keep it.
 pub(crate) fn attach(
     port: &PortConfig,
     mtu: u16,
     offloads: TapOffloads,
     workers: NonZero<usize>,
+    mut kept: Vec<OwnedFd>,
 ) -> Result<Vec<Tap>, AttachError> {
     let place = Place::open(port)?;
-    place.check(port)?;
-    let open = || (0..workers.get()).map(|_| Tap::open(&port.interface, offloads)).collect::<io::Result<Vec<_>>>();
+    let is_there = place.check(port, &kept)?;
+    kept.retain(|queue| place.is_of(queue, port));
+    let held = kept.len();
+    if is_there && held == 0 {
+        tracing::info!(port = port.name, "nobody kept the device open: the pod saw its link go down");
+    }
+    let kept = kept.into_iter().map(|queue| Tap::adopt(queue, offloads)).take(workers.get());
+    let open = || {
+        let missing = workers.get().saturating_sub(held);
+        kept.chain((0..missing).map(|_| Tap::open(&port.interface, offloads))).collect::<io::Result<Vec<_>>>()
+    };
     let taps = place.0.run(open)?.map_err(|source| AttachError::tap(port, source))?;
     if workers.get() > 1 {
         let steered = taps.iter().take(1).try_for_each(Tap::steer_by_flow);
@@ -127,7 +152,7 @@ pub(crate) fn attach(
     // The kernel lets any number of programs open a multi-queue TAP: one that came since the look above
     // would share it with us.
     let link = place.0.links(|links| links.get(name))?;
-    if link.as_ref().is_some_and(|link| queues(link) as usize > taps.len()) {
+    if link.as_ref().is_some_and(|link| queues(link) as usize > taps.len().max(held)) {
         return Err(AttachError::held(port));
     }
     place.0.links(|links| {

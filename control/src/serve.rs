@@ -96,6 +96,7 @@ impl Agent {
                 underlay_mtu = self.underlay_mtu,
                 "forwarding"
             );
+            self.keep_devices();
             let mut ready = Some(ready);
             let patience = Instant::now() + STORE_PATIENCE;
             loop {

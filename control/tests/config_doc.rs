@@ -5,7 +5,11 @@ use std::path::Path;
 use weft_control::config::Config;
 
 const DOC: &str = include_str!("../../docs/configuration.md");
-const FIELDS: [&str; 2] = [include_str!("../src/config/file.rs"), include_str!("../src/config/file/network.rs")];
+const FIELDS: [&str; 3] = [
+    include_str!("../src/config/file.rs"),
+    include_str!("../src/config/file/network.rs"),
+    include_str!("../src/config/file/workers.rs"),
+];
 
 fn example() -> &'static str {
     DOC.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).map_or("", |(example, _)| example)

@@ -44,6 +44,7 @@ impl AgentConfig {
             log: "info".to_owned(),
             log_format: LogFormat::default(),
             metrics: None,
+            keeper: Switch::Off,
             underlay: Underlay { kind: default_kind(), ..Underlay::new(addresses) },
             offloads: Offloads::default(),
             fdb: Fdb::default(),
@@ -95,6 +96,13 @@ impl AgentConfig {
     #[must_use]
     pub fn without_probes(mut self) -> Self {
         self.file.underlay.path_probes = Switch::Off;
+        self
+    }
+
+    /// Lets a keeper hold the pods' devices, as agents outside of tests do.
+    #[must_use]
+    pub fn with_keeper(mut self) -> Self {
+        self.file.keeper = Switch::Auto;
         self
     }
 

@@ -24,6 +24,8 @@ pub struct Link {
     pub up: bool,
     /// Whether something is at the other end.
     pub carrier: bool,
+    /// How often that changed since the interface was made.
+    pub carrier_changes: u32,
     /// What made it: `veth`, `bridge`, `tun`; none for hardware and loopback.
     pub kind: Option<String>,
     /// What somebody wrote on it for others to see (`ip link set alias`).
@@ -77,6 +79,7 @@ impl Link {
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             carrier: false,
+            carrier_changes: 0,
             kind: None,
             alias: None,
             open_queues: None,
@@ -98,6 +101,7 @@ impl Link {
             LinkAttribute::Address(bytes) => self.mac = bytes.as_slice().try_into().ok().map(MacAddr),
             LinkAttribute::Mtu(mtu) => self.mtu = *mtu,
             LinkAttribute::Carrier(state) => self.carrier = *state != 0,
+            LinkAttribute::CarrierChanges(changes) => self.carrier_changes = *changes,
             LinkAttribute::Controller(index) => self.master = Some(*index),
             LinkAttribute::TxQueueLen(frames) => self.tx_queue_len = *frames,
             LinkAttribute::GsoMaxSize(bytes) => self.gso_max_size = *bytes,

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use weft_bridge::DropReason;
 use weft_encap::{Checksum, GsoKind, Offload, OffloadError, VIRTIO_NET_HDR_LEN};
@@ -120,7 +121,25 @@ impl Tap {
     /// The kernel's: ENOENT without /dev/net/tun, EPERM, EBUSY for a device of another kind that has the name,
     /// EINVAL for a TAP that was made without multi-queue.
     pub fn open(name: &str, offloads: TapOffloads) -> io::Result<Self> {
-        let mut tap = Self { queue: TapQueue::open(name)?, offloads: TapOffloads::NONE };
+        Self::with(TapQueue::open(name)?, offloads)
+    }
+
+    /// Takes over a queue that another process opened by [`Self::open`].
+    ///
+    /// # Errors
+    /// The kernel's: EBADFD for one whose device is gone.
+    pub fn adopt(queue: OwnedFd, offloads: TapOffloads) -> io::Result<Self> {
+        Self::with(TapQueue::adopt(queue)?, offloads)
+    }
+
+    /// Its descriptor, to be handed on: the queue stays open as long as somebody has it.
+    #[must_use]
+    pub fn descriptor(&self) -> Arc<OwnedFd> {
+        self.queue.descriptor()
+    }
+
+    fn with(queue: TapQueue, offloads: TapOffloads) -> io::Result<Self> {
+        let mut tap = Self { queue, offloads: TapOffloads::NONE };
         match tap.set_offloads(offloads) {
             Err(error) if offloads.udp && error.raw_os_error() == Some(libc::EINVAL) => {
                 tap.set_offloads(TapOffloads { udp: false, ..offloads })?;

@@ -9,6 +9,7 @@ mod doctor;
 mod interrupt;
 mod log;
 mod manual;
+mod keeper;
 mod node;
 mod out;
 mod peer;
@@ -54,6 +55,8 @@ struct Cli {
 enum Command {
     /// Run this node's agent: attach its pods and forward their frames until stopped
     Agent(agent::Args),
+    /// End the process that holds the pods' devices while no agent runs
+    Keeper(keeper::Args),
     /// Serve the control plane's store: what agents use of etcd's v3 API
     Store(store::Args),
     /// Make the certificates by which stores and agents know each other
@@ -87,6 +90,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Agent(args) => agent::run(&args),
+        Command::Keeper(args) => keeper::run(&args),
         Command::Store(args) => store::run(&args),
         Command::Pki(args) => pki::run(&args),
         Command::Node(args) => node::run(&args),

@@ -110,6 +110,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         log: file.log,
         log_format: file.log_format,
         metrics: file.metrics.map(|metrics| metrics.listen),
+        keeper: file.keeper == Switch::Auto,
         addresses,
         underlay_mtu,
         listen,

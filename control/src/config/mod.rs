@@ -43,6 +43,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where metrics are served, if they are.
     pub metrics: Option<MetricsListen>,
+    /// Whether a keeper holds the pods' devices, so that they outlive an agent that is killed.
+    pub keeper: bool,
     /// This node's own VTEP addresses.
     pub addresses: Vec<IpAddr>,
     /// MTU of the underlay in bytes, where it is not to be read from the interface.

@@ -4,9 +4,8 @@
 //! frames change places when two workers hold some each. A program of ours decides instead (TUNSETSTEERINGEBPF,
 //! Linux 4.16): by addresses and, of what is no fragment, by ports.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
 
@@ -128,7 +127,7 @@ struct LoadAttributes {
 ///
 /// # Errors
 /// The kernel's: EPERM without CAP_BPF, ENOSYS without BPF, EINVAL before Linux 4.16.
-pub(super) fn by_flow(device: &File) -> io::Result<()> {
+pub(super) fn by_flow(device: BorrowedFd<'_>) -> io::Result<()> {
     let license = c"Apache-2.0";
     let attributes = LoadAttributes {
         kind: BPF_PROG_TYPE_SOCKET_FILTER,

@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 
 use weft_encap::{VIRTIO_NET_HDR_LEN, VIRTIO_NET_HDR_TUNNEL_LEN};
 
@@ -17,6 +18,9 @@ const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 const TUNSETVNETLE: libc::c_ulong = 0x4004_54dc;
+const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
+/// Linux 5.2.
+const TUNGETDEVNETNS: libc::c_ulong = 0x54e3;
 
 const TUN_F_CSUM: libc::c_ulong = 0x01;
 const TUN_F_TSO4: libc::c_ulong = 0x02;
@@ -30,9 +34,9 @@ const TUN_F_UDP_TUNNEL_GSO_CSUM: libc::c_ulong = 0x100;
 /// Pieces in one write at most (UIO_MAXIOV, include/uapi/linux/uio.h).
 pub(crate) const MAX_PIECES: usize = 1024;
 
-/// One queue of a TAP device.
+/// One queue of a TAP device. It is closed with the last of its owners.
 pub(crate) struct TapQueue {
-    file: File,
+    file: Arc<OwnedFd>,
     iovecs: IoVecs,
 }
 
@@ -41,7 +45,18 @@ impl TapQueue {
     /// device if there is none. What an earlier owner left set on a device that stayed, this sets anew.
     pub(crate) fn open(name: &str) -> io::Result<Self> {
         let (file, _) = open(name, libc::IFF_MULTI_QUEUE, VIRTIO_NET_HDR_LEN)?;
+        Ok(Self::new(file.into()))
+    }
+
+    /// A queue of a device with such headers that another process opened.
+    pub(crate) fn adopt(file: OwnedFd) -> io::Result<Self> {
+        set_header(&file, VIRTIO_NET_HDR_LEN)?;
         Ok(Self::new(file))
+    }
+
+    /// The descriptor, with another owner.
+    pub(crate) fn descriptor(&self) -> Arc<OwnedFd> {
+        self.file.clone()
     }
 
     /// Makes a device in the calling thread's network namespace that takes and gives superframes inside UDP tunnels;
@@ -54,21 +69,21 @@ impl TapQueue {
         let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
         let tunnels = TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM;
         set_offload_bits(&file, tcp | TUN_F_USO4 | TUN_F_USO6 | tunnels)?;
-        Ok((Self::new(file), name))
+        Ok((Self::new(file.into()), name))
     }
 
     /// Says what the pod's stack may leave to us.
     pub(crate) fn set_offloads(&self, offloads: TapOffloads) -> io::Result<()> {
-        set_offload_bits(&self.file, bits(offloads))
+        set_offload_bits(&*self.file, bits(offloads))
     }
 
-    fn new(file: File) -> Self {
-        Self { file, iovecs: IoVecs::with_capacity(MAX_PIECES + 1) }
+    fn new(file: OwnedFd) -> Self {
+        Self { file: Arc::new(file), iovecs: IoVecs::with_capacity(MAX_PIECES + 1) }
     }
 
     /// Lets all frames of one flow come to one queue, whichever it is.
     pub(crate) fn steer_by_flow(&self) -> io::Result<()> {
-        steering::by_flow(&self.file)
+        steering::by_flow(self.file.as_fd())
     }
 
     /// Lets the device outlive its queues.
@@ -117,13 +132,44 @@ impl AsFd for TapQueue {
 /// Opens a device whose frames have a `virtio_net_hdr` of that length before them, or makes it; returns its name too.
 fn open(name: &str, flags: libc::c_int, header_len: usize) -> io::Result<(File, String)> {
     let (file, name) = open_device(name, libc::IFF_VNET_HDR | flags)?;
+    set_header(&file, header_len)?;
+    Ok((file, name))
+}
+
+fn set_header(file: &impl AsRawFd, header_len: usize) -> io::Result<()> {
     let header_len = header_len as libc::c_int;
     // SAFETY: TUNSETVNETHDRSZ reads the int that we own.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const header_len) }.into())?;
     let little_endian = libc::c_int::from(cfg!(target_endian = "little"));
     // SAFETY: TUNSETVNETLE reads the int that we own.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETLE, &raw const little_endian) }.into())?;
-    Ok((file, name))
+    Ok(())
+}
+
+/// The device that a descriptor is a queue of: its name, and the network namespace that it is in now.
+///
+/// # Errors
+/// The kernel's: EBADFD for one without a device, ENOTTY or EINVAL for no TAP and before Linux 5.2, EPERM without
+/// CAP_NET_ADMIN in the namespace.
+pub fn device_of(file: impl AsFd) -> io::Result<(String, OwnedFd)> {
+    let file = file.as_fd();
+    let name = device_name(&file)?;
+    // SAFETY: TUNGETDEVNETNS takes no argument.
+    let netns = check(unsafe { libc::ioctl(file.as_raw_fd(), TUNGETDEVNETNS) }.into())?;
+    // SAFETY: the call made this descriptor for us alone.
+    Ok((name, unsafe { OwnedFd::from_raw_fd(netns as libc::c_int) }))
+}
+
+fn device_name(file: &impl AsRawFd) -> io::Result<String> {
+    // SAFETY: all bytes zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: TUNGETIFF writes the ifreq that we own.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), TUNGETIFF, &raw mut request) }.into())?;
+    Ok(name_in(&request))
+}
+
+fn name_in(request: &libc::ifreq) -> String {
+    request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect()
 }
 
 /// Opens a TAP device in the calling thread's network namespace, or makes it; returns its name too. Reads and writes do
@@ -135,8 +181,7 @@ pub(super) fn open_device(name: &str, flags: libc::c_int) -> io::Result<(File, S
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | flags) as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes the ifreq that we own.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) }.into())?;
-    let name = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect();
-    Ok((file, name))
+    Ok((file, name_in(&request)))
 }
 
 /// The argument of TUNSETOFFLOAD. Superframes without checksums, and one family of UDP superframes without the other,
@@ -152,7 +197,7 @@ fn bits(offloads: TapOffloads) -> libc::c_ulong {
         .fold(TUN_F_CSUM, |bits, (_, bit)| bits | bit)
 }
 
-fn set_offload_bits(file: &File, bits: libc::c_ulong) -> io::Result<()> {
+fn set_offload_bits(file: &impl AsRawFd, bits: libc::c_ulong) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes its argument by value.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOFFLOAD, bits) }.into())?;
     Ok(())
