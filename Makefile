@@ -21,11 +21,12 @@ deps: ## Install the test peers that are missing (root; DEPS=no installs nothing
 test: deps ## Everything: unit, property, model and namespace tests; says what it skipped
 	@scripts/test.sh
 
-soak: ## 100,000 schedules of the control plane's simulation (WEFT_SCHEDULES); as root, 50 agents killed for 10 minutes
+soak: ## 100,000 schedules of the control plane's simulation (WEFT_SCHEDULES); as root, 50 agents killed for 10 minutes, 50 takeovers in a row
 	WEFT_SCHEDULES=$${WEFT_SCHEDULES:-100000} $(CARGO) test --release -p weft-control --test simulation -- schedule
 	@if [ "$$(id -u)" = 0 ]; then $(CARGO) build -p weft && \
 	WEFT_CHURN_AGENTS=$${WEFT_CHURN_AGENTS:-50} WEFT_CHURN_SECONDS=$${WEFT_CHURN_SECONDS:-300} \
-	$(CARGO) test -p weft-integration --test lab_churn; \
+	$(CARGO) test -p weft-integration --test lab_churn && \
+	WEFT_TAKEOVERS=$${WEFT_TAKEOVERS:-50} $(CARGO) test -p weft-integration --test takeovers nothing_is_lost -- --test-threads 1; \
 	else echo "agents that are killed make network namespaces: run make soak as root"; fi
 
 loom: ## Model-check the shared table

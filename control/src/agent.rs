@@ -17,21 +17,22 @@ use weft_netns::{Netns, NetnsError};
 use weft_store::client::AccessError;
 use weft_switch::port::{Port, Tap, TapOffloads};
 use weft_switch::underlay::Uplink as SwitchUplink;
-use weft_switch::{Options, StartError, Switch, keep_descriptors_from_children};
+use weft_switch::{Options, StartError, Switch};
 
 use crate::api::{self, ApiError};
 use crate::attach::{AttachError, Place, attach};
-use crate::cluster::{Holder, NoRanges};
+use crate::cluster::{Holder, NoRanges, View};
 use crate::config::FileError;
 use crate::config::{Config, PortConfig};
 use crate::desired::{Desired, desired, fitting_mtu, port_mtu, too_narrow_for_ipv6};
-use crate::following::Following;
+use crate::following::{Following, forward_by, local};
 use crate::host_port::{host_port, load};
 use crate::keeper::Keeper;
 use crate::lock::{LockError, RunDirLock};
 use crate::metrics::{MetricsError, Server};
 use crate::paths::Paths;
 use crate::prove::prove;
+use crate::takeover::{Inherited, Successors, TakeoverError};
 use crate::uplink::{Choice, Uplink, UplinkError, choose, remove_stale};
 
 /// What is said of a port whose device was removed.
@@ -120,6 +121,9 @@ pub enum AgentError {
         /// Who has it.
         holder: Holder,
     },
+    /// The running agent, from which it was to take over.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// The cluster's network is not what the configuration says.
     #[error(transparent)]
     Network(NoRanges),
@@ -164,7 +168,11 @@ pub struct Agent {
     /// None where metrics are not served.
     pub(crate) metrics: Option<Server>,
     pub(crate) keeper: Keeper,
-    _lock: RunDirLock,
+    /// Where one comes that takes over.
+    pub(crate) successors: OwnedFd,
+    /// What its predecessor knew of the cluster, until it follows that itself.
+    pub(crate) inherited_view: Option<View>,
+    pub(crate) lock: RunDirLock,
 }
 
 impl Agent {
@@ -172,13 +180,20 @@ impl Agent {
     ///
     /// # Errors
     /// [`AgentError`]; nothing is left of what was made until then.
-    pub fn start(mut config: Config) -> Result<Self, AgentError> {
+    pub fn start(config: Config) -> Result<Self, AgentError> {
         may_attach(&config)?;
-        if let Err(error) = keep_descriptors_from_children() {
-            tracing::debug!(%error, "what this agent was started with, its keeper has too");
-        }
         let lock = RunDirLock::take(&config.run_dir)?;
-        let mut keeper = Keeper::find(&config.run_dir);
+        let keeper = Keeper::find(&config.run_dir);
+        Self::set_up(config, lock, keeper, None)
+    }
+
+    /// With what was inherited nothing is read before the switch is told to resume.
+    pub(crate) fn set_up(
+        mut config: Config,
+        lock: RunDirLock,
+        mut keeper: Keeper,
+        inherited: Option<Inherited>,
+    ) -> Result<Self, AgentError> {
         if let Some(network) = &config.network {
             let unreadable = |source| AgentError::Process { what: "this node's ranges, in the run directory", source };
             let had = load(&config.run_dir, network).map_err(unreadable)?;
@@ -194,7 +209,10 @@ impl Agent {
         }
         // All pods are looked at before anything is changed.
         look_at(&config.ports, &keeper)?;
-        let levels = Arc::new(prove(&config.switched_off, &config.addresses, &interfaces));
+        let levels = match &inherited {
+            Some(inherited) => inherited.levels.clone(),
+            None => Arc::new(prove(&config.switched_off, &config.addresses, &interfaces)),
+        };
         let offloads = TapOffloads::of(&levels);
         let options = Options {
             listen: config.listen.clone(),
@@ -205,17 +223,41 @@ impl Agent {
             workers: config.workers,
             cpus: config.cpus.clone(),
         };
-        remove_stale();
-        let (uplink, device, no_uplink) = match choose(&config, &levels)? {
-            Choice::Uplink(uplink, device) => (Some(uplink), Some(device), None),
-            Choice::Socket(reason) => (None, None, reason),
+        let (mut uplink, mut no_uplink, mut inherited_view) = (None, None, None);
+        let (switch, sockets) = match inherited {
+            Some(Inherited { sockets, uplink, state, listener, successors, .. }) => {
+                let hops = uplink.as_ref().map(|uplink| uplink.state.clone());
+                if uplink.is_none() {
+                    no_uplink = Some("the agent before this one had none".to_owned());
+                }
+                let switch = Switch::take_over(&options, tables, uplink, sockets)?;
+                inherited_view = state.view(&config);
+                if let Some(view) = &inherited_view {
+                    forward_by(view, &local(&config, underlay_mtu), &switch, None);
+                }
+                state.teach(&switch);
+                if let Some(hops) = hops {
+                    hops.publish(state.hops(&switch.tables()));
+                }
+                (switch, Some((listener, successors)))
+            }
+            None => {
+                remove_stale();
+                let device;
+                (uplink, device, no_uplink) = match choose(&config, &levels)? {
+                    Choice::Uplink(uplink, device) => (Some(uplink), Some(device), None),
+                    Choice::Socket(reason) => (None, None, reason),
+                };
+                let for_switch = uplink.as_ref().zip(device);
+                let for_switch =
+                    for_switch.map(|(uplink, device)| SwitchUplink { device, state: uplink.state.clone() });
+                let switch = Switch::start(&options, tables, for_switch)?;
+                if let Some(uplink) = &uplink {
+                    uplink.follow(&switch.tables());
+                }
+                (switch, None)
+            }
         };
-        let for_switch = uplink.as_ref().zip(device);
-        let for_switch = for_switch.map(|(uplink, device)| SwitchUplink { device, state: uplink.state.clone() });
-        let switch = Switch::start(&options, tables, for_switch)?;
-        if let Some(uplink) = &uplink {
-            uplink.follow(&switch.tables());
-        }
         // All devices are up before the first is served, so that no early frame meets one that is down.
         let mut taps = Vec::with_capacity(ids.len());
         let mut ports = Vec::with_capacity(ids.len());
@@ -238,7 +280,14 @@ impl Agent {
             taps.push((id, queues));
             tracing::info!(port = port.name, vni = port.vni.get(), netns = port.netns, mac = %port.mac, mtu, "port attached");
         }
-        let listener = api::listen(&config.run_dir)?;
+        let (listener, successors) = match sockets {
+            Some(sockets) => sockets,
+            None => {
+                let failed =
+                    |source| AgentError::Process { what: "the socket for a successor, in the run directory", source };
+                (api::listen(&config.run_dir)?, Successors::listen(&config.run_dir).map_err(failed)?)
+            }
+        };
         let metrics = config.metrics.as_ref().map(Server::listen).transpose()?;
         // What a start made that failed before this went with it.
         for ((_, queues), port) in taps.iter().zip(&config.ports) {
@@ -261,7 +310,9 @@ impl Agent {
             listener,
             metrics,
             keeper,
-            _lock: lock,
+            successors,
+            inherited_view,
+            lock,
         })
     }
 
@@ -370,7 +421,7 @@ fn of_port(port: &PortConfig) -> impl Fn(AttachError) -> AgentError {
 }
 
 /// Refuses a process that may not enter pods and make devices there.
-fn may_attach(config: &Config) -> Result<(), AgentError> {
+pub(crate) fn may_attach(config: &Config) -> Result<(), AgentError> {
     let Ok(sets) = capabilities(None) else { return Ok(()) };
     let needed = [(CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"), (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN")];
     let missing: Vec<_> =
@@ -396,7 +447,7 @@ fn look_at(ports: &[PortConfig], keeper: &Keeper) -> Result<(), AgentError> {
 }
 
 /// The interfaces that have our addresses, by name, and the least of their MTUs in bytes.
-fn interfaces(addresses: &[IpAddr]) -> Result<(Vec<String>, u16), AgentError> {
+pub(crate) fn interfaces(addresses: &[IpAddr]) -> Result<(Vec<String>, u16), AgentError> {
     let link = |address: IpAddr| {
         let netns = Netns::current().map_err(AgentError::Node)?;
         let link = netns.links(move |links| links.link_with_address(address)).map_err(AgentError::Node)?;

@@ -16,7 +16,7 @@ use crate::agent::{AgentError, AttachedPort};
 use crate::cluster::ranges::overlay_address;
 use crate::cluster::record::{Attached, Network, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding};
 use crate::cluster::{
-    Edit, Holder, Keys, KnownEndpoint, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, apply, conflicts,
+    Edit, Holder, Keys, KnownEndpoint, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, Wanted, apply, conflicts,
     reconcile, wanted,
 };
 use crate::config::{Config, PortConfig};
@@ -55,11 +55,12 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// Begins to, in the runtime that it is called in; none without a store.
+    /// Begins to, in the runtime that it is called in, with what is `known` already; none without a store.
     pub(crate) fn start(
         config: &Config,
         ports: &[AttachedPort],
         underlay_mtu: u16,
+        known: Option<View>,
     ) -> Result<Option<Self>, AgentError> {
         let Some(control) = &config.control else { return Ok(None) };
         let store = Store::new(control.access()?)?;
@@ -74,18 +75,11 @@ impl Following {
         };
         let node = node(config, control.encapsulation, underlay_mtu)?;
         let own = Own { node, network, endpoints: endpoints(ports) };
-        let local = Local {
-            node: config.node.clone(),
-            addresses: config.addresses.clone(),
-            vnis: config.vnis.iter().map(|(vni, _)| *vni).collect::<BTreeSet<_>>(),
-            underlay_mtu,
-            vteps: config.vteps.clone(),
-        };
         Ok(Some(Self {
             sync: sync::start(store, keys.clone(), own),
             stores: control.stores.clone(),
-            view: View::new(keys),
-            local,
+            view: known.unwrap_or_else(|| View::new(keys)),
+            local: local(config, underlay_mtu),
             standing: Standing::Connecting,
             since: Instant::now(),
             suspected: HashMap::new(),
@@ -155,34 +149,14 @@ impl Following {
         // Whose name another has is nobody to the others.
         let refused = matches!(self.standing, Standing::Refused(_));
         let nothing = refused.then(|| View::new(Keys::new("")));
-        let wanted = wanted(nothing.as_ref().unwrap_or(&self.view), &self.local);
-        let tables = switch.tables();
-        let edits = reconcile(&tables, &wanted);
-        for (vni, mac) in wanted.taken_over {
-            tables.domain(vni).inspect(|domain| _ = switch.fdb().forget(domain.id(), mac));
+        for (vni, mac) in forward_by(nothing.as_ref().unwrap_or(&self.view), &self.local, switch, paths) {
             self.roaming.lose((vni, mac), Instant::now());
         }
-        drop((wanted.macs, wanted.neighbours));
-        if edits.is_empty() {
-            return;
-        }
-        // What was learned behind a VTEP that is gone, or has left a network, leads nowhere.
-        let left = |edit: &Edit| match edit {
-            Edit::RemoveVtep(id) | Edit::SetMembers(id, _) => Some(Attachment::Vtep(*id)),
-            _ => None,
-        };
-        let left: Vec<Attachment> = edits.iter().filter_map(left).collect();
-        let mut tables = Tables::clone(&tables);
-        if let Err((error, count)) = apply(&mut tables, edits) {
-            tracing::error!(%error, count, "not all of the cluster fits into the tables");
-        }
-        if let Some(paths) = paths {
-            paths.follow(&tables, self.local.underlay_mtu);
-        }
-        switch.publish(tables);
-        for vtep in left {
-            switch.fdb().purge(vtep);
-        }
+    }
+
+    /// The cluster as it is known.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
     }
 
     /// What is due once a second.
@@ -371,4 +345,47 @@ fn endpoint(port: &PortConfig) -> OwnEndpoint {
             None => Attached::Bound,
         },
     }
+}
+
+/// What this node asks of the cluster.
+pub(crate) fn local(config: &Config, underlay_mtu: u16) -> Local {
+    Local {
+        node: config.node.clone(),
+        addresses: config.addresses.clone(),
+        vnis: config.vnis.iter().map(|(vni, _)| *vni).collect::<BTreeSet<_>>(),
+        underlay_mtu,
+        vteps: config.vteps.clone(),
+    }
+}
+
+/// Puts tables in force that are as this view says. Returns the MACs that were learned here and that others have by now.
+pub(crate) fn forward_by(view: &View, local: &Local, switch: &Switch, paths: Option<&mut Paths>) -> BTreeSet<Mac> {
+    let wanted = wanted(view, local);
+    let tables = switch.tables();
+    let edits = reconcile(&tables, &wanted);
+    let Wanted { taken_over, .. } = wanted;
+    for (vni, mac) in &taken_over {
+        tables.domain(*vni).inspect(|domain| _ = switch.fdb().forget(domain.id(), *mac));
+    }
+    if edits.is_empty() {
+        return taken_over;
+    }
+    // What was learned behind a VTEP that is gone, or has left a network, leads nowhere.
+    let left = |edit: &Edit| match edit {
+        Edit::RemoveVtep(id) | Edit::SetMembers(id, _) => Some(Attachment::Vtep(*id)),
+        _ => None,
+    };
+    let left: Vec<Attachment> = edits.iter().filter_map(left).collect();
+    let mut tables = Tables::clone(&tables);
+    if let Err((error, count)) = apply(&mut tables, edits) {
+        tracing::error!(%error, count, "not all of the cluster fits into the tables");
+    }
+    if let Some(paths) = paths {
+        paths.follow(&tables, local.underlay_mtu);
+    }
+    switch.publish(tables);
+    for vtep in left {
+        switch.fdb().purge(vtep);
+    }
+    taken_over
 }

@@ -24,7 +24,9 @@ mod supervisor;
 mod sync;
 mod trace;
 mod threads;
+mod takeover;
 mod uplink;
 
 pub use agent::{Agent, AgentError};
 pub use rows::{ClusterRows, RowsError};
+pub use takeover::TakeoverError;

@@ -1,5 +1,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -28,7 +29,7 @@ pub enum LockError {
 /// Held as long as the agent lives; the kernel lets go of it however the agent ends.
 #[derive(Debug)]
 pub(crate) struct RunDirLock {
-    _file: File,
+    file: File,
 }
 
 impl RunDirLock {
@@ -45,12 +46,26 @@ impl RunDirLock {
             let pid = pid.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
             return Err(LockError::Taken { dir: dir.to_owned(), pid });
         }
-        let write = |file: &mut File| {
-            file.set_len(0)?;
-            file.rewind()?;
-            writeln!(file, "{}", std::process::id())
-        };
-        write(&mut file).map_err(failed)?;
-        Ok(Self { _file: file })
+        let mut lock = Self { file };
+        lock.sign().map_err(failed)?;
+        Ok(lock)
+    }
+
+    /// One that another process took and hands on: it is held until both have let go.
+    pub(crate) fn inherit(lock: OwnedFd) -> Self {
+        Self { file: lock.into() }
+    }
+
+    /// Says whose it is.
+    pub(crate) fn sign(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        writeln!(self.file, "{}", std::process::id())
+    }
+}
+
+impl AsFd for RunDirLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }

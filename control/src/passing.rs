@@ -54,16 +54,22 @@ pub(crate) fn connect_to(path: &Path, patience: Duration) -> io::Result<OwnedFd>
 /// The kernel's, and EPERM for a client of another user.
 pub(crate) fn accept(listener: impl AsFd, patience: Duration) -> io::Result<OwnedFd> {
     let client = accept_with(listener, SocketFlags::CLOEXEC)?;
-    let user = socket_peercred(&client)?.uid;
-    if user != rustix::process::geteuid() && !user.is_root() {
-        return Err(Errno::PERM.into());
-    }
+    check_user(&client)?;
     be_patient(&client, patience)?;
     Ok(client)
 }
 
+/// Refuses a client that is neither of this process's user nor root.
+///
+/// # Errors
+/// EPERM then.
+pub(crate) fn check_user(client: impl AsFd) -> io::Result<()> {
+    let user = socket_peercred(client)?.uid;
+    if user == rustix::process::geteuid() || user.is_root() { Ok(()) } else { Err(Errno::PERM.into()) }
+}
+
 /// How long one message may take from now on.
-pub(crate) fn be_patient(socket: impl AsFd, patience: Duration) -> io::Result<()> {
+fn be_patient(socket: impl AsFd, patience: Duration) -> io::Result<()> {
     set_socket_timeout(socket.as_fd(), Timeout::Recv, Some(patience))?;
     Ok(set_socket_timeout(socket.as_fd(), Timeout::Send, Some(patience))?)
 }

@@ -12,6 +12,7 @@ use crate::following::Following;
 use crate::metrics::{Scrapes, Server};
 use crate::supervisor::Supervisor;
 use crate::sync::News;
+use crate::takeover::Successors;
 use crate::{api, show};
 
 /// How often silent MACs are looked for, and lost ports reported.
@@ -81,7 +82,8 @@ impl Agent {
             let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
             let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
-            self.following = Following::start(&self.config, &self.ports, self.underlay_mtu)?;
+            let known = self.inherited_view.take();
+            self.following = Following::start(&self.config, &self.ports, self.underlay_mtu, known)?;
             let mut next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
             let conversations = api::Conversations::new(&self.listener);
             let mut conversations =
@@ -89,6 +91,9 @@ impl Agent {
             let no_metrics = |source| AgentError::Process { what: "serving metrics", source };
             let mut scrapes = self.metrics.as_ref().map(Server::serve).transpose().map_err(no_metrics)?;
             let supervisor = Supervisor::new();
+            let successors = Successors::at(&self.successors);
+            let successors =
+                successors.map_err(|source| AgentError::Process { what: "waiting for a successor", source })?;
             tracing::info!(
                 node = self.config.node,
                 ports = self.ports.len(),
@@ -119,6 +124,11 @@ impl Agent {
                     news = news(&mut self.following) => {
                         self.follow(news, ready.is_none())?;
                         next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
+                    }
+                    successor = successors.next() => {
+                        if let Err(error) = self.hand_over(successor).await {
+                            tracing::warn!(%error, "nothing was handed over: this agent goes on");
+                        }
                     }
                     question = conversations.next() => {
                         let answer = show::answer(&self, question.query.clone());

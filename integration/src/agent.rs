@@ -43,9 +43,10 @@ pub struct Refused {
 
 impl AgentNode {
     /// Starts `weft agent` on a host.
-    pub(crate) fn launch(host: &Host, config: &Path, run_dir: &Path) -> Result<Self, Refused> {
+    pub(crate) fn launch(host: &Host, config: &Path, run_dir: &Path, more: &[&str]) -> Result<Self, Refused> {
         let weft = weft();
         let mut command = host.command(&[weft.to_str().unwrap(), "agent", "--config", config.to_str().unwrap()]);
+        command.args(more);
         // Whatever else this process starts at the same time must not hold the pipe: so it travels as the
         // child's standard input, which no other child gets.
         let (mut word, own_end) = pipe_with(PipeFlags::CLOEXEC).map(|(read, write)| (File::from(read), write)).unwrap();
@@ -253,6 +254,21 @@ impl AgentNode {
         self.assert_laws();
         assert!(self.child.is_running(), "the agent ended by itself:\n{}", self.log());
         self.child.signal(Signal::TERM);
+        let status = self.child.wait();
+        assert!(status.success(), "the agent: {status}\n{}", self.log());
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.is_running()
+    }
+
+    /// Waits for its end after it has handed everything over.
+    ///
+    /// # Panics
+    /// If it does not end well.
+    #[track_caller]
+    pub fn handed_over(mut self) {
         let status = self.child.wait();
         assert!(status.success(), "the agent: {status}\n{}", self.log());
     }

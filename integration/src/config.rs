@@ -162,7 +162,28 @@ impl AgentConfig {
     /// If the file cannot be written or the program not started.
     pub fn attempt(self) -> Result<AgentNode, Refused> {
         let file = self.write();
-        AgentNode::launch(&self.host, &file, self.file.run_dir.as_ref())
+        AgentNode::launch(&self.host, &file, self.file.run_dir.as_ref(), &[])
+    }
+
+    /// Writes the file and starts an agent that takes over from the one that runs there.
+    ///
+    /// # Errors
+    /// How the agent ended, if it does so without being ready.
+    ///
+    /// # Panics
+    /// If the file cannot be written or the program not started.
+    pub fn take_over(&self) -> Result<AgentNode, Refused> {
+        AgentNode::launch(&self.host, &self.write(), self.file.run_dir.as_ref(), &["--takeover"])
+    }
+
+    /// The program that would take over, not started.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    #[must_use]
+    pub fn takeover_command(&self) -> std::process::Command {
+        let (file, weft) = (self.write(), crate::weft());
+        self.host.command(&[weft.to_str().unwrap(), "agent", "--takeover", "--config", file.to_str().unwrap()])
     }
 
     /// Writes the file.

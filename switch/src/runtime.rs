@@ -42,8 +42,18 @@ pub(crate) enum Command {
     ProbeGroup(VtepId, [Probe; 2]),
     /// Tell what becomes of frames.
     Trace(Listener),
+    /// Do nothing until the pause is over.
+    Pause(Pause),
     /// End.
     Stop,
+}
+
+/// Between two turns: everything that was read is dealt with, everything else waits in the kernel.
+pub(crate) struct Pause {
+    /// Told when it begins.
+    pub(crate) begun: Sender<()>,
+    /// Its other end is dropped when it is over.
+    pub(crate) over: Receiver<()>,
 }
 
 /// What a worker has to say, rarely.
@@ -125,6 +135,10 @@ impl Runtime {
     /// Serves until told to stop.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(EVENTS);
+        // One that is told to pause from the start reads nothing before.
+        if !self.obey() {
+            return Ok(());
+        }
         loop {
             events.clear();
             let looks = self.poller.looks(clock());
@@ -202,6 +216,10 @@ impl Runtime {
                 Command::Probe(vtep, probe) => self.worker.probe(vtep, &[probe]),
                 Command::ProbeGroup(vtep, probes) => self.worker.probe(vtep, &probes),
                 Command::Trace(listener) => self.worker.trace(listener),
+                Command::Pause(Pause { begun, over }) => {
+                    let _ = begun.send(());
+                    let _ = over.recv();
+                }
                 Command::Stop => return false,
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use crossbeam_utils::CachePadded;
 use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -18,9 +18,11 @@ use crate::counters::{LinkTotals, Totals, WorkerCounters, WorkerTotals};
 use crate::levels::Levels;
 use crate::polling::Polling;
 use crate::port::Tap;
-use crate::runtime::{Command, Mailbox, PortGone, Runtime, now};
+use crate::runtime::{Command, Mailbox, Pause, PortGone, Runtime, now};
 use crate::trace::{Depth, Filter, Trace};
-use crate::underlay::{LANES, Listen, NodeUnderlay, SocketError, SocketOptions, SocketUnderlay, Uplink};
+use crate::underlay::{
+    HandedSockets, LANES, Listen, NodeSockets, NodeUnderlay, SocketError, SocketOptions, SocketUnderlay, Uplink,
+};
 use crate::worker::{ECHOES, ProbeEcho, Shared};
 
 /// Reports of lost ports that wait to be read at most: all may be lost at once, and one that is not told of stays lost.
@@ -79,6 +81,9 @@ pub struct Switch {
     tables: Arc<ArcSwap<Tables>>,
     fdb: Arc<Fdb>,
     workers: Vec<WorkerHandle>,
+    sockets: Option<NodeSockets>,
+    /// Dropped when a pause is over.
+    pause: Option<Sender<()>>,
     levels: Arc<Levels>,
     gone: Receiver<PortGone>,
     echoes: Receiver<ProbeEcho>,
@@ -93,31 +98,96 @@ impl Switch {
     /// # Errors
     /// [`StartError`].
     pub fn start(options: &Options, tables: Tables, uplink: Option<Uplink>) -> Result<Self, StartError> {
-        let tables = Arc::new(ArcSwap::from_pointee(tables));
-        let fdb = Arc::new(Fdb::new(options.fdb_capacity));
+        let sockets = SocketUnderlay::open(&options.listen, &options.socket, &options.levels, options.workers.get())?;
+        let mut switch = Self::over(sockets, options, tables, uplink)?;
+        switch.resume();
+        Ok(switch)
+    }
+
+    /// Goes on with the sockets of another switch. It reads nothing before it is told to [`Self::resume`].
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn take_over(
+        options: &Options,
+        tables: Tables,
+        uplink: Option<Uplink>,
+        handed: HandedSockets,
+    ) -> Result<Self, StartError> {
+        let sockets = SocketUnderlay::adopt(&options.listen, &options.levels, options.workers.get(), handed)?;
+        Self::over(sockets, options, tables, uplink)
+    }
+
+    /// One whose workers pause.
+    fn over(
+        opened: Vec<SocketUnderlay>,
+        options: &Options,
+        tables: Tables,
+        uplink: Option<Uplink>,
+    ) -> Result<Self, StartError> {
         let (sender, gone) = crossbeam_channel::bounded(GONE_REPORTS);
-        let mut uplink = uplink;
         let (echo_sender, echoes) = crossbeam_channel::bounded(ECHOES);
-        let mut workers = Vec::with_capacity(options.workers.get());
-        let mut source_ports = [[None; 2]; LANES];
-        for socket in SocketUnderlay::open(&options.listen, &options.socket, &options.levels, options.workers.get())? {
-            source_ports = std::array::from_fn(|lane| [false, true].map(|ipv6| socket.source_port(lane, ipv6)));
+        let (resume, over) = crossbeam_channel::bounded(0);
+        let (begun, _) = crossbeam_channel::bounded(options.workers.get());
+        // If a worker cannot be started, those before it end without having read anything.
+        let mut switch = Self {
+            tables: Arc::new(ArcSwap::from_pointee(tables)),
+            fdb: Arc::new(Fdb::new(options.fdb_capacity)),
+            workers: Vec::with_capacity(options.workers.get()),
+            sockets: SocketUnderlay::sockets(&opened),
+            pause: Some(resume),
+            levels: options.levels.clone(),
+            gone,
+            echoes,
+            source_ports: [[None; 2]; LANES],
+        };
+        let mut uplink = uplink;
+        for socket in opened {
+            switch.source_ports = std::array::from_fn(|lane| [false, true].map(|ipv6| socket.source_port(lane, ipv6)));
             // An uplink's one queue belongs to the first worker.
             let underlay = NodeUnderlay::new(socket, uplink.take(), &options.listen, &options.socket);
             let counters = Arc::new(WorkerCounters::new());
             let shared = Shared {
-                tables: tables.clone(),
-                fdb: fdb.clone(),
+                tables: switch.tables.clone(),
+                fdb: switch.fdb.clone(),
                 counters: counters.clone(),
                 echoes: echo_sender.clone(),
             };
             let (runtime, mailbox) = Runtime::new(shared, underlay, options.polling, sender.clone())?;
-            let number = workers.len();
+            mailbox.send(Command::Pause(Pause { begun: begun.clone(), over: over.clone() }));
+            let number = switch.workers.len();
             let cpu = options.cpus.get(number % options.cpus.len().max(1)).copied();
             let thread = spawn(runtime, number, cpu)?;
-            workers.push(WorkerHandle { counters, mailbox, thread: Some(thread) });
+            switch.workers.push(WorkerHandle { counters, mailbox, thread: Some(thread) });
         }
-        Ok(Self { tables, fdb, workers, levels: options.levels.clone(), gone, echoes, source_ports })
+        Ok(switch)
+    }
+
+    /// Has all workers stop between two turns, and waits until they have: a turn's time. What comes then waits in the
+    /// kernel, in order.
+    pub fn pause(&mut self) {
+        let (resume, over) = crossbeam_channel::bounded(0);
+        let (begun, paused) = crossbeam_channel::bounded(self.workers.len());
+        for worker in &self.workers {
+            worker.mailbox.send(Command::Pause(Pause { begun: begun.clone(), over: over.clone() }));
+        }
+        drop(begun);
+        self.pause = Some(resume);
+        // A worker that has ended says nothing, and hangs up.
+        for _ in &self.workers {
+            let _ = paused.recv();
+        }
+    }
+
+    /// Lets them go on.
+    pub fn resume(&mut self) {
+        self.pause = None;
+    }
+
+    /// Its sockets, to be handed on.
+    #[must_use]
+    pub fn sockets(&self) -> Option<&NodeSockets> {
+        self.sockets.as_ref()
     }
 
     /// The tables in force.
@@ -275,6 +345,8 @@ impl Drop for Switch {
         for worker in &self.workers {
             worker.mailbox.send(Command::Stop);
         }
+        // Those that pause find that they are to end before they read anything.
+        self.pause = None;
         for worker in &mut self.workers {
             if let Some(thread) = worker.thread.take() {
                 // A panicked worker has said so already.

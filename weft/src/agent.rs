@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Check the configuration, change nothing, and end
     #[arg(long)]
     check: bool,
+    /// Take over from the agent that runs in the same run directory, without losing a frame
+    #[arg(long, conflicts_with = "check")]
+    takeover: bool,
     /// Log as lines of JSON, whatever `log_format` says
     #[arg(long)]
     log_json: bool,
@@ -36,7 +39,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let format = if args.log_json { LogFormat::Json } else { config.log_format };
     log::start(filter, format);
-    let agent = Agent::start(config)?;
+    let agent = if args.takeover { Agent::take_over(config)? } else { Agent::start(config)? };
     agent.run(say_ready)?;
     Ok(ExitCode::SUCCESS)
 }

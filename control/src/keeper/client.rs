@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use weft_switch::device_of;
+use weft_switch::{device_of, keep_descriptors_from_children};
 
 use super::{Answer, Request, SOCKET, VERSION};
 use crate::passing;
@@ -112,6 +112,11 @@ impl Keeper {
         self.kept.remove(port).unwrap_or_default()
     }
 
+    /// Takes what another agent has of devices for what was kept.
+    pub(crate) fn inherit(&mut self, queues: BTreeMap<String, Vec<OwnedFd>>) {
+        self.kept = queues;
+    }
+
     /// Ends it, with all that it holds.
     pub(crate) fn end(&mut self) {
         if self.socket.is_some() {
@@ -175,6 +180,9 @@ impl Keeper {
 
     /// Starts a keeper. It finds its socket open as its standard input, so that nobody has to wait for it.
     fn start(&mut self) -> Result<(), KeeperError> {
+        if let Err(error) = keep_descriptors_from_children() {
+            tracing::debug!(%error, "what this agent was started with, the keeper has too");
+        }
         let start = || {
             let path = self.run_dir.join(SOCKET);
             let listener = passing::listen_at(&path)?;

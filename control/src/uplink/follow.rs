@@ -30,23 +30,17 @@ pub(super) struct Follower {
 }
 
 impl Follower {
+    pub(super) fn new(joined: Joined, state: Arc<UplinkState>, wanted: Arc<Mutex<Vteps>>) -> Self {
+        Self { joined, state, wanted, vteps: Vec::new(), routes: HashMap::new() }
+    }
+
     /// Makes the redirects.
-    pub(super) fn join(
-        links: &mut Links,
-        joined: Joined,
-        state: Arc<UplinkState>,
-        wanted: Arc<Mutex<Vteps>>,
-    ) -> Result<Self, LinkError> {
-        let follower = Self { joined, state, wanted, vteps: Vec::new(), routes: HashMap::new() };
-        let Joined { nic, device, listen, .. } = &follower.joined;
-        match redirect(links, &device.name, &nic.name, listen) {
-            Ok(()) => Ok(follower),
-            Err(error) => {
-                // The first error is the one to tell.
-                let _ = follower.part(links);
-                Err(error)
-            }
-        }
+    pub(super) fn join(&self, links: &mut Links) -> Result<(), LinkError> {
+        let Joined { nic, device, listen, .. } = &self.joined;
+        redirect(links, &device.name, &nic.name, listen).inspect_err(|_| {
+            // The first error is the one to tell.
+            let _ = self.part(links);
+        })
     }
 
     /// Follows until the uplink is given up, and takes the redirects away.

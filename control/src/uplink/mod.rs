@@ -7,6 +7,7 @@ mod follow;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -17,6 +18,7 @@ use weft_switch::levels::{Level, Levels};
 use weft_switch::underlay::{Listen, UplinkDevice, UplinkState};
 
 use crate::config::{Config, UnderlayKind};
+use crate::takeover::TakeoverError;
 use follow::Follower;
 
 /// Frames that wait in the device's queue while the worker is elsewhere: as many as its sockets hold.
@@ -66,6 +68,8 @@ pub enum UplinkError {
 /// The agent's end of an uplink. Dropping it ends the uplink, redirects first.
 pub(crate) struct Uplink {
     pub(crate) state: Arc<UplinkState>,
+    /// The device's, which the worker has: to be handed on.
+    pub(crate) descriptor: Arc<OwnedFd>,
     device: String,
     vteps: Arc<Mutex<Vec<(VtepId, IpAddr)>>>,
     follower: Option<JoinHandle<()>>,
@@ -124,11 +128,11 @@ pub(crate) fn choose(config: &Config, levels: &Levels) -> Result<Choice, UplinkE
 impl Uplink {
     /// Follows the paths to these VTEPs from now on.
     pub(crate) fn follow(&self, tables: &Tables) {
-        let wanted: Vec<_> = tables.vteps().map(|(id, vtep)| (id, vtep.address)).collect();
+        let wanted = vteps(tables);
         // A thread that panicked while it held the list left it whole.
-        let mut vteps = self.vteps.lock().unwrap_or_else(PoisonError::into_inner);
-        if *vteps != wanted {
-            *vteps = wanted;
+        let mut followed = self.vteps.lock().unwrap_or_else(PoisonError::into_inner);
+        if *followed != wanted {
+            *followed = wanted;
         }
     }
 
@@ -162,42 +166,131 @@ struct Joined {
 }
 
 fn set_up(config: &Config) -> Result<(Uplink, UplinkDevice), UplinkError> {
-    let netns = Netns::current().map_err(UplinkError::Join)?;
-    let join = UplinkError::Join;
-    let Some(address) = config.addresses.first().copied() else { return Err(io::Error::other("no address").into()) };
-    let on = |address| netns.links(move |links| links.link_with_address(address)).map_err(join);
-    let nic = on(address)?.ok_or(UplinkError::NoInterface { address })?;
-    let not_ethernet = || UplinkError::NotEthernet { address, interface: nic.name.clone() };
-    let mac = nic.mac.filter(|mac| *mac != MacAddr::ZERO).ok_or_else(not_ethernet)?;
-    let mut addresses = config.addresses.clone();
-    addresses.retain(|address| on(*address).is_ok_and(|link| link.is_some_and(|link| link.index == nic.index)));
-    let listen = on_addresses(&config.listen, &addresses);
+    let nic = Nic::of(config)?;
     let device = make()?;
     let state = Arc::new(UplinkState::new()?);
     let name = device.name().to_owned();
-    let device_link = netns.links(|links| raise(links, &name)).map_err(join)?;
-    let joined = Joined { nic, mac, device: device_link, addresses, listen };
-    let vteps = Arc::<Mutex<_>>::default();
-    let (ready, outcome) = std::sync::mpsc::sync_channel(1);
-    let follower = {
-        let (state, vteps) = (state.clone(), vteps.clone());
-        std::thread::Builder::new().name("next-hops".to_owned()).spawn(move || {
-            let ended = netns.links(|links| Follower::join(links, joined, state.clone(), vteps)?.run(links, &ready));
-            if let Err(error) = ended {
-                let reason = format!("next hops cannot be followed: {error}");
-                // Whoever waits for the set-up hears of it there.
-                if ready.try_send(Err(error)).is_err() {
-                    tracing::warn!(reason, "the uplink is given up: sockets carry everything from now on");
-                }
-                state.give_up(reason);
-            }
-        })?
+    let link = nic.netns.links(|links| raise(links, &name)).map_err(UplinkError::Join)?;
+    let uplink = nic.follow(link, state, device.descriptor(), Vec::new(), Joint::Made)?;
+    Ok((uplink, device))
+}
+
+/// Goes on with a device that another process joined to the NIC. Its redirects stay as they are, and so do next hops until
+/// others are found.
+///
+/// # Errors
+/// [`UplinkError`]; the uplink is not to be used then.
+pub(crate) fn adopt(
+    config: &Config,
+    state: &Arc<UplinkState>,
+    (name, descriptor): (String, Arc<OwnedFd>),
+    tables: &Tables,
+) -> Result<Uplink, UplinkError> {
+    let nic = Nic::of(config)?;
+    let gone = || io::Error::other(format!("`{name}` is gone"));
+    let link = nic.netns.links(|links| links.get(&name)).map_err(UplinkError::Join)?.ok_or_else(gone)?;
+    nic.follow(link, state.clone(), descriptor, vteps(tables), Joint::Found)
+}
+
+/// The device that another process hands on, if there is one and this configuration wants it.
+///
+/// # Errors
+/// [`TakeoverError::Uplink`] where one has an uplink and the other does not want it.
+pub(crate) fn inherit(
+    config: &Config,
+    levels: &Levels,
+    handed: Option<OwnedFd>,
+) -> Result<Option<UplinkDevice>, TakeoverError> {
+    let refused = |why: String| Err(TakeoverError::Uplink { why });
+    let Some(handed) = handed else {
+        let wanted = config.underlay_kind == UnderlayKind::Uplink;
+        return if wanted { refused("it has none, and `underlay.kind` wants one".to_owned()) } else { Ok(None) };
     };
-    let uplink = Uplink { state, device: name, vteps, follower: Some(follower) };
-    match outcome.recv() {
-        Ok(Ok(())) => Ok((uplink, device)),
-        Ok(Err(error)) => Err(join(error)),
-        Err(_) => Err(io::Error::other("the thread that follows next hops ended").into()),
+    if let Some(off) = levels.off(Level::Uplink) {
+        return refused(off.to_string());
+    }
+    UplinkDevice::adopt(handed).map(Some).or_else(|error| refused(error.to_string()))
+}
+
+fn vteps(tables: &Tables) -> Vec<(VtepId, IpAddr)> {
+    tables.vteps().map(|(id, vtep)| (id, vtep.address)).collect()
+}
+
+/// Whether the redirects are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joint {
+    /// They are to be made.
+    Made,
+    /// Another process made them.
+    Found,
+}
+
+/// The interface that an uplink is to be joined to.
+struct Nic {
+    netns: Netns,
+    link: Link,
+    mac: MacAddr,
+    addresses: Vec<IpAddr>,
+    listen: Vec<SocketAddr>,
+}
+
+impl Nic {
+    fn of(config: &Config) -> Result<Self, UplinkError> {
+        let netns = Netns::current().map_err(UplinkError::Join)?;
+        let Some(address) = config.addresses.first().copied() else {
+            return Err(io::Error::other("no address").into());
+        };
+        let on = |address| netns.links(move |links| links.link_with_address(address)).map_err(UplinkError::Join);
+        let link = on(address)?.ok_or(UplinkError::NoInterface { address })?;
+        let not_ethernet = || UplinkError::NotEthernet { address, interface: link.name.clone() };
+        let mac = link.mac.filter(|mac| *mac != MacAddr::ZERO).ok_or_else(not_ethernet)?;
+        let mut addresses = config.addresses.clone();
+        addresses
+            .retain(|address| on(*address).is_ok_and(|found| found.is_some_and(|found| found.index == link.index)));
+        let listen = on_addresses(&config.listen, &addresses);
+        Ok(Self { netns, link, mac, addresses, listen })
+    }
+
+    /// Joins a device to it, and starts the thread that keeps the joint and its next hops true.
+    fn follow(
+        self,
+        device: Link,
+        state: Arc<UplinkState>,
+        descriptor: Arc<OwnedFd>,
+        vteps: Vec<(VtepId, IpAddr)>,
+        joint: Joint,
+    ) -> Result<Uplink, UplinkError> {
+        let Self { netns, link: nic, mac, addresses, listen } = self;
+        let name = device.name.clone();
+        let joined = Joined { nic, mac, device, addresses, listen };
+        let vteps = Arc::new(Mutex::new(vteps));
+        let (ready, outcome) = std::sync::mpsc::sync_channel(1);
+        let follower = {
+            let (state, vteps) = (state.clone(), vteps.clone());
+            std::thread::Builder::new().name("next-hops".to_owned()).spawn(move || {
+                let ended = netns.links(|links| {
+                    let follower = Follower::new(joined, state.clone(), vteps);
+                    if joint == Joint::Made {
+                        follower.join(links)?;
+                    }
+                    follower.run(links, &ready)
+                });
+                if let Err(error) = ended {
+                    let reason = format!("next hops cannot be followed: {error}");
+                    // Whoever waits for the set-up hears of it there.
+                    if ready.try_send(Err(error)).is_err() {
+                        tracing::warn!(reason, "the uplink is given up: sockets carry everything from now on");
+                    }
+                    state.give_up(reason);
+                }
+            })?
+        };
+        let uplink = Uplink { state, descriptor, device: name, vteps, follower: Some(follower) };
+        match outcome.recv() {
+            Ok(Ok(())) => Ok(uplink),
+            Ok(Err(error)) => Err(UplinkError::Join(error)),
+            Err(_) => Err(io::Error::other("the thread that follows next hops ended").into()),
+        }
     }
 }
 

@@ -54,6 +54,12 @@ impl TapQueue {
         Ok(Self::new(file))
     }
 
+    /// The same of a device for tunnels; returns its name too.
+    pub(crate) fn adopt_for_tunnels(file: OwnedFd) -> io::Result<(Self, String)> {
+        let name = device_name(&file)?;
+        Ok((Self::new(file), name))
+    }
+
     /// The descriptor, with another owner.
     pub(crate) fn descriptor(&self) -> Arc<OwnedFd> {
         self.file.clone()

@@ -13,6 +13,10 @@ use crate::gather::{Buffers, Piece};
 const UDP_NO_CHECK6_RX: libc::c_int = 102;
 const UDP_SEGMENT: libc::c_int = 103;
 const UDP_GRO: libc::c_int = 104;
+/// Linux 4.12; its words (include/uapi/linux/sock_diag.h).
+const SO_MEMINFO: libc::c_int = 55;
+const MEMINFO_WORDS: usize = 9;
+const MEMINFO_DROPS: usize = 8;
 
 /// Bytes for the control messages of one datagram, as 64-bit words for their alignment.
 type Control = [u64; 12];
@@ -173,7 +177,23 @@ impl Messages {
 
 /// Lets the kernel hand over groups of equal datagrams whole.
 pub(crate) fn enable_gro(socket: impl AsFd) -> io::Result<()> {
-    set_int(socket, libc::SOL_UDP, UDP_GRO, 1)
+    set_gro(socket, true)
+}
+
+/// Lets the kernel hand over groups of equal datagrams whole, or one by one.
+pub(crate) fn set_gro(socket: impl AsFd, whole: bool) -> io::Result<()> {
+    set_int(socket, libc::SOL_UDP, UDP_GRO, whole.into())
+}
+
+/// Datagrams lost for a full buffer since the socket was opened (SO_MEMINFO, net/core/sock.c: sk_get_meminfo).
+pub(crate) fn drops(socket: impl AsFd) -> io::Result<u32> {
+    let mut words = [0_u32; MEMINFO_WORDS];
+    let mut len = size_of_val(&words) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    let place = words.as_mut_ptr().cast();
+    // SAFETY: the kernel writes `len` bytes of `words` at most, and how many to `len`, during the call.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, SO_MEMINFO, place, &raw mut len) }.into())?;
+    Ok(words[MEMINFO_DROPS])
 }
 
 /// Hands over DSCP and ECN of what is received.

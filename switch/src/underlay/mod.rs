@@ -16,7 +16,7 @@ use weft_encap::{Encapsulation, Offload};
 pub use lane::{Group, Lane, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS, Outcome};
 pub(crate) use lane::{MAX_GROUPS, Outer};
 pub(crate) use node::NodeUnderlay;
-pub use socket::{Listen, SocketError, SocketOptions, SocketUnderlay};
+pub use socket::{HandedSockets, Listen, NodeSockets, SocketError, SocketOptions, SocketUnderlay};
 pub(crate) use uplink::{Accepted, Preamble};
 pub use uplink::{NextHop, NextHops, Uplink, UplinkDevice, UplinkState};
 

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -66,6 +66,12 @@ pub enum SocketError {
         /// The address.
         address: IpAddr,
     },
+    /// A socket is not among those that were handed over.
+    #[error("the sockets handed over are not those of this configuration{}", at.map(|at| format!(": UDP {at}")).unwrap_or_default())]
+    NotHanded {
+        /// The address and port, if it is a single one.
+        at: Option<SocketAddr>,
+    },
     /// Anything else.
     #[error("UDP {at}: {source}")]
     Socket {
@@ -77,15 +83,46 @@ pub enum SocketError {
 }
 
 struct Receiver {
-    socket: Socket,
+    socket: Arc<Socket>,
     encapsulation: Encapsulation,
     overflow: u32,
 }
 
 /// The sockets that send, for each address family: all workers', so that a flow has one source port whoever sends it.
+#[derive(Debug)]
 struct Lanes {
     ipv4: Vec<Socket>,
     ipv6: Vec<Socket>,
+}
+
+/// All sockets of a node, to be handed on.
+#[derive(Clone, Debug)]
+pub struct NodeSockets {
+    /// Each worker's, as [`Listen`]s are in order.
+    receivers: Vec<Vec<Arc<Socket>>>,
+    lanes: Arc<Lanes>,
+}
+
+/// Sockets that another process opened for the same [`Listen`]s and as many workers.
+#[derive(Debug, Default)]
+pub struct HandedSockets {
+    /// Each worker's receivers, as [`Listen`]s are in order.
+    pub receivers: Vec<Vec<OwnedFd>>,
+    /// Those that send, IPv4 before IPv6, as many of each family.
+    pub senders: Vec<OwnedFd>,
+}
+
+impl NodeSockets {
+    /// The receivers of each worker.
+    pub fn receivers(&self) -> impl Iterator<Item = Vec<BorrowedFd<'_>>> {
+        self.receivers.iter().map(|sockets| sockets.iter().map(|socket| socket.as_fd()).collect())
+    }
+
+    /// Those that send, IPv4 before IPv6: 16 of each family that the node has.
+    #[must_use]
+    pub fn senders(&self) -> Vec<BorrowedFd<'_>> {
+        self.lanes.ipv4.iter().chain(&self.lanes.ipv6).map(AsFd::as_fd).collect()
+    }
 }
 
 /// One worker's share of the underlay.
@@ -130,6 +167,47 @@ impl SocketUnderlay {
         (0..workers).map(worker).collect()
     }
 
+    /// Goes on with sockets as [`Self::open`] left them, in another process; what waits in them is received here.
+    ///
+    /// # Errors
+    /// [`SocketError::NotHanded`] where one is missing or is bound elsewhere.
+    pub fn adopt(
+        listen: &[Listen],
+        levels: &Arc<Levels>,
+        workers: usize,
+        handed: HandedSockets,
+    ) -> Result<Vec<Self>, SocketError> {
+        let HandedSockets { receivers, senders } = handed;
+        let ipv4 = listen.iter().find(|listen| listen.at.is_ipv4()).map_or(0, |_| LANES);
+        let ipv6 = listen.iter().find(|listen| listen.at.is_ipv6()).map_or(0, |_| LANES);
+        if receivers.len() != workers || senders.len() != ipv4 + ipv6 {
+            return Err(SocketError::NotHanded { at: None });
+        }
+        let mut senders: Vec<Socket> = senders.into_iter().map(Socket::from).collect();
+        let lanes = Arc::new(Lanes { ipv6: senders.split_off(ipv4), ipv4: senders });
+        let worker = |sockets: Vec<OwnedFd>| {
+            if sockets.len() != listen.len() {
+                return Err(SocketError::NotHanded { at: None });
+            }
+            let receivers = listen.iter().zip(sockets).map(|(listen, socket)| adopted(listen, levels, socket));
+            Ok(Self {
+                receivers: receivers.collect::<Result<_, _>>()?,
+                lanes: lanes.clone(),
+                incoming: Messages::with_capacity(RECEIVE_SLOTS, RECEIVE_SLOTS),
+                sender: Sender::new(levels.clone()),
+            })
+        };
+        receivers.into_iter().map(worker).collect()
+    }
+
+    /// The sockets of all workers.
+    #[must_use]
+    pub(crate) fn sockets(workers: &[Self]) -> Option<NodeSockets> {
+        let own = |worker: &Self| worker.receivers.iter().map(|receiver| receiver.socket.clone()).collect();
+        let lanes = workers.first()?.lanes.clone();
+        Some(NodeSockets { receivers: workers.iter().map(own).collect(), lanes })
+    }
+
     /// The UDP source port of a lane, in one address family.
     pub(crate) fn source_port(&self, lane: usize, ipv6: bool) -> Option<u16> {
         let socket = if ipv6 { self.lanes.ipv6.get(lane) } else { self.lanes.ipv4.get(lane) };
@@ -165,7 +243,7 @@ impl Underlay for SocketUnderlay {
     ) -> io::Result<()> {
         let receiver = &mut self.receivers[source];
         counts.receives += 1;
-        let count = self.incoming.receive(&receiver.socket, arena, SLOT_BYTES)?;
+        let count = self.incoming.receive(&*receiver.socket, arena, SLOT_BYTES)?;
         for index in 0..count {
             let Some(incoming) = self.incoming.incoming(index) else { continue };
             if let Some(overflow) = incoming.overflow {
@@ -213,7 +291,22 @@ fn receiver(listen: &Listen, options: &SocketOptions, levels: &Levels, shared: b
         io::ErrorKind::AddrNotAvailable => SocketError::NoSuchAddress { address: at.ip() },
         _ => SocketError::Socket { at, source },
     })?;
-    Ok(Receiver { socket, encapsulation: listen.encapsulation, overflow: 0 })
+    Ok(Receiver { socket: Arc::new(socket), encapsulation: listen.encapsulation, overflow: 0 })
+}
+
+/// One that another process opened, with what may be another wish than its own.
+fn adopted(listen: &Listen, levels: &Levels, socket: OwnedFd) -> Result<Receiver, SocketError> {
+    let at = listen.at;
+    let socket = Socket::from(socket);
+    if socket.local_addr().ok().and_then(|address| address.as_socket()) != Some(at) {
+        return Err(SocketError::NotHanded { at: Some(at) });
+    }
+    let set_up = || {
+        udp::set_gro(&socket, levels.uses(Level::Gro))?;
+        udp::drops(&socket)
+    };
+    let overflow = set_up().map_err(|source| SocketError::Socket { at, source })?;
+    Ok(Receiver { socket: Arc::new(socket), encapsulation: listen.encapsulation, overflow })
 }
 
 fn sender(address: IpAddr, lane: usize) -> Result<Socket, SocketError> {

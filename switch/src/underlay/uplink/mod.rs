@@ -16,7 +16,7 @@ mod state;
 mod tests;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -72,6 +72,21 @@ impl UplinkDevice {
     pub fn make() -> io::Result<Self> {
         let (queue, name) = TapQueue::make_for_tunnels(NAME)?;
         Ok(Self { queue, name })
+    }
+
+    /// Goes on with a device that another process made.
+    ///
+    /// # Errors
+    /// The kernel's: EBADFD for one that is gone.
+    pub fn adopt(queue: OwnedFd) -> io::Result<Self> {
+        let (queue, name) = TapQueue::adopt_for_tunnels(queue)?;
+        Ok(Self { queue, name })
+    }
+
+    /// Its descriptor, to be handed on: the device stays as long as somebody has it.
+    #[must_use]
+    pub fn descriptor(&self) -> Arc<OwnedFd> {
+        self.queue.descriptor()
     }
 
     /// Its name.
