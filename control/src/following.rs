@@ -154,6 +154,11 @@ impl Following {
         }
     }
 
+    /// Asks something else of the cluster from now on.
+    pub(crate) fn be(&mut self, local: Local) {
+        self.local = local;
+    }
+
     /// The cluster as it is known.
     pub(crate) fn view(&self) -> &View {
         &self.view

@@ -16,6 +16,7 @@ pub mod metrics;
 mod passing;
 mod paths;
 mod prove;
+mod reload;
 mod roaming;
 mod rows;
 mod serve;

@@ -81,6 +81,7 @@ impl Agent {
             let no_signal = |source| AgentError::Process { what: "waiting for signals", source };
             let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
+            let mut hangup = signal(SignalKind::hangup()).map_err(no_signal)?;
             let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
             let known = self.inherited_view.take();
             self.following = Following::start(&self.config, &self.ports, self.underlay_mtu, known)?;
@@ -114,6 +115,11 @@ impl Agent {
                     () = tokio::time::sleep_until(patience), if ready.is_some() => {}
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
+                    _ = hangup.recv() => {
+                        if let Err(error) = self.reload() {
+                            tracing::error!(%error, "the configuration is not read again: the one in force stays");
+                        }
+                    }
                     _ = housekeeping.tick() => {
                         self.keep_house();
                         supervisor.tell(&self.state());
@@ -131,7 +137,7 @@ impl Agent {
                         }
                     }
                     question = conversations.next() => {
-                        let answer = show::answer(&self, question.query.clone());
+                        let answer = show::answer(&mut self, question.query.clone());
                         question.answer(answer);
                     }
                     scrape = Scrapes::next(scrapes.as_mut()) => {

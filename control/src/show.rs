@@ -24,7 +24,7 @@ use crate::trace::{begin, what_if};
 use crate::threads;
 use crate::uplink::Uplink;
 
-pub(crate) fn answer(agent: &Agent, query: Query) -> Answer {
+pub(crate) fn answer(agent: &mut Agent, query: Query) -> Answer {
     match query {
         Query::Trace(filter) => match begin(agent, &filter) {
             Ok(stream) => Answer::Stream(Box::new(stream)),
@@ -34,7 +34,7 @@ pub(crate) fn answer(agent: &Agent, query: Query) -> Answer {
     }
 }
 
-fn reply(agent: &Agent, query: Query) -> Reply {
+fn reply(agent: &mut Agent, query: Query) -> Reply {
     match query {
         Query::Status => Reply::Status(Box::new(status(agent))),
         Query::Ports => Reply::Ports(agent.ports.iter().map(|port| port_row(agent, port)).collect()),
@@ -51,6 +51,10 @@ fn reply(agent: &Agent, query: Query) -> Reply {
         Query::Trace(_) => Reply::Error { message: "a trace is a conversation of its own".to_owned() },
         Query::Workers => Reply::Workers(workers(agent)),
         Query::Config => config(agent),
+        Query::Reload => match agent.reload() {
+            Ok(reloaded) => Reply::Reloaded(reloaded),
+            Err(error) => Reply::Error { message: error.to_string() },
+        },
     }
 }
 

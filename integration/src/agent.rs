@@ -8,7 +8,9 @@ use std::process::{ExitStatus, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
-use weft_api::{Client, Counters, DropRow, FdbRow, NodeRow, PortRow, Query, Reply, Status, VtepRow};
+use weft_api::{
+    Client, ClientError, Counters, DropRow, FdbRow, NodeRow, PortRow, Query, Reloaded, Reply, Status, VtepRow,
+};
 use weft_bridge::DropReason;
 use weft_testbed::{READY, READY_FD};
 
@@ -217,6 +219,22 @@ impl AgentNode {
             let seen = self.forwarded("frames_in");
             if seen >= frames { Ok(()) } else { Err(format!("{seen} of {frames} frames")) }
         });
+    }
+
+    /// Has it read its configuration again.
+    ///
+    /// # Errors
+    /// What it says of a bad one.
+    pub fn reload(&self) -> Result<Reloaded, ClientError> {
+        match Client::connect(&self.run_dir)?.ask(Query::Reload)? {
+            Reply::Reloaded(reloaded) => Ok(reloaded),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sends it a hang-up.
+    pub fn hang_up(&self) {
+        self.child.signal(Signal::HUP);
     }
 
     /// Both counting laws, once the agent is at rest.

@@ -15,6 +15,7 @@ mod out;
 mod peer;
 mod pki;
 mod progress;
+mod reload;
 mod show;
 mod store;
 mod table;
@@ -55,6 +56,8 @@ struct Cli {
 enum Command {
     /// Run this node's agent: attach its pods and forward their frames until stopped
     Agent(agent::Args),
+    /// Have an agent read its configuration again, and say what of it needs more than that
+    Reload(reload::Args),
     /// End the process that holds the pods' devices while no agent runs
     Keeper(keeper::Args),
     /// Serve the control plane's store: what agents use of etcd's v3 API
@@ -90,6 +93,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Agent(args) => agent::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Keeper(args) => keeper::run(&args),
         Command::Store(args) => store::run(&args),
         Command::Pki(args) => pki::run(&args),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use client::{Client, ClientError, SOCKET_NAME, TraceClient};
 pub use rows::{
     BatchRow, ConfigReply, ControlStatus, Counters, DropRow, FdbRow, Link, NeighbourRow, NodeRow, OffloadRow, PortRow,
-    Status, UnderlayStatus, VtepRow, WorkerRow,
+    Reloaded, Status, UnderlayStatus, VtepRow, WorkerRow,
 };
 pub use trace::{
     CapturedRow, CopyEnd, CopyForetold, DropHint, Foretold, HexBytes, IdentityRow, PacketSpec, Protocol, Step,
@@ -52,6 +52,8 @@ pub enum Query {
     Workers,
     /// The configuration in force, defaults included.
     Config,
+    /// To read the configuration's file again.
+    Reload,
 }
 
 /// A request as it travels.
@@ -113,6 +115,8 @@ pub enum Reply {
     Workers(Vec<WorkerRow>),
     /// To [`Query::Config`].
     Config(Box<ConfigReply>),
+    /// To [`Query::Reload`].
+    Reloaded(Reloaded),
     /// The request was refused.
     Error {
         /// Why, and what to do.

@@ -312,3 +312,14 @@ pub struct ConfigReply {
     /// The same, field by field.
     pub fields: serde_json::Value,
 }
+
+/// What has changed in a configuration that was read again, by the fields' names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Reloaded {
+    /// In force now.
+    pub applied: Vec<String>,
+    /// In force once another agent has taken over.
+    pub takeover: Vec<String>,
+    /// In force once the agent was ended and started again.
+    pub restart: Vec<String>,
+}

@@ -105,6 +105,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
     let network = network::check(file.network, file.control.as_ref(), around, derived_mac(&node, HOST_PORT))?;
     let config = Config {
         file: written,
+        path: PathBuf::new(),
         node,
         run_dir,
         log: file.log,

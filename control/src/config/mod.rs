@@ -33,6 +33,8 @@ pub use network::NetworkConfig;
 pub struct Config {
     /// What was written, with every default.
     pub file: Box<File>,
+    /// Where it was read from.
+    pub path: PathBuf,
     /// Name of this node.
     pub node: String,
     /// Directory of the agent's socket and lock.
@@ -86,7 +88,7 @@ pub struct Config {
 }
 
 /// Another node's tunnel end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VtepConfig {
     /// Its address and UDP port.
     pub at: SocketAddr,
@@ -97,7 +99,7 @@ pub struct VtepConfig {
 }
 
 /// One pod.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
     /// Its name on this node.
     pub name: String,
@@ -136,6 +138,7 @@ impl Config {
     /// As [`Self::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let file = toml::from_str(text).map_err(|error| reading::refused(text, &error));
-        file.and_then(check::check).map_err(|wrong| ConfigError::new(path, text, wrong))
+        let config = file.and_then(check::check).map_err(|wrong| ConfigError::new(path, text, wrong))?;
+        Ok(Self { path: path.to_owned(), ..config })
     }
 }
