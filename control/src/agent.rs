@@ -224,8 +224,8 @@ impl Agent {
             cpus: config.cpus.clone(),
         };
         let (mut uplink, mut no_uplink, mut inherited_view) = (None, None, None);
-        let (switch, sockets) = match inherited {
-            Some(Inherited { sockets, uplink, state, listener, successors, .. }) => {
+        let (switch, sockets, served) = match inherited {
+            Some(Inherited { sockets, uplink, state, listener, successors, metrics, .. }) => {
                 let hops = uplink.as_ref().map(|uplink| uplink.state.clone());
                 if uplink.is_none() {
                     no_uplink = Some("the agent before this one had none".to_owned());
@@ -233,13 +233,13 @@ impl Agent {
                 let switch = Switch::take_over(&options, tables, uplink, sockets)?;
                 inherited_view = state.view(&config);
                 if let Some(view) = &inherited_view {
-                    forward_by(view, &local(&config, underlay_mtu), &switch, None);
+                    drop(forward_by(view, &local(&config, underlay_mtu), &switch, None));
                 }
                 state.teach(&switch);
                 if let Some(hops) = hops {
                     hops.publish(state.hops(&switch.tables()));
                 }
-                (switch, Some((listener, successors)))
+                (switch, Some((listener, successors)), metrics)
             }
             None => {
                 remove_stale();
@@ -255,7 +255,7 @@ impl Agent {
                 if let Some(uplink) = &uplink {
                     uplink.follow(&switch.tables());
                 }
-                (switch, None)
+                (switch, None, None)
             }
         };
         // All devices are up before the first is served, so that no early frame meets one that is down.
@@ -288,7 +288,7 @@ impl Agent {
                 (api::listen(&config.run_dir)?, Successors::listen(&config.run_dir).map_err(failed)?)
             }
         };
-        let metrics = config.metrics.as_ref().map(Server::listen).transpose()?;
+        let metrics = config.metrics.as_ref().map(|at| Server::go_on(at, served)).transpose()?;
         // What a start made that failed before this went with it.
         for ((_, queues), port) in taps.iter().zip(&config.ports) {
             keep(queues, port).map_err(of_port(port))?;

@@ -16,8 +16,8 @@ use crate::agent::{AgentError, AttachedPort};
 use crate::cluster::ranges::overlay_address;
 use crate::cluster::record::{Attached, Network, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding};
 use crate::cluster::{
-    Edit, Holder, Keys, KnownEndpoint, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, Wanted, apply, conflicts,
-    reconcile, wanted,
+    Edit, Holder, Keys, KnownEndpoint, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, Wanted, apply,
+    conflicts, reconcile, wanted,
 };
 use crate::config::{Config, PortConfig};
 use crate::instance::instance;

@@ -23,9 +23,9 @@ mod serve;
 mod show;
 mod supervisor;
 mod sync;
-mod trace;
-mod threads;
 mod takeover;
+mod threads;
+mod trace;
 mod uplink;
 
 pub use agent::{Agent, AgentError};

@@ -26,6 +26,8 @@ fn differences(old: &Config, new: &Config, underlay_mtu: u16) -> Reloaded {
     ]);
     let mut takeover = changed(&[
         ("log", old.log != new.log),
+        ("log_format", old.log_format != new.log_format),
+        ("[metrics]", old.metrics != new.metrics),
         ("underlay.mtu", old.underlay_mtu != new.underlay_mtu),
         ("underlay.path_probes", old.path_probes != new.path_probes),
         ("[offloads]", old.switched_off != new.switched_off && old.underlay_kind == new.underlay_kind),
@@ -73,7 +75,7 @@ impl Agent {
                 following.be(local);
                 following.publish(&self.switch, self.paths.as_mut());
             }
-            None => forward_by(&View::new(Keys::new("")), &local, &self.switch, self.paths.as_mut()),
+            None => drop(forward_by(&View::new(Keys::new("")), &local, &self.switch, self.paths.as_mut())),
         }
         if let Some(uplink) = &self.uplink {
             uplink.follow(&self.switch.tables());

@@ -20,8 +20,8 @@ use crate::desired::name_of;
 use crate::following::{Following, Publishers};
 use crate::metrics::Snapshot;
 use crate::paths::GROUPS_GIVEN_UP;
-use crate::trace::{begin, what_if};
 use crate::threads;
+use crate::trace::{begin, what_if};
 use crate::uplink::Uplink;
 
 pub(crate) fn answer(agent: &mut Agent, query: Query) -> Answer {

@@ -119,7 +119,9 @@ pub(crate) fn print_reply(reply: &Reply, json: bool, all: bool) -> anyhow::Resul
         Reply::Drops(rows) => print_drops(rows, all)?,
         Reply::Counters(counters) if json => print_json(counters)?,
         Reply::Counters(counters) => print_counters(counters)?,
-        Reply::WhatIf(_) | Reply::Tracing { .. } | Reply::Trace(_) | Reply::Reloaded(_) => bail!("the agent answered another question"),
+        Reply::WhatIf(_) | Reply::Tracing { .. } | Reply::Trace(_) | Reply::Reloaded(_) => {
+            bail!("the agent answered another question")
+        }
         Reply::Workers(rows) if json => print_json(rows)?,
         Reply::Workers(rows) => print_workers(rows)?,
         Reply::Config(config) if json => print_json(&config.fields)?,

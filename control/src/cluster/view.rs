@@ -7,12 +7,13 @@
 //! [`Standing::Joined`], those that were known before are *held* beside the new ones. The same goes for all nodes when the
 //! store turns out to be another one, or one from a backup, until each has claimed its name there.
 
+mod rows;
+
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::Serialize;
 use weft_encap::{MacAddr, Vni};
 use weft_store::proto::mvccpb::event::EventType;
 use weft_store::proto::mvccpb::{Event, KeyValue};
@@ -253,36 +254,6 @@ impl View {
     #[must_use]
     pub fn refusals(&self) -> u64 {
         self.refusals
-    }
-
-    /// What counts, as rows that another view can list: of suspects too, and of endpoints that are held.
-    #[must_use]
-    pub fn rows(&self) -> Vec<KeyValue> {
-        let mut rows = Vec::new();
-        for (name, member) in &self.members {
-            rows.push(self.key_value(&Key::Node(name.clone()), &member.row));
-            for endpoint in self.endpoints(member) {
-                let mut row = endpoint.clone();
-                // Those that are held are of an earlier claim, and count all the same.
-                row.record.incarnation = member.row.incarnation();
-                rows.push(self.key_value(&Key::Endpoint(name.clone(), row.record.vni, row.record.mac), &row));
-            }
-        }
-        rows.extend(self.foreign().map(|row| self.key_value(&Key::Foreign(row.record.address), row)));
-        rows.extend(self.network.iter().map(|row| self.key_value(&Key::Network, row)));
-        rows.extend(self.ranges().map(|row| self.key_value(&Key::Range(row.record.range), row)));
-        rows
-    }
-
-    fn key_value<T: Serialize>(&self, key: &Key, row: &Row<T>) -> KeyValue {
-        KeyValue {
-            key: self.keys.write(key),
-            value: record::write(&row.record).into(),
-            create_revision: row.created,
-            mod_revision: row.modified,
-            lease: row.lease,
-            version: 0,
-        }
     }
 
     /// Takes what the store lists at a revision. `replaced`: it is not the store it was, or went back since it was last

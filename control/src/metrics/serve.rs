@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::Path;
@@ -82,6 +83,22 @@ impl Server {
         open().map_err(|source| MetricsError { at: at.to_string(), source })
     }
 
+    /// Goes on with a listener of another process, if it is the one that is wanted.
+    pub(crate) fn go_on(at: &MetricsListen, served: Option<OwnedFd>) -> Result<Self, MetricsError> {
+        let served = served.and_then(|listener| match at {
+            MetricsListen::Address(address) => {
+                let listener = std::net::TcpListener::from(listener);
+                listener.local_addr().is_ok_and(|own| own == *address).then_some(Self::Tcp(listener))
+            }
+            MetricsListen::Socket(path) => {
+                let listener = StdUnixListener::from(listener);
+                let own = listener.local_addr().ok();
+                own.is_some_and(|own| own.as_pathname() == Some(path)).then_some(Self::Unix(listener))
+            }
+        });
+        served.map_or_else(|| Self::listen(at), Ok)
+    }
+
     /// Serves within the runtime that it is called in, as long as that is there.
     pub(crate) fn serve(&self) -> io::Result<Scrapes> {
         let (sender, receiver) = mpsc::channel(CONNECTIONS);
@@ -96,6 +113,15 @@ impl Server {
             }
         }
         Ok(Scrapes(receiver))
+    }
+}
+
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
     }
 }
 

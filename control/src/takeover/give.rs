@@ -107,6 +107,9 @@ impl Agent {
         if let Some(uplink) = self.uplink.as_ref().filter(|uplink| !uplink.state.is_given_up()) {
             say(successor, &Say::Uplink, &[uplink.descriptor.as_fd()]).await?;
         }
+        if let Some(metrics) = &self.metrics {
+            say(successor, &Say::Metrics, &[metrics.as_fd()]).await?;
+        }
         say(successor, &Say::Run, &[self.lock.as_fd(), self.listener.as_fd(), self.successors.as_fd()]).await?;
         let mut file = std::fs::File::from(memfd_create("weft-state", MemfdFlags::CLOEXEC)?);
         serde_json::to_writer(io::BufWriter::new(&file), &State::of(self))?;

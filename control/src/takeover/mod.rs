@@ -72,6 +72,8 @@ pub(crate) enum Say {
     Senders,
     /// The uplink's device.
     Uplink,
+    /// The socket where metrics are served.
+    Metrics,
     /// The run directory's lock, the local API's socket, and the one for successors.
     Run,
     /// A file with the [`State`].

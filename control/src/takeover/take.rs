@@ -31,6 +31,7 @@ struct Heritage {
     lock: RunDirLock,
     listener: UnixListener,
     successors: OwnedFd,
+    metrics: Option<OwnedFd>,
     state: State,
 }
 
@@ -42,6 +43,8 @@ pub(crate) struct Inherited {
     pub(crate) state: State,
     pub(crate) listener: UnixListener,
     pub(crate) successors: OwnedFd,
+    /// Where its metrics were served.
+    pub(crate) metrics: Option<OwnedFd>,
 }
 
 /// The conversation, while the running agent forwards.
@@ -74,7 +77,7 @@ impl Agent {
         // What takes long comes first: once it is asked, the other agent does nothing but forward.
         let levels = Arc::new(prove(&config.switched_off, &config.addresses, &interfaces));
         let (conversation, heritage) = ask(&config)?;
-        let Heritage { queues, sockets, uplink, lock, listener, successors, state } = heritage;
+        let Heritage { queues, sockets, uplink, lock, listener, successors, metrics, state } = heritage;
         let mut keeper = Keeper::find(&config.run_dir);
         keeper.inherit(queues);
         let device = uplink::inherit(&config, &levels, uplink)?;
@@ -86,7 +89,7 @@ impl Agent {
             None => None,
         };
         let hops = uplink.as_ref().map(|uplink| uplink.state.clone());
-        let inherited = Inherited { levels, sockets, uplink, state, listener, successors };
+        let inherited = Inherited { levels, sockets, uplink, state, listener, successors, metrics };
         let mut agent = Self::set_up(config, lock, keeper, Some(inherited))?;
         let hurry = Hurry::begin();
         conversation.commit()?;
@@ -121,7 +124,7 @@ impl Conversation {
 
     fn fetch(&self, config: &Config) -> Result<Heritage, TakeoverError> {
         let (mut queues, mut sockets, mut uplink) = (BTreeMap::new(), HandedSockets::default(), None);
-        let (mut run, mut state) = (None, None);
+        let (mut run, mut metrics, mut state) = (None, None, None);
         loop {
             let (said, mut descriptors) = self.hear()?;
             match said {
@@ -135,6 +138,7 @@ impl Conversation {
                 Say::Receivers => sockets.receivers.push(descriptors),
                 Say::Senders => sockets.senders = descriptors,
                 Say::Uplink => uplink = descriptors.pop(),
+                Say::Metrics => metrics = descriptors.pop(),
                 Say::Run => run = <[OwnedFd; 3]>::try_from(descriptors).ok(),
                 Say::State => state = descriptors.pop().map(read).transpose().map_err(failed("reading the state"))?,
                 Say::All => break,
@@ -144,7 +148,7 @@ impl Conversation {
         let ([lock, listener, successors], state) =
             run.zip(state).ok_or_else(|| failed("beginning")(io::ErrorKind::InvalidData.into()))?;
         let (lock, listener) = (RunDirLock::inherit(lock), UnixListener::from(listener));
-        Ok(Heritage { queues, sockets, uplink, lock, listener, successors, state })
+        Ok(Heritage { queues, sockets, uplink, lock, listener, successors, metrics, state })
     }
 
     fn ask(&self, ask: &Ask) -> Result<(), TakeoverError> {

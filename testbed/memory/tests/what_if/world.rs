@@ -166,7 +166,7 @@ fn tables(
             let believed = if chance.percent(6) { chance.below(count) } else { *home };
             if believed == other && kind == VtepKind::Managed && chance.percent(85) {
                 // What is bound to a port, or in a VNI without the VTEP, is refused.
-                let _ = tables.bind_mac(vni(*network), mac_of(*number), id);
+                let _ = tables.bind_mac(vni(*network), mac_of(*number), id, false);
                 let _ = tables.set_neighbour(vni(*network), address_of(*number), mac_of(*number));
             }
         }
