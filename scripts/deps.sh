@@ -12,6 +12,7 @@ peers=(
     ethtool:ethtool
     nft:nftables
     setpriv:util-linux
+    script:bsdutils
     ovs-vswitchd:openvswitch-switch
     etcd:etcd-server
     etcdctl:etcd-client

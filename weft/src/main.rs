@@ -22,6 +22,7 @@ mod table;
 mod target;
 mod testbed;
 mod trace;
+mod top;
 mod watch;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ Begin here:
 
 When something is wrong:
   weft doctor                             what, why, and the command that fixes it
+  weft top                                ports, peers, drops and workers, live
   weft status                             how packets travel, and why not better
   weft show drops                         why frames were dropped, and what to do
 
@@ -76,6 +78,8 @@ enum Command {
     Trace(trace::Args),
     /// Write frames, inside and outside of the tunnel, with what became of them, to a capture file
     Capture(capture::Args),
+    /// Watch an agent's ports, peers, drops and workers live
+    Top(top::Args),
     /// Find out what is wrong on a node, why, and which command fixes it
     Doctor(doctor::Args),
     /// Show the whole path in a lab of two nodes and four pods, and remove it again
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
         Command::Show(args) => show::show(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Capture(args) => capture::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
