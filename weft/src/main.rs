@@ -21,8 +21,8 @@ mod store;
 mod table;
 mod target;
 mod testbed;
-mod trace;
 mod top;
+mod trace;
 mod watch;
 
 use std::process::ExitCode;

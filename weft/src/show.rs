@@ -61,7 +61,7 @@ enum What {
 }
 
 pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    show_again(&args.target, &args.watch, Query::Status, args.json, false)
+    show_again(&args.target, &args.watch, &Query::Status, args.json, false)
 }
 
 pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
@@ -79,10 +79,10 @@ pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     if args.all && !matches!(args.what, What::Drops) {
         bail!("`--all` goes with `drops` alone: weft show drops --all");
     }
-    show_again(&args.target, &args.watch, query, args.json, args.all)
+    show_again(&args.target, &args.watch, &query, args.json, args.all)
 }
 
-fn show_again(target: &Target, watch: &Watch, query: Query, json: bool, all: bool) -> anyhow::Result<ExitCode> {
+fn show_again(target: &Target, watch: &Watch, query: &Query, json: bool, all: bool) -> anyhow::Result<ExitCode> {
     let show = || match target.ask(query.clone())? {
         reply if json && watch.is_on() => say!("{}", compact(&reply)?),
         reply => print_reply(&reply, json, all).map(|_| ()),
