@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -191,6 +192,10 @@ fn a_keeper_stays_when_its_agent_ends_and_goes_when_it_is_not_wanted() {
     let status = fs::read_to_string(format!("/proc/{}/status", first.as_raw_nonzero())).unwrap();
     for sets in ["CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "NoNewPrivs:\t1"] {
         assert!(status.contains(sets), "{status}");
+    }
+    for socket in ["keeper.sock", "takeover.sock"] {
+        let mode = fs::metadata(run_dir.join(socket)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{socket}");
     }
     let before = pair.seen_by_pod();
     let Pair { config, pods, agents: [agent, other] } = pair;
