@@ -7,7 +7,6 @@
 mod answering;
 mod to_ports;
 mod to_vteps;
-mod traced;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -69,7 +68,7 @@ pub(crate) struct Egress<P, U> {
 
 /// Where a copy is, once it was queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
+pub(crate) enum Left {
     /// Handed to the kernel.
     Gone,
     /// In a lane or in the merger, until that is flushed.
@@ -95,33 +94,24 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     /// Takes one copy of a frame. What cannot leave is counted here.
     pub(crate) fn queue(&mut self, tables: &Tables, egress: Attachment, copy: &mut Copy, arena: &mut [u8]) {
         self.counters.copies.add(1);
-        let outcome = match self.tracer {
-            None => self.queue_copy(tables, egress, copy, arena),
-            Some(_) => self.queue_traced(tables, egress, copy, arena),
-        };
-        if let Err(reason) = outcome {
-            self.dropped(egress, reason, 1);
+        if let Some(tracer) = &mut self.tracer {
+            tracer.begins(tables, egress, copy);
         }
-    }
-
-    fn queue_copy(
-        &mut self,
-        tables: &Tables,
-        egress: Attachment,
-        copy: &mut Copy,
-        arena: &mut [u8],
-    ) -> Result<Left, DropReason> {
-        match egress {
+        let outcome = match egress {
             Attachment::Port(id) => match tables.port(id) {
                 Some(port) => self.queue_for_port(tables, id, port, copy, arena),
                 None => Err(DropReason::PortDown),
             },
             Attachment::Vtep(id) => match (tables.vtep(id), domain_of(tables, copy.ingress)) {
-                (Some(vtep), Some(domain)) => {
-                    self.queue_for_vtep(tables, id, vtep, domain, copy, arena).map(|()| Left::Waiting)
-                }
+                (Some(vtep), Some(domain)) => self.queue_for_vtep(tables, id, vtep, domain, copy, arena),
                 _ => Err(DropReason::UnderlayUnreachable),
             },
+        };
+        if let Some(tracer) = &mut self.tracer {
+            tracer.queued(copy, egress, outcome);
+        }
+        if let Err(reason) = outcome {
+            self.dropped(egress, reason, 1);
         }
     }
 

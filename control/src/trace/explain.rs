@@ -117,7 +117,9 @@ pub(super) fn verdict_detail(tables: &Tables, record: &Record, reason: DropReaso
             let (from, _, _) = summary?.network?;
             format!("it comes from {from}, the port may send from {}", list(addresses))
         }
-        (DropReason::ExceedsIngressMtu, _) => format!("the port's MTU is {}", port?.mtu),
+        (DropReason::ExceedsIngressMtu, _) => {
+            format!("the port's MTU is {}; with that at its device, the pod would cut or refuse it itself", port?.mtu)
+        }
         (DropReason::UnknownSource | DropReason::OwnSource, Ingress::Stranger(from)) => format!("it came from {from}"),
         (DropReason::UnknownVni | DropReason::NotMember | DropReason::VlanTagged, _) => format!("VNI {}", vni?),
         (DropReason::NoFloodTarget, _) => format!("VNI {} has nobody else here, and {} is unknown", vni?, summary?.dst),

@@ -250,7 +250,7 @@ impl Node<'_> {
             let end = CopyEnd::Dropped(drop_hint(DropReason::PortDown, Some(detail)));
             return CopyForetold { to: to.clone(), steps: Vec::new(), end };
         }
-        let text = format!("to {name} as {}: {len} bytes of IP, MTU {}", sent_text(sent), row.mtu);
+        let text = format!("to {name} as {}: {len} bytes, MTU {}", sent_text(sent), row.mtu);
         CopyForetold { to: to.clone(), steps: vec![step("deliver", text)], end: CopyEnd::Port { name } }
     }
 

@@ -7,7 +7,7 @@ use weft_encap::mtu::overhead;
 use weft_encap::outer::{DEFAULT_TTL, Ttl};
 use weft_encap::probe::{self, Probe};
 
-use super::{Copy, Egress, clamp, fill_checksum};
+use super::{Copy, Egress, Left, clamp, fill_checksum};
 use crate::port::Port;
 use crate::underlay::{LANES, MAX_GROUP_BYTES, Outcome, Outer, Underlay};
 
@@ -43,7 +43,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         domain: &BridgeDomain,
         copy: &mut Copy,
         arena: &mut [u8],
-    ) -> Result<(), DropReason> {
+    ) -> Result<Left, DropReason> {
         let mtu = vtep.pod_mtu.saturating_sub(copy.tag_len as u16);
         let index = copy.flow.index(LANES);
         let alone = tables.is_ungrouped(id);
@@ -65,7 +65,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             self.flush_lane(index, arena);
         }
         self.lanes[index].push_frame(outer, tunnel, copy.range.clone(), arena);
-        Ok(())
+        Ok(Left::Waiting)
     }
 
     fn queue_superframe(
@@ -75,7 +75,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         tunnel: &[u8],
         copy: &Copy,
         arena: &[u8],
-    ) -> Result<(), DropReason> {
+    ) -> Result<Left, DropReason> {
         let base = copy.range.start;
         let frame = &arena[copy.range.clone()];
         let mut splitter = Splitter::new(frame, &copy.offload).map_err(|_| DropReason::BadSuperframe)?;
@@ -89,7 +89,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 self.flush_lane(index, arena);
             }
             self.lanes[index].push_superframe(outer, tunnel, copy.range.clone(), offload, segment);
-            return Ok(());
+            return Ok(Left::Waiting);
         }
         for segment in 1..=segments {
             if !self.lanes[index].has_room(1, tunnel.len() + header_len) {
@@ -101,7 +101,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 Some((header_len, base + payload.start..base + payload.end))
             });
         }
-        Ok(())
+        Ok(Left::Waiting)
     }
 
     /// Cuts what is too long for its path into fragments, where its sender allows that.
@@ -113,7 +113,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         copy: &Copy,
         mtu: u16,
         arena: &[u8],
-    ) -> Result<(), DropReason> {
+    ) -> Result<Left, DropReason> {
         let base = copy.range.start;
         let frame = &arena[copy.range.clone()];
         let mut fragmenter = Fragmenter::new(frame, &copy.offload, mtu)
@@ -129,7 +129,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
                 Some((header_len, base + payload.start..base + payload.end))
             });
         }
-        Ok(())
+        Ok(Left::Waiting)
     }
 
     pub(super) fn flush_lane(&mut self, index: usize, arena: &[u8]) {

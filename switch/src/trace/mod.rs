@@ -1,7 +1,7 @@
 //! What became of frames, told one by one, as long as somebody asks.
 //!
-//! Theory of operation. A worker has no tracer until a [`Trace`] begins, and then costs one branch a frame and one a
-//! copy, both always taken alike. While one is on, the worker notes every frame's verdict; each copy waits, beside the
+//! Theory of operation. A worker has no tracer until a [`Trace`] begins, and then costs one branch a frame and two a
+//! copy, all always taken alike. While one is on, the worker notes every frame's verdict; each copy waits, beside the
 //! queues that it went to, until the queue is flushed and its fate known, and is then put into a bounded ring. Whoever reads
 //! too slowly loses records, which are counted; the worker never waits. See docs/adr/0016-live-traces.md.
 
@@ -16,4 +16,4 @@ pub use identity::{Identity, MARK_BYTES, Place};
 pub use record::{Bytes, Captured, CopyTold, Ingress, Record, Sent, SourcePort, Summary, Told, TunnelBytes};
 pub(crate) use ring::Listener;
 pub use ring::{CAPTURE_BYTES, Depth, RING_RECORDS, Trace};
-pub(crate) use tracer::{Arrived, Tracer, Way};
+pub(crate) use tracer::{Arrived, Tracer};

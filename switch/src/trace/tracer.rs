@@ -14,6 +14,7 @@ use super::{
     Bytes, Captured, CopyTold, Depth, Filter, Identity, Ingress, Listener, Record, Sent, SourcePort, Summary, Told,
     TunnelBytes,
 };
+use crate::egress::{Copy, Left};
 use crate::underlay::{Datagram, LANES, Lane, Outcome};
 
 /// Traces of one worker at one time at most.
@@ -36,7 +37,7 @@ pub(crate) struct Tracer {
 
 /// How a copy leaves.
 #[derive(Clone, Debug)]
-pub(crate) enum Way {
+enum Way {
     /// By one of the lanes to VTEPs.
     Lane(usize),
     /// Through the merger to a port; it lies there in the arena.
@@ -70,6 +71,16 @@ fn clock() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
+impl Way {
+    fn of(copy: &Copy, egress: Attachment) -> Self {
+        match (egress, copy.ingress) {
+            (Attachment::Vtep(_), _) => Self::Lane(copy.flow.index(LANES)),
+            (Attachment::Port(id), Attachment::Vtep(_)) => Self::Merger(copy.range.clone(), id),
+            (Attachment::Port(_), Attachment::Port(_)) => Self::Port,
+        }
+    }
+}
+
 impl Tracer {
     pub(crate) fn new() -> Self {
         Self {
@@ -91,6 +102,7 @@ impl Tracer {
     }
 
     /// A turn ends. False once nobody listens any more.
+    #[cold]
     pub(crate) fn end_turn(&mut self) -> bool {
         self.current = None;
         self.listeners.iter_mut().for_each(Listener::wake);
@@ -103,6 +115,7 @@ impl Tracer {
     }
 
     /// A tunnel packet that was refused before its frame was looked at.
+    #[cold]
     pub(crate) fn refused(&mut self, tables: &Tables, datagram: &Datagram, payload: &[u8], reason: DropReason) {
         let (vni, frame) = match datagram.encapsulation.decap(payload) {
             Ok((vni, frame)) => (Some(vni), frame),
@@ -123,6 +136,7 @@ impl Tracer {
 
     /// A frame and its verdict. What makes no copies is told at once.
     #[expect(clippy::too_many_arguments, reason = "everything that decided")]
+    #[cold]
     pub(crate) fn decided(
         &mut self,
         tables: &Tables,
@@ -162,6 +176,7 @@ impl Tracer {
     }
 
     /// The frame is not flooded after all.
+    #[cold]
     pub(crate) fn flood_refused(&mut self, reason: DropReason) {
         if let Some(mut copied) = self.current.take() {
             copied.record.decision = Told::Drop(reason);
@@ -170,7 +185,8 @@ impl Tracer {
     }
 
     /// A copy of the frame is about to be queued.
-    pub(crate) fn begins(&mut self, tables: &Tables, egress: Attachment, way: &Way) {
+    #[cold]
+    pub(crate) fn begins(&mut self, tables: &Tables, egress: Attachment, copy: &Copy) {
         let copied = self.current.clone().map(|mut copied| {
             copied.record.copy = Some(CopyTold { egress, outcome: Ok(Sent::default()) });
             if let Attachment::Vtep(id) = egress
@@ -185,21 +201,22 @@ impl Tracer {
             }
             copied
         });
-        match way {
-            Way::Lane(lane) => self.lanes[*lane].push_back(copied),
+        match Way::of(copy, egress) {
+            Way::Lane(lane) => self.lanes[lane].push_back(copied),
             Way::Merger(..) | Way::Port => self.queuing = copied,
         }
     }
 
     /// It was queued, which may have sent it already, or could not be.
-    pub(crate) fn queued(&mut self, way: Way, waits: Result<bool, DropReason>) {
-        match (way, waits) {
-            (Way::Lane(_), Ok(true)) => {}
+    #[cold]
+    pub(crate) fn queued(&mut self, copy: &Copy, egress: Attachment, left: Result<Left, DropReason>) {
+        match (Way::of(copy, egress), left) {
+            (Way::Lane(_), Ok(Left::Waiting)) => {}
             (Way::Lane(lane), outcome) => {
                 let copied = self.lanes[lane].pop_back().flatten();
                 self.settle(copied, outcome.map(|_| Sent { packets: 1, merged: 1 }));
             }
-            (Way::Merger(range, id), Ok(true)) => {
+            (Way::Merger(range, id), Ok(Left::Waiting)) => {
                 let copied = self.queuing.take();
                 self.merging.push((range, id, copied));
             }
@@ -211,6 +228,7 @@ impl Tracer {
     }
 
     /// What became of one group of a lane.
+    #[cold]
     pub(crate) fn left(&mut self, index: usize, lane: &Lane, place: usize, outcome: Outcome, arena: &[u8]) {
         let group = &lane.groups()[place];
         if group.holds_probes() {
@@ -258,6 +276,7 @@ impl Tracer {
     }
 
     /// What became of frames that left the merger as one.
+    #[cold]
     pub(crate) fn merged(
         &mut self,
         port: Option<PortId>,
@@ -274,6 +293,7 @@ impl Tracer {
     }
 
     /// The merger is empty again.
+    #[cold]
     pub(crate) fn merger_cleared(&mut self) {
         self.merging.clear();
     }

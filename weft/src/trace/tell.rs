@@ -91,7 +91,7 @@ fn line(node: &mut Option<&str>, step: &Step, ink: Ink) -> anyhow::Result<()> {
 
 fn drop_line(node: &mut Option<&str>, dropped: &DropHint, ink: Ink) -> anyhow::Result<()> {
     let name = ink.strong(format_args!("{:<10}", node.take().unwrap_or_default()));
-    let detail = dropped.detail.as_ref().map_or_else(String::new, |detail| format!(" ({detail})"));
+    let detail = dropped.detail.as_ref().map_or_else(String::new, |detail| format!(" Here: {detail}."));
     let stage = ink.bad(format_args!("{:<STAGE$}", "DROP"));
     say!("  {name}{stage} {}: {}{detail}", ink.bad(&dropped.reason), dropped.meaning)
 }
