@@ -5,8 +5,10 @@ use std::path::Path;
 use weft_control::config::Config;
 
 const DOC: &str = include_str!("../../docs/configuration.md");
-const FIELDS: [&str; 3] = [
+const FIELDS: [&str; 5] = [
     include_str!("../src/config/file.rs"),
+    include_str!("../src/config/file/control.rs"),
+    include_str!("../src/config/file/metrics.rs"),
     include_str!("../src/config/file/network.rs"),
     include_str!("../src/config/file/workers.rs"),
 ];
@@ -25,7 +27,7 @@ fn fields() -> Vec<String> {
         }
         let field = line.strip_prefix("pub ").and_then(|line| line.split_once(": "));
         if let Some((name, kind)) = field.filter(|(name, _)| !name.contains(' ')) {
-            let tables = ["Underlay,", "Offloads,", "Fdb,", "Workers,", "Option<Control>,", "Option<Network>,"];
+            let tables = ["Underlay,", "Offloads,", "Fdb,", "Workers,", "Option<Control>,", "Option<Metrics>,", "Option<Network>,"];
             let is_table = tables.contains(&kind);
             fields.push(match renamed.take() {
                 Some(name) => format!("`[[{name}]]`"),
