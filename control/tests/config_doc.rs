@@ -27,7 +27,15 @@ fn fields() -> Vec<String> {
         }
         let field = line.strip_prefix("pub ").and_then(|line| line.split_once(": "));
         if let Some((name, kind)) = field.filter(|(name, _)| !name.contains(' ')) {
-            let tables = ["Underlay,", "Offloads,", "Fdb,", "Workers,", "Option<Control>,", "Option<Metrics>,", "Option<Network>,"];
+            let tables = [
+                "Underlay,",
+                "Offloads,",
+                "Fdb,",
+                "Workers,",
+                "Option<Control>,",
+                "Option<Metrics>,",
+                "Option<Network>,",
+            ];
             let is_table = tables.contains(&kind);
             fields.push(match renamed.take() {
                 Some(name) => format!("`[[{name}]]`"),

@@ -2,10 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use weft_integration::{CommandLab, Requirement, eventually, test_name, unmet};
+use weft_integration::{BOUND, CommandLab, Requirement, eventually, site, test_name, unmet, weft};
 
 const TOOLS: [Requirement; 2] = [Requirement::Root, Requirement::Tool("promtool")];
 
@@ -73,4 +74,45 @@ fn a_scrape_tells_what_happened_and_readiness_follows_the_ports_and_a_live_peer(
         (status, _) => Err(status),
     });
     assert!(seen.contains("port `a` is lost"), "{seen}");
+}
+
+#[test]
+fn systemd_hears_of_readiness_state_watchdog_and_end_and_the_log_is_json() {
+    let site = site!();
+    let directory = site.directory();
+    let place = |name: &str| directory.join(name).display().to_string();
+    let supervisor = UnixDatagram::bind(directory.join("notify")).unwrap();
+    supervisor.set_read_timeout(Some(BOUND)).unwrap();
+    let config = format!(
+        "node = \"n1\"\nrun_dir = \"{}\"\nlog_format = \"json\"\n[underlay]\naddresses = [\"127.0.0.1\"]\n\
+         [metrics]\nlisten = \"{}\"\n",
+        place("run"),
+        place("metrics.sock")
+    );
+    std::fs::write(directory.join("agent.toml"), config).unwrap();
+    let mut agent = Command::new(weft());
+    agent.args(["agent", "--config", &place("agent.toml")]).env("NOTIFY_SOCKET", place("notify"));
+    agent.env("WATCHDOG_USEC", Duration::from_secs(30).as_micros().to_string()).stderr(Stdio::piped());
+    let mut agent = site.host("n1").netns().run(|| agent.spawn().unwrap()).unwrap();
+    let hear = |wanted: &str| {
+        let mut buffer = [0; 1024];
+        loop {
+            let length = supervisor.recv(&mut buffer).unwrap_or_else(|error| panic!("{wanted} was not said: {error}"));
+            if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == wanted) {
+                return;
+            }
+        }
+    };
+    hear("READY=1");
+    hear("STATUS=0 ports, 0 VTEPs");
+    hear("WATCHDOG=1");
+    hear("WATCHDOG=1");
+    let pid = rustix::process::Pid::from_child(&agent);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    hear("STOPPING=1");
+    let mut log = String::new();
+    agent.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(agent.wait().unwrap().success(), "{log}");
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["fields"]["message"] == "forwarding"), "{log}");
 }
