@@ -96,6 +96,8 @@ fn what_is_broken_from_outside_is_named() {
     // Agents that were killed: from the other side, and where they were.
     lab.run(&["testbed", "node", lab.name(), "n2", "kill"]);
     finds(&lab, "n1", &["peer_down"], &[]);
+    let (_, report) = doctor(&lab, "n1", &[]);
+    assert!(!names(&report).contains(&"stale_device"), "the other node's pods are none of this one's: {report:#}");
     let config = format!("/run/weft/labs/{}/n2/agent.toml", lab.name());
     let netns = Lab::open(&lab.name().parse().unwrap()).unwrap().netns("n2").unwrap();
     let taken = netns.run(|| UdpSocket::bind("0.0.0.0:4789").unwrap()).unwrap();

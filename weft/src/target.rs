@@ -29,11 +29,13 @@ impl Target {
     pub(crate) fn place(&self, config: Option<Config>) -> anyhow::Result<Place> {
         let Some(name) = &self.node else {
             let run_dir = config.as_ref().map_or(&self.run_dir, |config| &config.run_dir).clone();
-            return Ok(Place { netns: Netns::current()?, run_dir, config, netns_prefix: None });
+            return Ok(Place { netns: Netns::current()?, run_dir, config, namespaces: namespaces_outside_labs()? });
         };
         let (lab, node) = lab_and_node(name)?;
         let (netns, run_dir) = (lab.netns(node)?, lab.run_dir_of(node));
-        Ok(Place { netns, run_dir, config, netns_prefix: Some(format!("{}.", lab.name())) })
+        let pods = lab.spec().nodes.iter().filter(|spec| spec.name == node).flat_map(|spec| &spec.pods);
+        let namespaces = pods.map(|pod| format!("{}.{}", lab.name(), pod.name)).collect();
+        Ok(Place { netns, run_dir, config, namespaces })
     }
 
     pub(crate) fn ask(&self, query: Query) -> anyhow::Result<Reply> {
@@ -69,6 +71,14 @@ impl Target {
 pub(crate) fn agents_of(lab: &Lab) -> Vec<String> {
     let nodes = lab.status().nodes.into_iter();
     nodes.filter(|node| matches!(node.agent, AgentState::Running { .. })).map(|node| node.name).collect()
+}
+
+/// Labs have agents of their own, which are asked about by name.
+fn namespaces_outside_labs() -> anyhow::Result<Vec<String>> {
+    let labs: Vec<String> = Lab::list()?.into_iter().map(|lab| format!("{}.", lab.name)).collect();
+    let mut names = Netns::list()?;
+    names.retain(|name| !labs.iter().any(|lab| name.starts_with(lab)));
+    Ok(names)
 }
 
 fn lab_and_node(name: &str) -> anyhow::Result<(Lab, &str)> {

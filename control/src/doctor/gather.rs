@@ -33,8 +33,8 @@ pub struct Place {
     pub run_dir: PathBuf,
     /// A configuration, for a node whose agent does not answer.
     pub config: Option<Config>,
-    /// Names of namespaces that belong to the node begin with this, as those of a lab do; none for any.
-    pub netns_prefix: Option<String>,
+    /// Names of the namespaces in which its pods may be.
+    pub namespaces: Vec<String>,
 }
 
 /// Why nothing could be looked at.
@@ -241,11 +241,10 @@ fn stale_devices(place: &Place, own: &[Interface], ports: &[PortRow]) -> Vec<Sta
         .map(|interface| &interface.link)
         .filter(|link| is_stale(link) || link.name.starts_with(UPLINK_DEVICE) && link.open_queues == Some(0));
     let here = here.map(|link| StaleDevice { netns: None, name: link.name.clone() });
-    let prefix = place.netns_prefix.as_deref().unwrap_or_default();
-    let names = Netns::list().unwrap_or_default().into_iter().filter(|name| name.starts_with(prefix)).take(NAMESPACES);
+    let names = place.namespaces.iter().take(NAMESPACES);
     let elsewhere = names.flat_map(|name| {
         // A namespace that goes meanwhile has no devices.
-        let netns = Netns::open(&name).ok().filter(|netns| netns.inode() != place.netns.inode());
+        let netns = Netns::open(name).ok().filter(|netns| netns.inode() != place.netns.inode());
         let links = netns.and_then(|netns| netns.links(Links::list).ok()).unwrap_or_default();
         let stale = links.into_iter().filter(is_stale);
         stale.map(|link| StaleDevice { netns: Some(name.clone()), name: link.name }).collect::<Vec<_>>()
