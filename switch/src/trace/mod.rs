@@ -3,7 +3,7 @@
 //! Theory of operation. A worker has no tracer until a [`Trace`] begins, and then costs one branch a frame and two a
 //! copy, all always taken alike. While one is on, the worker notes every frame's verdict; each copy waits, beside the
 //! queues that it went to, until the queue is flushed and its fate known, and is then put into a bounded ring. Whoever reads
-//! too slowly loses records, which are counted; the worker never waits. See docs/adr/0016-live-traces.md.
+//! too slowly loses records, which are counted; the worker never waits. See docs/adr/0018-live-traces.md.
 
 mod filter;
 mod identity;
