@@ -17,6 +17,12 @@ peers=(
     etcd:etcd-server
     etcdctl:etcd-client
     promtool:prometheus
+    containerd:containerd
+    ctr:containerd
+    runc:runc
+    podman:podman
+    busybox:busybox-static
+    /usr/lib/cni/bridge:containernetworking-plugins
 )
 
 missing=()

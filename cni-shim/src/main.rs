@@ -1,25 +1,39 @@
 //! The CNI plugin: environment and standard input in, JSON out (CNI specification 1.1.0).
 //!
-//! So far it answers VERSION and refuses all else by the specification's error codes.
+//! All that is done to pods the agent does; this asks it, over its local socket.
 
+mod config;
 mod error;
+mod ipam;
 mod request;
+mod result;
+mod verbs;
 
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
+use config::NetworkConfig;
 use error::{CniError, Code};
-use request::{NetworkConfig, Verb};
+use request::Verb;
+use result::CniResult;
 use serde::Serialize;
 
-/// Versions of the specification whose messages we speak.
+/// Versions of the specification whose messages we speak, oldest first.
 const SUPPORTED_VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", NEWEST_VERSION];
 const NEWEST_VERSION: &str = "1.1.0";
-/// Bytes of a network configuration at most.
-const CONFIG_BYTES: u64 = 1 << 20;
 
 const ABOUT: &str = "weft-cni is a CNI plugin: a container runtime runs it with CNI_COMMAND set and a network \
                      configuration on standard input; by hand, try `echo '{}' | CNI_COMMAND=VERSION weft-cni`";
+
+/// What is printed.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Version(VersionResult),
+    Added(CniResult),
+    /// Nothing.
+    Done,
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,44 +56,57 @@ fn main() -> ExitCode {
     if environment(request::COMMAND).is_none() {
         eprintln!("{ABOUT}");
     }
-    match answer(environment, std::io::stdin()) {
+    let mut version = NEWEST_VERSION.to_owned();
+    match answer(environment, std::io::stdin(), &mut version) {
+        Ok(Answer::Done) => ExitCode::SUCCESS,
         Ok(result) if print(&result) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             // Without a command there is a sentence on a human's screen already.
             if environment(request::COMMAND).is_some() || !std::io::stdout().is_terminal() {
                 let CniError { code, msg, details } = &error;
-                print(&ErrorResult { cni_version: NEWEST_VERSION, code: *code as u32, msg, details });
+                print(&ErrorResult { cni_version: &version, code: *code, msg, details });
             }
             ExitCode::FAILURE
         }
     }
 }
 
-/// What to say to a call. Input is read only once the environment is in order.
-fn answer(environment: impl Fn(&str) -> Option<String>, input: impl Read) -> Result<VersionResult, CniError> {
-    let verb = Verb::from_environment(&environment)?;
-    let config = NetworkConfig::read(input)?;
+/// What to say to a call, and in which version. Input is read only once the environment is in order.
+fn answer(
+    environment: impl Fn(&str) -> Option<String>,
+    input: impl Read,
+    version: &mut String,
+) -> Result<Answer, CniError> {
+    let (verb, call) = request::read(&environment)?;
+    let (config, raw) = NetworkConfig::read(input)?;
     if verb == Verb::Version {
         // Whatever the caller speaks: this is how it finds out.
         let cni_version = config.cni_version.unwrap_or_else(|| NEWEST_VERSION.to_owned());
-        return Ok(VersionResult { cni_version, supported_versions: SUPPORTED_VERSIONS });
+        return Ok(Answer::Version(VersionResult { cni_version, supported_versions: SUPPORTED_VERSIONS }));
     }
-    let version = config.cni_version.as_deref().unwrap_or_default();
-    if !SUPPORTED_VERSIONS.contains(&version) {
+    let spoken = config.cni_version.clone().unwrap_or_default();
+    let place = |version: &str| SUPPORTED_VERSIONS.iter().position(|supported| *supported == version);
+    if place(&spoken).is_none() {
         return Err(CniError::new(
             Code::IncompatibleVersion,
-            format!("`cniVersion` is `{version}`"),
+            format!("`cniVersion` is `{spoken}`"),
             format!("supported are {}", SUPPORTED_VERSIONS.join(", ")),
         ));
     }
-    // A runtime asks STATUS whether ADD would work, and knows this code as no.
-    let code = if verb == Verb::Status { Code::NotAvailable } else { Code::NotImplemented };
-    Err(CniError::new(
-        code,
-        format!("this version of weft-cni does not attach pods: {} is not implemented yet", verb.name()),
-        "VERSION works; pods are attached by `[[port]]` entries of the agent's configuration".to_owned(),
-    ))
+    version.clone_from(&spoken);
+    if place(&spoken) < place(verb.since()) {
+        let msg = format!("`cniVersion` is `{spoken}`, and {} is of {} and later", verb.name(), verb.since());
+        return Err(CniError::new(Code::IncompatibleVersion, msg, "write a newer `cniVersion`"));
+    }
+    match verb {
+        Verb::Add => Ok(Answer::Added(verbs::add(&call, &config, &raw)?.of_version(&spoken))),
+        Verb::Del => verbs::del(&call, &config, &raw).map(|()| Answer::Done),
+        Verb::Check => verbs::check(&call, &config, &raw).map(|()| Answer::Done),
+        Verb::Gc => verbs::gc(&call, &config, &raw).map(|()| Answer::Done),
+        Verb::Status => verbs::status(&call, &config, &raw).map(|()| Answer::Done),
+        Verb::Version => Ok(Answer::Done),
+    }
 }
 
 /// Whether the one line that is our answer could be written.

@@ -1,7 +1,10 @@
 //! The plugin as a runtime runs it.
 #![expect(clippy::unwrap_used, reason = "a test says so by failing")]
 
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -61,18 +64,85 @@ fn a_result_is_one_line() {
     assert_eq!(output.stdout.last(), Some(&b'\n'));
 }
 
+/// A directory of a test's own, and a configuration whose agent would run there.
+fn without_agent(test: &str, more: &Value) -> (PathBuf, String) {
+    let directory = std::env::temp_dir().join(format!("weft-cni-{test}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir(&directory).unwrap();
+    let mut config =
+        json!({ "cniVersion": "1.1.0", "name": "pods", "type": "weft-cni", "runDir": directory.join("run") });
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    (directory, config.to_string())
+}
+
+/// A container in the namespace of whoever calls.
+const HERE: [(&str, &str); 3] = [("CNI_CONTAINERID", "c1"), ("CNI_NETNS", "/proc/self/ns/net"), ("CNI_IFNAME", "eth0")];
+
 #[test]
-fn what_is_not_implemented_says_what_works() {
-    let path = [("CNI_PATH", "/opt/cni/bin")];
-    for (verb, environment) in [("ADD", &CONTAINER[..]), ("DEL", &CONTAINER), ("CHECK", &CONTAINER), ("GC", &path)] {
-        let answer = call(verb, environment, r#"{"cniVersion": "1.1.0"}"#);
-        assert_refused(answer, 100, &[verb, "not implemented", "VERSION works"]);
+fn without_an_agent_all_verbs_say_so_and_del_is_noted_for_the_next() {
+    let more = json!({ "prevResult": { "interfaces": [{ "name": "eth0", "mac": "x", "sandbox": "/proc/self/ns/net" }] },
+        "cni.dev/valid-attachments": [] });
+    let (directory, config) = without_agent("none", &more);
+    let path = [("CNI_PATH", "/nowhere")];
+    assert_refused(call("STATUS", &[], &config), 50, &["no agent answers", "run/agent.sock", "runDir"]);
+    for (verb, environment) in [("ADD", &HERE[..]), ("CHECK", &HERE), ("GC", &path)] {
+        assert_refused(call(verb, environment, &config), 11, &["no agent answers", "start the agent"]);
     }
+    assert!(!directory.join("run").exists(), "nothing is left of that");
+    for environment in [&HERE[..], &[HERE[0], HERE[2]]] {
+        let environment = [&[("CNI_COMMAND", "DEL")], environment].concat();
+        let output = run(&environment, config.as_bytes());
+        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    }
+    let noted = weft_api::spool::list(&directory.join("run")).unwrap();
+    let [(_, Ok(pod))] = &noted[..] else { panic!("{noted:?}") };
+    assert_eq!((pod.network.as_str(), pod.container.as_str(), pod.interface.as_str()), ("pods", "c1", "eth0"));
+    fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]
-fn status_says_that_add_would_not_work() {
-    assert_refused(call("STATUS", &[], r#"{"cniVersion": "1.1.0"}"#), 50, &["STATUS"]);
+fn what_a_verb_needs_of_the_configuration_is_named() {
+    let (directory, config) = without_agent("needs", &json!({}));
+    assert_refused(call("CHECK", &HERE, &config), 7, &["prevResult"]);
+    assert_refused(call("GC", &[("CNI_PATH", "/nowhere")], &config), 7, &["cni.dev/valid-attachments"]);
+    assert_refused(call("ADD", &HERE, r#"{"cniVersion": "1.1.0"}"#), 7, &["name"]);
+    let gone = [HERE[0], ("CNI_NETNS", "/run/netns/weft-cni-none"), HERE[2]];
+    assert_refused(call("ADD", &gone, &config), 3, &["/run/netns/weft-cni-none", "CNI_NETNS"]);
+    for (verb, version) in [("GC", "1.0.0"), ("STATUS", "1.0.0"), ("CHECK", "0.3.1")] {
+        let environment = [&HERE[..], &[("CNI_PATH", "/nowhere")]].concat();
+        let input = json!({ "cniVersion": version, "name": "pods" }).to_string();
+        let (status, answer) = call(verb, &environment, &input);
+        assert_eq!((status, &answer["code"], &answer["cniVersion"]), (Some(1), &json!(1), &json!(version)), "{answer}");
+    }
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn an_ipam_plugin_is_run_as_a_runtime_would_and_gets_back_what_is_not_used() {
+    let (directory, config) = without_agent("ipam", &json!({ "ipam": { "type": "giver", "x": 1 } }));
+    assert_refused(call("ADD", &HERE, &config), 7, &["`giver`", "CNI_PATH"]);
+    let plugin = directory.join("giver");
+    let script = r#"#!/bin/sh
+read -r config
+echo "$CNI_COMMAND $CNI_CONTAINERID $config" >> "$0.calls"
+case "$config" in *'"cniVersion":"1.1.0"'*) echo '{"code": 1, "msg": "too new"}'; exit 1;; esac
+[ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.7/24"}]}'
+exit 0
+"#;
+    fs::write(&plugin, script).unwrap();
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.to_str().unwrap().to_owned();
+    let environment = [&HERE[..], &[("CNI_PATH", path.as_str()), ("PATH", "/usr/bin:/bin")]].concat();
+    assert_refused(call("ADD", &environment, &config), 11, &["no agent answers"]);
+    let calls = fs::read_to_string(directory.join("giver.calls")).unwrap();
+    let said: Vec<(&str, bool)> =
+        calls.lines().map(|line| (line.split(' ').next().unwrap(), line.contains(r#""cniVersion":"1.0.0""#))).collect();
+    assert_eq!(said, [("ADD", false), ("ADD", true), ("DEL", false), ("DEL", true)], "{calls}");
+    assert!(
+        calls.lines().all(|line| line.contains(" c1 ") && line.contains(r#""ipam":{"type":"giver","x":1}"#)),
+        "{calls}"
+    );
+    fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 use weft_bridge::PortId;
 use weft_bridge::tables::TableError;
@@ -31,6 +32,7 @@ use crate::keeper::Keeper;
 use crate::lock::{LockError, RunDirLock};
 use crate::metrics::{MetricsError, Server};
 use crate::paths::Paths;
+use crate::pods::{LedgerError, Pods};
 use crate::prove::prove;
 use crate::takeover::{Inherited, Successors, TakeoverError};
 use crate::uplink::{Choice, Uplink, UplinkError, choose, remove_stale};
@@ -127,6 +129,9 @@ pub enum AgentError {
     /// The cluster's network is not what the configuration says.
     #[error(transparent)]
     Network(NoRanges),
+    /// Which pods are attached is not known.
+    #[error(transparent)]
+    Pods(#[from] LedgerError),
     /// The process itself.
     #[error("{what}: {source}")]
     Process {
@@ -163,6 +168,9 @@ pub struct Agent {
     pub(crate) paths: Option<Paths>,
     /// None without a control plane.
     pub(crate) following: Option<Following>,
+    pub(crate) pods: Pods,
+    /// Why pods are not masqueraded, though they should be.
+    pub(crate) not_masqueraded: Option<String>,
     pub(crate) started: Instant,
     pub(crate) listener: UnixListener,
     /// None where metrics are not served.
@@ -182,6 +190,7 @@ impl Agent {
     /// [`AgentError`]; nothing is left of what was made until then.
     pub fn start(config: Config) -> Result<Self, AgentError> {
         may_attach(&config)?;
+        open_as_many_as_allowed();
         let lock = RunDirLock::take(&config.run_dir)?;
         let keeper = Keeper::find(&config.run_dir);
         Self::set_up(config, lock, keeper, None)
@@ -194,12 +203,14 @@ impl Agent {
         mut keeper: Keeper,
         inherited: Option<Inherited>,
     ) -> Result<Self, AgentError> {
+        let mut pods = Pods::load(&config.run_dir)?;
         if let Some(network) = &config.network {
             let unreadable = |source| AgentError::Process { what: "this node's ranges, in the run directory", source };
             let had = load(&config.run_dir, network).map_err(unreadable)?;
             if !had.is_empty() {
                 config.ports.push(host_port(network, &had));
             }
+            pods.ranges = had;
         }
         let (interfaces, least_mtu) = interfaces(&config.addresses)?;
         let underlay_mtu = config.underlay_mtu.unwrap_or(least_mtu);
@@ -297,7 +308,7 @@ impl Agent {
             switch.add_port(id, queues);
         }
         let paths = config.path_probes.then(|| Paths::new(&switch.tables(), underlay_mtu));
-        Ok(Self {
+        let mut agent = Self {
             config,
             underlay_mtu,
             uplink,
@@ -306,6 +317,8 @@ impl Agent {
             ports,
             paths,
             following: None,
+            pods,
+            not_masqueraded: None,
             started: Instant::now(),
             listener,
             metrics,
@@ -313,7 +326,12 @@ impl Agent {
             successors,
             inherited_view,
             lock,
-        })
+        };
+        if let Some(network) = agent.config.network.clone().filter(|_| !agent.pods.ranges.is_empty()) {
+            agent.open_outside(&network);
+        }
+        agent.restore_pods();
+        Ok(agent)
     }
 
     /// Sends and takes path probes. Returns how soon that is due again; none where they are switched off.
@@ -343,6 +361,7 @@ impl Agent {
         if let Some(following) = &mut self.following {
             following.keep_house(&self.ports, &self.switch, self.paths.as_mut());
         }
+        self.keep_pods();
     }
 }
 
@@ -371,9 +390,9 @@ impl AttachedPort {
         self.lost = Some(why);
     }
 
-    /// Makes the device of a port that has none.
-    pub(crate) fn try_again(&mut self, switch: &Switch) -> Result<(), AttachError> {
-        let queues = attach(&self.config, self.mtu, TapOffloads::of(switch.levels()), switch.workers(), Vec::new())?;
+    /// Makes the device of a port that has none, of the queues that were kept of it if there are any.
+    pub(crate) fn try_again(&mut self, switch: &Switch, kept: Vec<OwnedFd>) -> Result<(), AttachError> {
+        let queues = attach(&self.config, self.mtu, TapOffloads::of(switch.levels()), switch.workers(), kept)?;
         keep(&queues, &self.config)?;
         self.offloads = offloads_of(&queues);
         self.queues = queues.iter().map(Tap::descriptor).collect();
@@ -384,7 +403,7 @@ impl AttachedPort {
 
     /// Makes the device of a lost port again, if that is possible by now.
     fn look_again(&mut self, switch: &Switch) {
-        match self.try_again(switch) {
+        match self.try_again(switch, Vec::new()) {
             Ok(()) => tracing::info!(port = self.config.name, "port attached again"),
             Err(AttachError::Netns(NetnsError::NotFound { .. } | NetnsError::NotANamespace { .. })) => {
                 self.lost = Some(REMOVED.to_owned());
@@ -418,6 +437,18 @@ fn why_lost(error: &io::Error) -> String {
 
 fn of_port(port: &PortConfig) -> impl Fn(AttachError) -> AgentError {
     |source| AgentError::Attach { port: port.name.clone(), source }
+}
+
+/// Each pod takes a descriptor for every worker, and one for its namespace: many systems allow 1,024 at first and far more
+/// to who asks.
+fn open_as_many_as_allowed() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, allowed = limit.current, "this process may open few files, and so attach few pods");
+    }
 }
 
 /// Refuses a process that may not enter pods and make devices there.

@@ -1,23 +1,27 @@
 //! The node's local API: a Unix socket, a line of JSON for a line of JSON.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as Listener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
-use weft_api::{API_VERSION, MAX_REQUEST_BYTES, Query, Reply, Request, Response, SOCKET_NAME, Versioned};
+use weft_api::{API_VERSION, MAX_REQUEST_BYTES, Query, Refusal, Reply, Request, Response, SOCKET_NAME, Versioned};
 
 use crate::trace::TraceStream;
 
+mod requests;
 #[cfg(test)]
 mod tests;
+
+use requests::{Received, Requests};
 
 /// Conversations at one time at most; further clients wait for one to end.
 const CONVERSATIONS: usize = 64;
@@ -42,14 +46,16 @@ pub struct ApiError {
 /// What somebody asked, and where the answer goes.
 pub(crate) struct Question {
     pub(crate) query: Query,
-    answer: oneshot::Sender<Answer>,
+    /// What came along.
+    pub(crate) descriptor: Option<OwnedFd>,
+    answer: oneshot::Sender<Answered>,
 }
 
-/// What is answered.
-pub(crate) enum Answer {
-    /// One reply.
+/// Where an answer goes.
+pub(crate) struct Answer(oneshot::Sender<Answered>);
+
+enum Answered {
     Reply(Reply),
-    /// Replies until one side hangs up.
     Stream(Box<TraceStream>),
 }
 
@@ -125,35 +131,49 @@ async fn newcomer(
 }
 
 impl Question {
-    pub(crate) fn answer(self, answer: Answer) {
+    /// Parts what was asked from where the answer goes.
+    pub(crate) fn take(self) -> (Query, Option<OwnedFd>, Answer) {
+        (self.query, self.descriptor, Answer(self.answer))
+    }
+}
+
+impl Answer {
+    pub(crate) fn give(self, reply: Reply) {
         // Who hung up does not want the answer.
-        let _ = self.answer.send(answer);
+        let _ = self.0.send(Answered::Reply(reply));
+    }
+
+    /// Answers again and again, until one side hangs up.
+    pub(crate) fn go_on_with(self, stream: TraceStream) {
+        let _ = self.0.send(Answered::Stream(Box::new(stream)));
     }
 }
 
 /// Talks to one client, which holds its place until the end.
 async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>, _place: OwnedSemaphorePermit) {
     let (read, mut write) = stream.into_split();
-    let mut read = BufReader::new(read);
+    let mut requests = Requests::new(read);
     loop {
-        let line = match tokio::time::timeout(PATIENCE, request_line(&mut read)).await {
-            Ok(Ok(line)) if !line.is_empty() => line,
+        let next = requests.next(MAX_REQUEST_BYTES as usize);
+        let Received { line, descriptor } = match tokio::time::timeout(PATIENCE, next).await {
+            Ok(Ok(received)) if !received.line.is_empty() => received,
             _ => return,
         };
         let too_long = line.len() as u64 == MAX_REQUEST_BYTES && !line.ends_with(b"\n");
+        let refused = |message| Reply::Error { message, refusal: Some(Refusal::Invalid) };
         let reply = if too_long {
-            Reply::Error { message: format!("a request has {MAX_REQUEST_BYTES} bytes at most") }
+            refused(format!("a request has {MAX_REQUEST_BYTES} bytes at most"))
         } else {
             match understand(&line) {
-                Err(message) => Reply::Error { message },
+                Err(message) => refused(message),
                 Ok(query) => {
                     let (answer, answered) = oneshot::channel();
-                    if questions.send(Question { query, answer }).await.is_err() {
+                    if questions.send(Question { query, descriptor, answer }).await.is_err() {
                         return;
                     }
                     match answered.await {
-                        Ok(Answer::Reply(reply)) => reply,
-                        Ok(Answer::Stream(stream)) => return tell(*stream, read, write).await,
+                        Ok(Answered::Reply(reply)) => reply,
+                        Ok(Answered::Stream(stream)) => return tell(*stream, requests, write).await,
                         Err(_) => return,
                     }
                 }
@@ -168,28 +188,21 @@ async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>, _place:
 }
 
 /// Tells of frames until the client hangs up, or says anything more.
-async fn tell(mut stream: TraceStream, mut read: BufReader<OwnedReadHalf>, mut write: OwnedWriteHalf) {
+async fn tell(mut stream: TraceStream, mut requests: Requests, mut write: OwnedWriteHalf) {
     let mut reply = stream.head();
     loop {
         let sent = tokio::time::timeout(PATIENCE, send(&mut write, reply)).await;
         if !matches!(sent, Ok(Ok(()))) {
             return;
         }
-        let mut more = [0];
         reply = tokio::select! {
-            _ = read.read(&mut more) => return,
+            _ = requests.next(1) => return,
             batch = stream.next() => match batch {
                 Ok(batch) => Reply::Trace(batch),
-                Err(error) => Reply::Error { message: format!("waiting for frames: {error}") },
+                Err(error) => Reply::Error { message: format!("waiting for frames: {error}"), refusal: None },
             },
         };
     }
-}
-
-async fn request_line(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    read.take(MAX_REQUEST_BYTES).read_until(b'\n', &mut line).await?;
-    Ok(line)
 }
 
 async fn send(write: &mut OwnedWriteHalf, reply: Reply) -> io::Result<()> {

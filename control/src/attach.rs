@@ -5,6 +5,7 @@ use std::io;
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use weft_netns::{Link, Netns, NetnsError};
 use weft_switch::device_of;
@@ -90,11 +91,18 @@ impl AttachError {
 }
 
 /// The namespace of a port.
-pub(crate) struct Place(Netns);
+pub(crate) struct Place(Arc<Netns>);
 
 impl Place {
     pub(crate) fn open(port: &PortConfig) -> Result<Self, AttachError> {
-        Ok(Self(Netns::open(&port.netns)?))
+        Ok(Self(match &port.pod {
+            Some(pod) => pod.netns.clone(),
+            None => Arc::new(Netns::open(&port.netns)?),
+        }))
+    }
+
+    pub(crate) fn netns(&self) -> &Netns {
+        &self.0
     }
 
     pub(crate) fn inode(&self) -> u64 {
@@ -168,12 +176,17 @@ pub(crate) fn attach(
         if port.routes {
             refuse_advertisements(name);
         }
+        if port.pod.is_some() && port.addresses.iter().any(|one| one.addr().is_ipv6()) {
+            switch_ipv6_on(name);
+        }
         links.set_up(name)?;
         if port.addresses.is_empty() {
             // Then somebody else gives the pod its addresses.
             return Ok(());
         }
-        links.set_addresses(name, &port.addresses)
+        links.set_addresses(name, &port.addresses)?;
+        let routes = port.pod.iter().flat_map(|pod| &pod.routes);
+        routes.into_iter().try_for_each(|route| links.add_route(route.destination, route.gateway, name))
     })?;
     Ok(taps)
 }
@@ -189,6 +202,20 @@ fn refuse_advertisements(interface: &str) {
         // Without IPv6 there is nothing to refuse.
         Ok(()) | Err(_) => {}
     }
+}
+
+/// Gives a pod's device IPv6 where it was switched off for all of the pod's: it is asked for. Called inside the pod's
+/// namespace. Where that fails, giving it the address does, and says what to do.
+fn switch_ipv6_on(interface: &str) {
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "0");
+}
+
+/// Removes a pod's device, if it is ours; one that is gone, or somebody else's, is fine.
+pub(crate) fn remove_device(netns: &Netns, interface: &str) -> Result<(), NetnsError> {
+    netns.links(|links| match links.get(interface)? {
+        Some(link) if link.alias.as_deref() == Some(MARK) => links.delete(interface),
+        _ => Ok(()),
+    })
 }
 
 /// Queues that are open; none where the kernel does not say.

@@ -46,6 +46,7 @@ pub(crate) struct Following {
     suspected: HashMap<String, Instant>,
     /// This node's, or why it has none.
     ranges: Option<Result<Vec<IpNet>, NoRanges>>,
+    published: u64,
     new_ranges: bool,
     /// What is claimed by several, as it was when this looked last, and how often there was something new.
     contested: BTreeSet<String>,
@@ -84,6 +85,7 @@ impl Following {
             since: Instant::now(),
             suspected: HashMap::new(),
             ranges: None,
+            published: 0,
             new_ranges: false,
             contested: BTreeSet::new(),
             contested_at: 0,
@@ -116,6 +118,7 @@ impl Following {
                     self.ranges = Some(ranges);
                     self.new_ranges = true;
                 }
+                News::Published(number) => self.published = number,
                 News::NameTaken(holder) => return Err(holder),
             }
             next = self.sync.news.try_recv().ok();
@@ -134,14 +137,28 @@ impl Following {
     }
 
     /// Says what this node has behind its ports now.
-    pub(crate) fn tell(&self, ports: &[AttachedPort]) {
+    ///
+    /// Returns the number of what was told, which [`Self::published`] reaches when the store has it.
+    pub(crate) fn tell(&self, ports: &[AttachedPort]) -> u64 {
         let mut now: Endpoints = self.roaming.endpoints().collect();
         now.extend(endpoints(ports));
         self.sync.endpoints.send_if_modified(|told| {
-            let changed = *told != now;
-            *told = now;
+            let changed = told.endpoints != now;
+            told.number += u64::from(changed);
+            told.endpoints = now;
             changed
         });
+        self.sync.endpoints.borrow().number
+    }
+
+    /// The number of what was told last of all that is in the store.
+    pub(crate) fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// Whether the store answers, and has all our rows or is about to.
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self.standing, Standing::Connected | Standing::Publishing)
     }
 
     /// Forwards by what is known.

@@ -13,6 +13,7 @@ use crate::attach::AttachError;
 use crate::cluster::ranges::overlay_address;
 use crate::config::{HOST_PORT, NetworkConfig, PortConfig};
 use crate::desired::{add_port, port_mtu};
+use crate::outside;
 
 /// The namespace that the agent runs in.
 const OWN_NETNS: &str = "/proc/self/ns/net";
@@ -31,6 +32,7 @@ pub(crate) fn host_port(network: &NetworkConfig, ranges: &[IpNet]) -> PortConfig
         mtu: None,
         learn_limit: None,
         routes: true,
+        pod: None,
     }
 }
 
@@ -62,12 +64,21 @@ fn save(run_dir: &Path, ranges: &[IpNet]) -> io::Result<()> {
 }
 
 impl Agent {
+    /// Lets pods reach the outside by this node, as far as it can be done.
+    pub(crate) fn open_outside(&mut self, network: &NetworkConfig) {
+        self.not_masqueraded = outside::masquerade(network);
+        for missing in self.not_masqueraded.iter().cloned().chain(outside::not_forwarding(network)) {
+            tracing::warn!("{missing}");
+        }
+    }
+
     /// Takes part with these ranges from now on; without any the node has no address among the pods.
     ///
     /// # Errors
     /// [`AgentError`] where the device cannot be had; it is tried again then.
     pub(crate) fn take_ranges(&mut self, ranges: &[IpNet]) -> Result<(), AgentError> {
         let Some(network) = self.config.network.clone() else { return Ok(()) };
+        self.pods.ranges = ranges.to_vec();
         if let Err(error) = save(&self.config.run_dir, ranges) {
             tracing::warn!(%error, "the node's ranges are not kept: it needs the store when it starts again");
         }
@@ -84,13 +95,14 @@ impl Agent {
         if ranges.is_empty() {
             return Ok(());
         }
+        self.open_outside(&network);
         tracing::info!(?ranges, interface = network.interface, "the node has ranges of addresses");
         let mtu = port_mtu(&self.config, &wanted, self.underlay_mtu);
         let mut tables = Tables::clone(&self.switch.tables());
         let id = add_port(&mut tables, &self.config, &wanted, mtu)?;
         self.switch.publish(tables);
         let mut port = AttachedPort::without_device(wanted, id, mtu);
-        let attached = port.try_again(&self.switch);
+        let attached = port.try_again(&self.switch, self.keeper.claim(HOST_PORT));
         if let Err(error) = &attached {
             port.lost = Some(error.to_string());
         }

@@ -13,8 +13,10 @@ mod instance;
 pub mod keeper;
 mod lock;
 pub mod metrics;
+mod outside;
 mod passing;
 mod paths;
+mod pods;
 mod prove;
 mod reload;
 mod roaming;
@@ -29,5 +31,6 @@ mod trace;
 mod uplink;
 
 pub use agent::{Agent, AgentError};
+pub use pods::LedgerError;
 pub use rows::{ClusterRows, RowsError};
 pub use takeover::TakeoverError;

@@ -30,7 +30,8 @@ impl Agent {
             return Err(AgentError::NameTaken { name: self.config.node.clone(), holder });
         }
         following.publish(&self.switch, self.paths.as_mut());
-        match following.new_ranges() {
+        let new_ranges = following.new_ranges();
+        match new_ranges {
             None => {}
             Some(Ok(ranges)) => self.take(&ranges, is_ready)?,
             Some(Err(refused @ (NoRanges::Disagrees { .. } | NoRanges::Unreadable { .. }))) if !is_ready => {
@@ -44,6 +45,7 @@ impl Agent {
         if let Some(uplink) = &self.uplink {
             uplink.follow(&self.switch.tables());
         }
+        self.answer_the_patient();
         Ok(())
     }
 
@@ -137,8 +139,7 @@ impl Agent {
                         }
                     }
                     question = conversations.next() => {
-                        let answer = show::answer(&mut self, question.query.clone());
-                        question.answer(answer);
+                        self.answer(question);
                     }
                     scrape = Scrapes::next(scrapes.as_mut()) => {
                         // Who hung up does not want it.

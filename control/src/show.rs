@@ -9,32 +9,22 @@ use weft_api::{
 use weft_bridge::{Attachment, Stage, Tables, Vtep, VtepId, VtepKind};
 use weft_encap::search::State;
 use weft_encap::{MacAddr, Vni};
-use weft_netns::Netns;
 use weft_switch::counters::{BATCH_CLASSES, LinkTotals, Totals, WorkerTotals};
 use weft_switch::levels::{Level, Off};
 
 use crate::agent::{Agent, AttachedPort};
-use crate::api::Answer;
+use crate::attach::Place;
 use crate::config::UnderlayKind;
 use crate::desired::name_of;
 use crate::following::{Following, Publishers};
 use crate::metrics::Snapshot;
+use crate::outside::not_forwarding;
 use crate::paths::GROUPS_GIVEN_UP;
 use crate::threads;
-use crate::trace::{begin, what_if};
+use crate::trace::what_if;
 use crate::uplink::Uplink;
 
-pub(crate) fn answer(agent: &mut Agent, query: Query) -> Answer {
-    match query {
-        Query::Trace(filter) => match begin(agent, &filter) {
-            Ok(stream) => Answer::Stream(Box::new(stream)),
-            Err(message) => Answer::Reply(Reply::Error { message }),
-        },
-        query => Answer::Reply(reply(agent, query)),
-    }
-}
-
-fn reply(agent: &mut Agent, query: Query) -> Reply {
+pub(crate) fn reply(agent: &mut Agent, query: Query) -> Reply {
     match query {
         Query::Status => Reply::Status(Box::new(status(agent))),
         Query::Ports => Reply::Ports(agent.ports.iter().map(|port| port_row(agent, port)).collect()),
@@ -46,15 +36,21 @@ fn reply(agent: &mut Agent, query: Query) -> Reply {
         Query::Counters => Reply::Counters(Box::new(counters(agent))),
         Query::WhatIf(asked) => match what_if(agent, &asked) {
             Ok(told) => Reply::WhatIf(Box::new(told)),
-            Err(message) => Reply::Error { message },
+            Err(message) => Reply::Error { message, refusal: None },
         },
-        Query::Trace(_) => Reply::Error { message: "a trace is a conversation of its own".to_owned() },
         Query::Workers => Reply::Workers(workers(agent)),
         Query::Config => config(agent),
         Query::Reload => match agent.reload() {
             Ok(reloaded) => Reply::Reloaded(reloaded),
-            Err(error) => Reply::Error { message: error.to_string() },
+            Err(error) => Reply::Error { message: error.to_string(), refusal: None },
         },
+        // What changes something, or goes on, is answered elsewhere.
+        Query::Attach(_)
+        | Query::Detach(_)
+        | Query::Check(_)
+        | Query::Retain(_)
+        | Query::Ready { .. }
+        | Query::Trace(_) => Reply::Done,
     }
 }
 
@@ -76,8 +72,15 @@ fn status(agent: &Agent) -> Status {
         fdb_capacity: agent.switch.fdb().capacity(),
         fdb_ageing_seconds: agent.config.fdb_ageing_seconds,
         control: agent.following.as_ref().map(Following::status),
+        outside: missing_outside(agent),
         law_broken: law_broken(&agent.switch.totals()),
     }
+}
+
+/// What keeps pods from the outside, where the node has some.
+fn missing_outside(agent: &Agent) -> Vec<String> {
+    let network = agent.config.network.iter().filter(|_| !agent.pods.ranges.is_empty());
+    agent.not_masqueraded.iter().cloned().chain(network.flat_map(not_forwarding)).collect()
 }
 
 fn offload_row(agent: &Agent, level: Level) -> OffloadRow {
@@ -175,8 +178,8 @@ fn port_row(agent: &Agent, port: &AttachedPort) -> PortRow {
 
 /// None where the namespace or the device is gone.
 fn kernel_tx_dropped(port: &AttachedPort) -> Option<u64> {
-    let netns = Netns::open(&port.config.netns).ok()?;
-    let link = netns.links(|links| links.get(&port.config.interface)).ok()??;
+    let place = Place::open(&port.config).ok()?;
+    let link = place.netns().links(|links| links.get(&port.config.interface)).ok()??;
     Some(link.stats.tx_dropped)
 }
 
@@ -365,7 +368,9 @@ fn config(agent: &Agent) -> Reply {
     let fields = serde_json::to_value(file).map_err(|error| error.to_string());
     match written.and_then(|toml| Ok(ConfigReply { toml, fields: fields? })) {
         Ok(reply) => Reply::Config(Box::new(reply)),
-        Err(message) => Reply::Error { message: format!("the configuration cannot be written down: {message}") },
+        Err(message) => {
+            Reply::Error { message: format!("the configuration cannot be written down: {message}"), refusal: None }
+        }
     }
 }
 

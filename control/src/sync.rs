@@ -33,6 +33,13 @@ const WAITING_NEWS: usize = 256;
 
 pub(crate) type Endpoints = BTreeMap<(Vni, MacAddr), OwnEndpoint>;
 
+/// What the agent has behind its ports, and how often that was another.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) number: u64,
+    pub(crate) endpoints: Endpoints,
+}
+
 /// What the store has told.
 #[derive(Debug)]
 pub(crate) enum News {
@@ -46,6 +53,8 @@ pub(crate) enum News {
     Standing(Standing),
     /// The node's ranges, or why it has none.
     Ranges(Result<Vec<IpNet>, NoRanges>),
+    /// All that was told up to this number is in the store.
+    Published(u64),
     /// Another has the name, and keeps it.
     NameTaken(Holder),
 }
@@ -68,13 +77,13 @@ pub(crate) enum Standing {
 /// The agent's end of the conversation.
 pub(crate) struct Sync {
     pub(crate) news: mpsc::Receiver<News>,
-    pub(crate) endpoints: watch::Sender<Endpoints>,
+    pub(crate) endpoints: watch::Sender<Told>,
 }
 
 /// Begins the conversation, in the runtime that it is called in. It ends with the returned value.
 pub(crate) fn start(store: Store, keys: Keys, own: Own) -> Sync {
     let (news, receiver) = mpsc::channel(WAITING_NEWS);
-    let (endpoints, told) = watch::channel(own.endpoints.clone());
+    let (endpoints, told) = watch::channel(Told { number: 1, endpoints: own.endpoints.clone() });
     let conversation = Conversation {
         watch: None,
         lease: None,
@@ -86,6 +95,8 @@ pub(crate) fn start(store: Store, keys: Keys, own: Own) -> Sync {
         refused_since: None,
         has_joined: false,
         told_ranges: None,
+        told: 1,
+        published: 0,
         store,
         keys,
         news,
@@ -110,13 +121,16 @@ struct Conversation {
     refused_since: Option<Instant>,
     has_joined: bool,
     told_ranges: Option<Result<Vec<IpNet>, NoRanges>>,
+    /// Numbers of what the agent told, and of what the agent was told to be in the store.
+    told: u64,
+    published: u64,
 }
 
 /// The agent has ended.
 struct Over;
 
 impl Conversation {
-    async fn run(mut self, mut endpoints: watch::Receiver<Endpoints>) {
+    async fn run(mut self, mut endpoints: watch::Receiver<Told>) {
         let [mut verify, mut list] = [VERIFY, LIST].map(|period| {
             let mut ticks = interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -143,7 +157,9 @@ impl Conversation {
                     if changed.is_err() {
                         return;
                     }
-                    self.membership.set_endpoints(endpoints.borrow_and_update().clone());
+                    let Told { number, endpoints } = endpoints.borrow_and_update().clone();
+                    self.told = number;
+                    self.membership.set_endpoints(endpoints);
                 }
                 () = until(self.retry_at) => {
                     self.retry_at = None;
@@ -231,6 +247,10 @@ impl Conversation {
             Step::Rest => {
                 self.has_joined = true;
                 self.stand(Standing::Connected).await?;
+                if self.published != self.told {
+                    self.published = self.told;
+                    self.tell(News::Published(self.told)).await?;
+                }
                 return Ok(Ok(false));
             }
             Step::Refused(holder) => {

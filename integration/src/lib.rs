@@ -9,6 +9,8 @@ mod agent;
 mod bytes;
 mod capture;
 mod child;
+mod cluster;
+mod cni;
 mod config;
 mod datagrams;
 mod dissect;
@@ -35,6 +37,8 @@ pub use bytes::{
 };
 pub use capture::{Capture, Frame, keep_as_taps, keep_as_vectors};
 pub use child::{Child, Output};
+pub use cluster::Cluster;
+pub use cni::{CniCall, CniNetwork, addresses_of, weft_cni};
 pub use config::AgentConfig;
 pub use datagrams::{exchange, exchange_fragmentable, exchange_superframes, passes, send_superframe};
 pub use dissect::{PAYLOAD_PORTS, Packet, dissect, dissect_vectors};

@@ -56,7 +56,9 @@ fn config(site: &Site, node: &Node, store: &Node, pod: &Host, addresses: &[&str]
     let mut config = AgentConfig::new(site, node, &[Family::Ipv4]).vni(7).port(pod, 7, addresses);
     config.file.control = Some(Control::new(vec![format!("http://{}:{PORT}", store.address(Family::Ipv4))]));
     let ranges = ["10.244.0.0/16", "fd00:244::/48"].map(|range| range.parse().unwrap());
-    config.file.network = Some(file::Network::new(Vni::new(7).unwrap(), ranges.to_vec()));
+    // What is seen outside is what pods sent.
+    let network = file::Network::new(Vni::new(7).unwrap(), ranges.to_vec());
+    config.file.network = Some(file::Network { masquerade: false, ..network });
     config
 }
 

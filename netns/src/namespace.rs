@@ -44,6 +44,14 @@ impl Netns {
         Self::open_file(name_or_path.to_owned(), path)
     }
 
+    /// A namespace that somebody handed over as an open file; `label` is what errors call it.
+    ///
+    /// # Errors
+    /// [`NetnsError::NotANamespace`] for any other file.
+    pub fn from_descriptor(fd: OwnedFd, label: &str) -> Result<Self, NetnsError> {
+        Self::of_file(fd.into(), label.to_owned(), PathBuf::from(label))
+    }
+
     /// Makes a namespace as `ip netns add` does, with its loopback interface up.
     ///
     /// # Errors
@@ -143,6 +151,10 @@ impl Netns {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NetnsError::NotFound { name, path }),
             Err(source) => return Err(NetnsError::Kernel { operation: "open", name, source }),
         };
+        Self::of_file(file, name, path)
+    }
+
+    fn of_file(file: File, name: String, path: PathBuf) -> Result<Self, NetnsError> {
         match facts(&file) {
             Ok((NSFS_MAGIC, inode)) => Ok(Self { fd: file.into(), label: name, inode }),
             Ok(_) => Err(NetnsError::NotANamespace { name, path }),

@@ -28,6 +28,7 @@ mod worker_tests;
 pub use runtime::PortGone;
 pub use switch::{Options, StartError, Switch};
 pub use sys::descriptors::keep_descriptors_from_children;
+pub use sys::netns_cookie::netns_cookie;
 pub use sys::packet::{PacketTap, SeenFrame};
 pub use sys::plain_tap::open_plain_tap;
 pub use sys::tap::device_of;

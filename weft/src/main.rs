@@ -4,6 +4,7 @@
 mod agent;
 mod bench;
 mod capture;
+mod cni;
 mod demo;
 mod doctor;
 mod interrupt;
@@ -66,6 +67,8 @@ enum Command {
     Store(store::Args),
     /// Make the certificates by which stores and agents know each other
     Pki(pki::Args),
+    /// Install the CNI plugin, by which container runtimes attach pods
+    Cni(cni::Args),
     /// Remove a node that is gone for good
     Node(node::Args),
     /// Change the foreign VTEPs that all nodes of a cluster have
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Command::Keeper(args) => keeper::run(&args),
         Command::Store(args) => store::run(&args),
         Command::Pki(args) => pki::run(&args),
+        Command::Cni(args) => cni::run(&args),
         Command::Node(args) => node::run(&args),
         Command::Peer(args) => peer::run(&args),
         Command::Status(args) => show::status(&args),

@@ -18,7 +18,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let reloaded = match args.target.ask(Query::Reload)? {
         Reply::Reloaded(reloaded) => reloaded,
-        Reply::Error { message } => bail!("{message}"),
+        Reply::Error { message, .. } => bail!("{message}"),
         _ => bail!("the agent answered something else"),
     };
     if args.json {

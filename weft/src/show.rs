@@ -119,14 +119,20 @@ pub(crate) fn print_reply(reply: &Reply, json: bool, all: bool) -> anyhow::Resul
         Reply::Drops(rows) => print_drops(rows, all)?,
         Reply::Counters(counters) if json => print_json(counters)?,
         Reply::Counters(counters) => print_counters(counters)?,
-        Reply::WhatIf(_) | Reply::Tracing { .. } | Reply::Trace(_) | Reply::Reloaded(_) => {
+        Reply::WhatIf(_)
+        | Reply::Tracing { .. }
+        | Reply::Trace(_)
+        | Reply::Reloaded(_)
+        | Reply::Attached(_)
+        | Reply::Detached(_)
+        | Reply::Done => {
             bail!("the agent answered another question")
         }
         Reply::Workers(rows) if json => print_json(rows)?,
         Reply::Workers(rows) => print_workers(rows)?,
         Reply::Config(config) if json => print_json(&config.fields)?,
         Reply::Config(config) => say!("{}", config.toml.trim_end())?,
-        Reply::Error { message } => bail!("{message}"),
+        Reply::Error { message, .. } => bail!("{message}"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -160,6 +166,9 @@ fn print_status(status: &Status) -> anyhow::Result<()> {
     line("fdb", format!("{entries} of {capacity} learned, ageing {ageing} s"))?;
     if let Some(control) = &status.control {
         print_control(control)?;
+    }
+    for missing in &status.outside {
+        line("outside", missing.clone())?;
     }
     if let Some(broken) = &status.law_broken {
         line("counters", format!("do not add up: {broken}"))?;

@@ -42,7 +42,8 @@ const OUTSIDERS: [(&str, &[&str]); 5] = [
     ("weft-encap", &["serde"]),
     ("weft-bridge", &["foldhash", "loom"]),
     ("weft-channel", &["rand_xoshiro", "serde", "thiserror"]),
-    ("weft-api", &["serde", "serde_json", "thiserror"]),
+    // A pod's namespace goes to the agent as a descriptor, which std cannot send.
+    ("weft-api", &["rustix", "serde", "serde_json", "thiserror"]),
     ("weft-cni", &["serde", "serde_json"]),
 ];
 

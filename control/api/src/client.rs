@@ -1,14 +1,20 @@
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{API_VERSION, Query, Reply, Request, Response, TraceBatch, TraceFilter, Versioned};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use crate::{API_VERSION, Query, Refusal, Reply, Request, Response, TraceBatch, TraceFilter, Versioned};
 
 /// Name of the agent's socket in its run directory.
 pub const SOCKET_NAME: &str = "agent.sock";
 /// How long the agent may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to attach or detach pods: they are served one after the other, and the store has to answer.
+const POD_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Why the agent gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +50,8 @@ pub enum ClientError {
     Refused {
         /// What it said.
         message: String,
+        /// The same for programs.
+        refusal: Option<Refusal>,
     },
     /// The conversation broke.
     #[error("talking to the agent at {path}: {source}")]
@@ -70,7 +78,6 @@ impl Client {
         let path = run_dir.join(SOCKET_NAME);
         let open = || -> io::Result<UnixStream> {
             let stream = UnixStream::connect(&path)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
             stream.set_write_timeout(Some(TIMEOUT))?;
             Ok(stream)
         };
@@ -89,7 +96,20 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn ask(&mut self, query: Query) -> Result<Reply, ClientError> {
-        let sent = self.send(&Request { api: API_VERSION, query });
+        self.ask_with(query, None)
+    }
+
+    /// The same, with a descriptor that goes along.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask_with(&mut self, query: Query, descriptor: Option<BorrowedFd<'_>>) -> Result<Reply, ClientError> {
+        let timeout = match &query {
+            Query::Attach(_) | Query::Detach(_) | Query::Check(_) | Query::Retain(_) => POD_TIMEOUT,
+            _ => TIMEOUT,
+        };
+        let timed = self.stream.get_ref().set_read_timeout(Some(timeout));
+        let sent = timed.and_then(|()| self.send(&Request { api: API_VERSION, query }, descriptor));
         sent.map_err(|source| self.broken(source))?;
         self.receive()
     }
@@ -127,15 +147,19 @@ impl Client {
             return Err(ClientError::Version { path, agent: api, own: API_VERSION });
         }
         match serde_json::from_str::<Response>(&line).map_err(garbled)?.reply {
-            Reply::Error { message } => Err(ClientError::Refused { message }),
+            Reply::Error { message, refusal } => Err(ClientError::Refused { message, refusal }),
             reply => Ok(reply),
         }
     }
 
-    fn send(&mut self, request: &Request) -> io::Result<()> {
+    fn send(&mut self, request: &Request, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
-        self.stream.get_mut().write_all(line.as_bytes())
+        let sent = match descriptor {
+            Some(descriptor) => send_with(self.stream.get_ref(), line.as_bytes(), descriptor)?,
+            None => 0,
+        };
+        self.stream.get_mut().write_all(&line.as_bytes()[sent..])
     }
 }
 
@@ -174,4 +198,13 @@ impl TraceClient {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         })
     }
+}
+
+/// Sends the beginning of a request, and a descriptor with it (unix(7), SCM_RIGHTS). Says how many bytes that were.
+fn send_with(stream: &UnixStream, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<usize> {
+    let descriptors = [descriptor];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    Ok(sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
 }

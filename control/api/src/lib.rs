@@ -4,12 +4,15 @@
 //! version is refused by name, before anything else of the message is looked at.
 
 mod client;
+mod pods;
 mod rows;
+pub mod spool;
 mod trace;
 
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, SOCKET_NAME, TraceClient};
+pub use pods::{AddressSource, Attach, Attached, Check, PodAddress, PodInterface, PodRoute, Refusal, Retain, Wait};
 pub use rows::{
     BatchRow, ConfigReply, ControlStatus, Counters, DropRow, FdbRow, Link, NeighbourRow, NodeRow, OffloadRow, PortRow,
     Reloaded, Status, UnderlayStatus, VtepRow, WorkerRow,
@@ -21,8 +24,8 @@ pub use trace::{
 
 /// The version of requests, replies and rows. Changes with every change that an older peer would misread.
 pub const API_VERSION: u32 = 1;
-/// Bytes in one request at most: a packet of 64 KiB in hex, and what is around it.
-pub const MAX_REQUEST_BYTES: u64 = 256 * 1024;
+/// Bytes in one request at most: the longest names every interface that a node can have.
+pub const MAX_REQUEST_BYTES: u64 = 1024 * 1024;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -54,6 +57,19 @@ pub enum Query {
     Config,
     /// To read the configuration's file again.
     Reload,
+    /// Give a pod an interface. Done again, it says what the first time came to.
+    Attach(Box<Attach>),
+    /// Take a pod's interface away; one that is not there is fine.
+    Detach(PodInterface),
+    /// Compare a pod's interface with what it is expected to be.
+    Check(Check),
+    /// Take all interfaces of a network away but these.
+    Retain(Retain),
+    /// Whether pods could be attached; with addresses of the node's own, if that is said.
+    Ready {
+        /// Whether the addresses come from the node's ranges.
+        addresses: bool,
+    },
 }
 
 /// A request as it travels.
@@ -117,9 +133,18 @@ pub enum Reply {
     Config(Box<ConfigReply>),
     /// To [`Query::Reload`].
     Reloaded(Reloaded),
+    /// To [`Query::Attach`]: it forwards.
+    Attached(Box<Attached>),
+    /// To [`Query::Retain`]: what was taken away.
+    Detached(Vec<PodInterface>),
+    /// To [`Query::Detach`], [`Query::Check`] and [`Query::Ready`]: so it is.
+    Done,
     /// The request was refused.
     Error {
         /// Why, and what to do.
         message: String,
+        /// The same for programs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refusal: Option<Refusal>,
     },
 }

@@ -39,6 +39,9 @@ pub struct Status {
     /// How it stands with the store; none without a control plane.
     #[serde(default)]
     pub control: Option<ControlStatus>,
+    /// What keeps pods from what is outside of the cluster, and what to do; nothing where nothing does.
+    #[serde(default)]
+    pub outside: Vec<String>,
     /// Which counting law does not hold, if one does not. None too in the rare case that the worker was in the
     /// middle of a turn whenever it was looked at.
     pub law_broken: Option<String>,

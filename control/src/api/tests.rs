@@ -45,7 +45,7 @@ fn an_oversized_request_is_told_so_once() {
             assert!(serve(&mut conversations, Duration::from_millis(20)).await.is_none());
         }
         let (line, rest) = client.join().unwrap();
-        assert!(line.contains("a request has 65536 bytes at most"), "{line}");
+        assert!(line.contains(&format!("a request has {MAX_REQUEST_BYTES} bytes at most")), "{line}");
         assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
     });
     std::fs::remove_dir_all(directory).unwrap();

@@ -88,6 +88,11 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
         ("network", "ranges") => {
             "allowed are one IPv4 range, one IPv6 range, or one of each, as in [\"10.244.0.0/16\"]".to_owned()
         }
+        ("network", "masquerade") => "allowed are true and false".to_owned(),
+        ("network", "masquerade_exceptions") => "allowed is a list of ranges, as in [\"10.0.0.0/8\"]".to_owned(),
+        ("network", "reserved") => {
+            "allowed is a list of ranges inside of the cluster's, as in [\"10.244.3.16/28\"]".to_owned()
+        }
         ("network", "node_prefix_ipv4") => "allowed is a number of bits up to 30, more than the range's".to_owned(),
         ("network", "node_prefix_ipv6") => "allowed is a number of bits up to 126, more than the range's".to_owned(),
         ("fdb", "capacity") => numbers(&FDB_CAPACITY),
@@ -129,7 +134,7 @@ pub(super) fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte))
 }
 
-pub(super) fn is_interface(name: &str) -> bool {
+pub(crate) fn is_interface(name: &str) -> bool {
     (1..=INTERFACE_CHARS).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%".contains(&byte))
         && ![".", ".."].contains(&name)
@@ -151,7 +156,7 @@ pub(crate) fn not_of_vtep(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-pub(super) fn is_host(address: IpAddr) -> bool {
+pub(crate) fn is_host(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     !(address.is_unspecified() || address.is_multicast() || broadcast)
 }

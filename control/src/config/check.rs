@@ -279,6 +279,7 @@ fn port(entry: &PortEntry, node: &str, vnis: &HashSet<Vni>, seen: &mut Seen) -> 
         mtu: port_mtu(entry)?,
         learn_limit: (entry.mode == PortMode::Learning).then_some(limit),
         routes: false,
+        pod: None,
     })
 }
 

@@ -12,6 +12,7 @@ mod word_or_number;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_bridge::tables::DomainOptions;
@@ -22,7 +23,9 @@ use weft_switch::levels::Level;
 use weft_switch::polling::Polling;
 use weft_switch::underlay::{Listen, SocketOptions};
 
-pub(crate) use allowed::{HOST_PORT, not_of_vtep};
+use crate::pods::PodPlace;
+
+pub(crate) use allowed::{HOST_PORT, is_host, is_interface, not_of_vtep};
 pub use control::{ControlConfig, FileError};
 pub use error::ConfigError;
 pub use file::{File, LogFormat, MetricsListen, UnderlayKind};
@@ -119,6 +122,8 @@ pub struct PortConfig {
     pub learn_limit: Option<u32>,
     /// Whether it sends for other addresses too, though it is bound: the node's own.
     pub routes: bool,
+    /// Where it is, for one that a runtime brought.
+    pub(crate) pod: Option<Arc<PodPlace>>,
 }
 
 impl Config {

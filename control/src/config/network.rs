@@ -21,6 +21,12 @@ pub struct NetworkConfig {
     pub interface: String,
     /// Its MAC.
     pub mac: MacAddr,
+    /// What pods get only if it is asked for.
+    pub reserved: Vec<IpNet>,
+    /// Whether pods leave the node with the node's address.
+    pub masquerade: bool,
+    /// Where they keep theirs.
+    pub masquerade_exceptions: Vec<IpNet>,
 }
 
 impl NetworkConfig {
@@ -44,7 +50,17 @@ pub(super) fn check(
     (ports, vnis, own): (&[PortEntry], &HashSet<Vni>, &[IpAddr]),
     mac: MacAddr,
 ) -> Result<Option<NetworkConfig>, Wrong> {
-    let Some(file::Network { vni, ranges, node_prefix_ipv4, node_prefix_ipv6, interface }) = file else {
+    let Some(file::Network {
+        vni,
+        ranges,
+        node_prefix_ipv4,
+        node_prefix_ipv6,
+        interface,
+        reserved,
+        masquerade,
+        masquerade_exceptions,
+    }) = file
+    else {
         return Ok(None);
     };
     if control.is_none() {
@@ -74,6 +90,13 @@ pub(super) fn check(
         }
         cut.push(one);
     }
+    if let Some(outside) = reserved.as_ref().iter().find(|net| !cut.iter().any(|one| one.range.contains(*net))) {
+        return not_allowed(
+            &reserved,
+            ("network", "reserved"),
+            format!("has {outside}, which is in none of the `ranges`"),
+        );
+    }
     for port in ports {
         if port.name.as_ref() == HOST_PORT {
             return wrong(
@@ -87,5 +110,13 @@ pub(super) fn check(
     }
     // In one order, however they are written: all nodes have to say the same.
     cut.sort_by_key(|one| one.range);
-    Ok(Some(NetworkConfig { vni: id, ranges: cut, interface: interface.into_inner(), mac }))
+    Ok(Some(NetworkConfig {
+        vni: id,
+        ranges: cut,
+        interface: interface.into_inner(),
+        mac,
+        reserved: reserved.into_inner(),
+        masquerade,
+        masquerade_exceptions,
+    }))
 }

@@ -4,6 +4,7 @@
 pub(crate) mod descriptors;
 pub(crate) mod device;
 mod iovec;
+pub(crate) mod netns_cookie;
 pub(crate) mod packet;
 pub(crate) mod plain_tap;
 mod steering;

@@ -125,7 +125,7 @@ fn sample(target: &Target, started: Instant) -> anyhow::Result<Sample> {
             Reply::Vteps(rows) => sample.vteps = rows,
             Reply::Drops(rows) => sample.drops = rows,
             Reply::Workers(rows) => sample.workers = rows,
-            Reply::Error { message } => bail!("{message}"),
+            Reply::Error { message, .. } => bail!("{message}"),
             _ => {}
         }
     }

@@ -23,6 +23,15 @@ pub struct Network {
     /// Name of the device by which the node itself takes part, 1 to 15 characters. Default: `weft0`.
     #[serde(default = "default_device")]
     pub interface: Spanned<String>,
+    /// Addresses, and ranges of them, that pods get only if they are asked for. Default: none.
+    #[serde(default = "default_reserved", skip_serializing_if = "super::is_empty")]
+    pub reserved: Spanned<Vec<IpNet>>,
+    /// Masquerade what pods send to the outside through this node. Default: true.
+    #[serde(default = "default_masquerade")]
+    pub masquerade: bool,
+    /// Where pods are seen with their own addresses all the same. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masquerade_exceptions: Vec<IpNet>,
 }
 
 impl Network {
@@ -35,6 +44,9 @@ impl Network {
             node_prefix_ipv4: default_node_prefix_ipv4(),
             node_prefix_ipv6: default_node_prefix_ipv6(),
             interface: default_device(),
+            reserved: default_reserved(),
+            masquerade: default_masquerade(),
+            masquerade_exceptions: Vec::new(),
         }
     }
 }
@@ -45,6 +57,14 @@ fn default_node_prefix_ipv4() -> Spanned<u8> {
 
 fn default_node_prefix_ipv6() -> Spanned<u8> {
     unspanned(64)
+}
+
+fn default_reserved() -> Spanned<Vec<IpNet>> {
+    unspanned(Vec::new())
+}
+
+fn default_masquerade() -> bool {
+    true
 }
 
 fn default_device() -> Spanned<String> {

@@ -1,0 +1,119 @@
+//! In which order things are done, so that after any of them everything may end: an address is written down before a
+//! device has it, and is free only after no device has it any longer.
+
+use weft_api::{PodInterface, Refusal};
+
+use super::ledger::{Identity, Ledger, Pod, Refused};
+
+/// Whether a pod's namespace is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// It is.
+    There,
+    /// It is not, and never will be again.
+    Gone,
+    /// Nobody can say.
+    Unknown,
+}
+
+/// What is around the ledger.
+pub(crate) trait World {
+    /// Keeps the ledger as it is now, where the next agent finds it.
+    fn keep(&mut self, ledger: &Ledger) -> Result<(), Refused>;
+
+    /// Gives the pod its device, and forwards for it. What is there already is fine.
+    fn connect(&mut self, pod: &Pod) -> Result<(), Refused>;
+
+    /// Takes both away. What is not there is fine.
+    fn disconnect(&mut self, pod: &Pod) -> Result<(), Refused>;
+
+    /// Whether its namespace is there.
+    fn presence(&mut self, namespace: &Identity) -> Presence;
+}
+
+/// Attaches what is planned for a namespace that is there. Says what the pod has; done again, the same.
+pub(crate) fn attach(
+    ledger: &mut Ledger,
+    world: &mut impl World,
+    id: &PodInterface,
+    namespace: &Identity,
+    plan: impl FnOnce(&Ledger) -> Result<Pod, Refused>,
+) -> Result<Pod, Refused> {
+    if let Some(known) = ledger.get(id).cloned() {
+        if known.namespace.is(namespace) {
+            world.connect(&known)?;
+            return Ok(known);
+        }
+        if world.presence(&known.namespace) == Presence::There {
+            let message = format!(
+                "container {} has `{}` of network {} in another namespace, {}: detach that first (DEL)",
+                id.container, id.interface, id.network, known.namespace.path
+            );
+            return Err(Refused::new(Refusal::Taken, message));
+        }
+        detach(ledger, world, id)?;
+    }
+    let pod = plan(ledger)?;
+    ledger.insert(pod.clone());
+    if let Err(refused) = world.keep(ledger) {
+        ledger.remove(id);
+        return Err(refused);
+    }
+    if let Err(refused) = world.connect(&pod) {
+        // What cannot be undone now stays written down, and goes with the pod's DEL or its namespace.
+        let _ = detach(ledger, world, id);
+        return Err(refused);
+    }
+    Ok(pod)
+}
+
+/// Detaches a pod; says which it was, if it was attached.
+pub(crate) fn detach(ledger: &mut Ledger, world: &mut impl World, id: &PodInterface) -> Result<Option<Pod>, Refused> {
+    let Some(pod) = ledger.get(id).cloned() else { return Ok(None) };
+    world.disconnect(&pod)?;
+    ledger.remove(id);
+    if let Err(refused) = world.keep(ledger) {
+        ledger.insert(pod);
+        return Err(refused);
+    }
+    Ok(Some(pod))
+}
+
+/// Connects all of a ledger that was kept, and lets go of those whose namespace is gone. What fails is returned.
+pub(crate) fn restore(ledger: &mut Ledger, world: &mut impl World) -> Vec<(PodInterface, Refused)> {
+    let mut failed = collect(ledger, world).1;
+    for pod in ledger.pods() {
+        if let Err(refused) = world.connect(pod) {
+            failed.push((pod.id.clone(), refused));
+        }
+    }
+    failed
+}
+
+/// Detaches all whose namespace is gone, but for those with addresses that an IPAM plugin wants back: only the runtime
+/// can have it called. Says which, and what fails.
+pub(crate) fn collect(
+    ledger: &mut Ledger,
+    world: &mut impl World,
+) -> (Vec<PodInterface>, Vec<(PodInterface, Refused)>) {
+    let own = ledger.pods().filter(|pod| !pod.delegated);
+    let gone = own.filter(|pod| world.presence(&pod.namespace) == Presence::Gone);
+    let gone: Vec<PodInterface> = gone.map(|pod| pod.id.clone()).collect();
+    detach_all(ledger, world, gone)
+}
+
+/// Detaches these; says which, and what fails.
+pub(crate) fn detach_all(
+    ledger: &mut Ledger,
+    world: &mut impl World,
+    ids: Vec<PodInterface>,
+) -> (Vec<PodInterface>, Vec<(PodInterface, Refused)>) {
+    let (mut detached, mut failed) = (Vec::new(), Vec::new());
+    for id in ids {
+        match detach(ledger, world, &id) {
+            Ok(_) => detached.push(id),
+            Err(refused) => failed.push((id, refused)),
+        }
+    }
+    (detached, failed)
+}

@@ -1,0 +1,93 @@
+//! How long a pod's ADD and DEL take: `cargo bench -p weft-integration --bench cni -- --bench [PODS]`, as root, after
+//! `cargo build --release -p weft -p weft-cni`. docs/cni.md has the figures.
+//!
+//! One pod after the other, up to so many on the node; beside it the plugins `bridge` and `host-local`, which come with
+//! the system, in the same way on another node of the same machine, turn by turn.
+#![expect(clippy::unwrap_used, reason = "a measurement whose set-up fails has failed")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use weft_integration::{Cluster, CniCall, CniNetwork, Host, Requirement, Site, unmet};
+
+const PODS: usize = 250;
+const BRIDGE: &str = "/usr/lib/cni/bridge";
+
+fn path_of(pod: &Host) -> String {
+    format!("/run/netns/{}", pod.netns().label())
+}
+
+/// The plugin `bridge`, as a runtime calls it.
+struct Bridge {
+    node: Host,
+    config: String,
+}
+
+impl Bridge {
+    fn new(node: &Host, data: &Path) -> Self {
+        let config = json!({ "cniVersion": "1.0.0", "name": "bench", "type": "bridge", "bridge": "br1", "isGateway": true,
+            "ipam": { "type": "host-local", "dataDir": data, "routes": [{ "dst": "0.0.0.0/0" }],
+                "ranges": [[{ "subnet": "10.60.0.0/16" }], [{ "subnet": "fd60::/64" }]] } });
+        Self { node: node.clone(), config: config.to_string() }
+    }
+
+    fn call(&self, verb: &str, container: &str, netns: &str) {
+        let mut command: Command = self.node.command(&[BRIDGE]);
+        command.env("CNI_COMMAND", verb).env("CNI_PATH", "/usr/lib/cni").env("CNI_CONTAINERID", container);
+        command.env("CNI_NETNS", netns).env("CNI_IFNAME", "eth0");
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut process.stdin.take().unwrap(), self.config.as_bytes()).unwrap();
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+fn timed(act: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    act();
+    start.elapsed()
+}
+
+fn report(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
+    println!("{what:<28} p50 {:7.1} ms   p99 {:7.1} ms   max {:7.1} ms", at(50), at(99), at(100));
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if unmet("cni", &[Requirement::Root, Requirement::Tool("ip"), Requirement::Tool(BRIDGE)]) {
+        return;
+    }
+    let pods = arguments.first().and_then(|pods| pods.parse().ok()).unwrap_or(PODS);
+    let cluster = Cluster::<2>::new(Site::new("cni"));
+    let _agents = cluster.start();
+    let network = CniNetwork::new(&cluster.nodes[0], &cluster.run_dir(0));
+    let other = cluster.site().host("other");
+    let bridge = Bridge::new(&other, &cluster.site().directory().join("host-local"));
+    let hosts: Vec<[Host; 2]> =
+        (0..pods).map(|number| ["w", "b"].map(|kind| cluster.site().host(&format!("{kind}{number}")))).collect();
+    let [mut weft_add, mut weft_del, mut bridge_add, mut bridge_del] = [const { Vec::new() }; 4];
+    for (number, [ours, theirs]) in hosts.iter().enumerate() {
+        let (name, our_path, their_path) = (format!("c{number}"), path_of(ours), path_of(theirs));
+        weft_add.push(timed(|| _ = network.add(&CniCall::new(&name, &our_path))));
+        bridge_add.push(timed(|| bridge.call("ADD", &name, &their_path)));
+    }
+    // What an addition costs when the node is full already.
+    let late = weft_add.len() - weft_add.len() / 10;
+    let (weft_late, bridge_late) = (weft_add[late..].to_vec(), bridge_add[late..].to_vec());
+    for (number, [ours, theirs]) in hosts.iter().enumerate() {
+        let (name, our_path, their_path) = (format!("c{number}"), path_of(ours), path_of(theirs));
+        weft_del.push(timed(|| network.del(&CniCall::new(&name, &our_path))));
+        bridge_del.push(timed(|| bridge.call("DEL", &name, &their_path)));
+    }
+    println!("{pods} pods, one after the other, IPv4 and IPv6");
+    report("weft ADD", weft_add);
+    report("bridge + host-local ADD", bridge_add);
+    report("weft ADD, the last tenth", weft_late);
+    report("bridge ADD, the last tenth", bridge_late);
+    report("weft DEL", weft_del);
+    report("bridge + host-local DEL", bridge_del);
+}
