@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::io::write;
 use weft_integration::{CommandLab, MacAddr, Requirement, eventually, test_name, udp_over_ipv4, unmet, weft};
 use weft_switch::PacketTap;
+use weft_switch::trace::MAX_LISTENERS;
 use weft_testbed::Lab;
 
 const TOOLS: [Requirement; 3] = [Requirement::Root, Requirement::Tool("ip"), Requirement::Tool("ping")];
@@ -248,6 +249,34 @@ fn both_nodes_tell_of_one_frame_in_one_piece() {
     assert!(child.wait().unwrap().success());
     assert!(told.contains("DROP spoofed_mac") && told.contains("10.0.0.1:20000 > 10.0.0.2:9 UDP"), "{told}");
     assert!(!told.contains('\x1b'), "no colours but on a terminal");
+}
+
+#[test]
+fn one_trace_too_many_is_refused_until_another_ends() {
+    if unmet(test_name!(), &TOOLS) {
+        return;
+    }
+    let lab = CommandLab::up("two-node.yaml");
+    let node = format!("{}.n1", lab.name());
+    // Nothing passes that matches: each is on for as long as it lives.
+    let arguments = ["trace", "--node", &node, "--live", "--vni", "4000"];
+    let mut traces: Vec<_> = (0..MAX_LISTENERS).map(|_| running(&arguments)).collect();
+    assert!(traces.iter().all(|(_, _, first)| first.starts_with("tracing on n1")));
+    let refused = CommandLab::try_run(&arguments);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("8 traces and captures are on: end one of them first"));
+    // Killed, not ended: the agent notices that nobody reads.
+    traces[0].0.kill().unwrap();
+    traces[0].0.wait().unwrap();
+    eventually("room for another", || {
+        let (mut child, _told, first) = running(&arguments);
+        interrupt(&child);
+        child.wait().unwrap();
+        if first.starts_with("tracing on n1") { Ok(()) } else { Err(first) }
+    });
+    for (child, ..) in &mut traces[1..] {
+        interrupt(child);
+        assert!(child.wait().unwrap().success());
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -19,7 +19,7 @@ use crate::levels::Levels;
 use crate::polling::Polling;
 use crate::port::Tap;
 use crate::runtime::{Command, Mailbox, Pause, PortGone, Runtime, now};
-use crate::trace::{Depth, Filter, Trace};
+use crate::trace::{Depth, Filter, MAX_LISTENERS, Trace};
 use crate::underlay::{
     HandedSockets, LANES, Listen, NodeSockets, NodeUnderlay, SocketError, SocketOptions, SocketUnderlay, Uplink,
 };
@@ -89,6 +89,8 @@ pub struct Switch {
     echoes: Receiver<ProbeEcho>,
     /// Of each lane, over IPv4 and over IPv6.
     source_ports: [[Option<u16>; 2]; LANES],
+    /// Of the traces that are on; workers know nothing of this lock.
+    readers: Mutex<Vec<Weak<()>>>,
 }
 
 impl Switch {
@@ -140,6 +142,7 @@ impl Switch {
             gone,
             echoes,
             source_ports: [[None; 2]; LANES],
+            readers: Mutex::default(),
         };
         let mut uplink = uplink;
         for socket in opened {
@@ -252,9 +255,17 @@ impl Switch {
     /// Begins to tell what becomes of the frames that match. It ends when the trace is dropped.
     ///
     /// # Errors
-    /// The kernel's, where there are too many descriptors.
+    /// [`io::ErrorKind::QuotaExceeded`] where there are [`MAX_LISTENERS`] already; the kernel's, where there are too many
+    /// descriptors.
     pub fn trace(&self, filter: &Filter, depth: Depth) -> io::Result<Trace> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.retain(|reader| reader.strong_count() > 0);
+        if readers.len() >= MAX_LISTENERS {
+            let told = format!("{MAX_LISTENERS} traces and captures are on: end one of them first");
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, told));
+        }
         let (trace, listeners) = Trace::new(filter, depth, self.workers.len(), self.tables.clone())?;
+        readers.push(trace.reader());
         for (worker, listener) in self.workers.iter().zip(listeners) {
             worker.mailbox.send(Command::Trace(listener));
         }

@@ -16,4 +16,5 @@ pub use identity::{Identity, MARK_BYTES, Place};
 pub use record::{Bytes, Captured, CopyTold, Ingress, Record, Sent, SourcePort, Summary, Told, TunnelBytes};
 pub(crate) use ring::Listener;
 pub use ring::{CAPTURE_BYTES, Depth, RING_RECORDS, Trace};
+pub use tracer::MAX_LISTENERS;
 pub(crate) use tracer::{Arrived, Tracer};

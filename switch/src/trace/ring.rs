@@ -76,7 +76,7 @@ pub struct Trace {
     wake: Arc<OwnedFd>,
     woken: OwnedFd,
     tables: Arc<ArcSwap<Tables>>,
-    _alive: Arc<()>,
+    alive: Arc<()>,
 }
 
 impl Trace {
@@ -104,7 +104,7 @@ impl Trace {
             (ring, listener)
         });
         let (rings, listeners) = pairs.unzip();
-        Ok((Self { rings, lost, wake, woken, tables, _alive: alive }, listeners))
+        Ok((Self { rings, lost, wake, woken, tables, alive }, listeners))
     }
 
     /// Takes what waits, up to so many records, with the number of the worker that tells. Empty the pipe first, so that
@@ -129,6 +129,11 @@ impl Trace {
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Says as long as there is a reader that there is one.
+    pub(crate) fn reader(&self) -> Weak<()> {
+        Arc::downgrade(&self.alive)
     }
 
     /// The tables in force.

@@ -17,8 +17,8 @@ use super::{
 use crate::egress::{Copy, Left};
 use crate::underlay::{Datagram, LANES, Lane, Outcome};
 
-/// Traces of one worker at one time at most.
-pub(crate) const MAX_LISTENERS: usize = 8;
+/// Traces at one time at most.
+pub const MAX_LISTENERS: usize = 8;
 
 /// What a worker knows of the frames of a turn while it tells of them.
 pub(crate) struct Tracer {
@@ -94,8 +94,10 @@ impl Tracer {
         }
     }
 
-    /// Tells one more; one too many is told nothing, and its reader finds the ring closed.
+    /// Tells one more, between two turns. Those that nobody reads any more make room; whoever begins traces sees to it that
+    /// there are no more than [`MAX_LISTENERS`].
     pub(crate) fn add(&mut self, listener: Listener) {
+        self.listeners.retain(Listener::is_heard);
         if self.listeners.len() < MAX_LISTENERS {
             self.listeners.push(listener);
         }

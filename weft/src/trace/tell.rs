@@ -36,15 +36,17 @@ pub(super) fn story(story: &Story, json: bool) -> anyhow::Result<()> {
     if mac.is_none() {
         say!("{} nobody who can be asked answers the question, so {from} sends nothing", ink.bad("unresolved:"))?;
     }
+    let what = if mac.is_none() { "the question " } else { "" };
     for end in ends {
         match end {
             End::Delivered { node, pod } => say!("{} to {pod} on {node}", ink.good("delivered"))?,
             End::Left { node, vtep } => {
-                say!("{} {node} towards VTEP {vtep}, whose node cannot be asked from here", ink.strong("left"))?;
+                say!("{what}{} {node} towards VTEP {vtep}, whose node cannot be asked from here", ink.strong("left"))?;
             }
             End::Dropped { node, towards, dropped } => {
                 let towards = towards.as_ref().map_or_else(String::new, |to| format!(", the copy to {to}"));
-                say!("{} on {node}{towards}: {}", ink.bad("dropped"), ink.bad(&dropped.reason))?;
+                let verb = if mac.is_none() { "was dropped" } else { "dropped" };
+                say!("{what}{} on {node}{towards}: {}", ink.bad(verb), ink.bad(&dropped.reason))?;
                 say!("  what to do: {}", dropped.hint)?;
             }
         }
