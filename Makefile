@@ -41,6 +41,7 @@ lint: ## Format and clippy, warnings are errors
 
 bench: ## Benchmarks of the hot functions; as root, overlays side by side too (three minutes)
 	$(CARGO) bench -p weft-benches --bench encap --bench growth
+	$(CARGO) bench -p weft-switch
 	@if [ "$$(id -u)" = 0 ]; then $(CARGO) run --release -q -p weft -- bench compare --quick --out target/comparison; \
 	else echo "the comparison with the kernel and Open vSwitch makes network namespaces: run make bench as root"; fi
 
