@@ -142,8 +142,7 @@ impl Agent {
                         self.answer(question);
                     }
                     scrape = Scrapes::next(scrapes.as_mut()) => {
-                        // Who hung up does not want it.
-                        let _ = scrape.send(show::snapshot(&self, ready.is_none()));
+                        scrape.answer(|| show::snapshot(&self, ready.is_none()));
                     }
                 }
             }

@@ -33,11 +33,18 @@ pub(crate) fn reply(agent: &mut Agent, query: Query) -> Reply {
         Query::Neighbours => Reply::Neighbours(neighbours(agent)),
         Query::Nodes => Reply::Nodes(agent.following.as_ref().map_or_else(Vec::new, Following::nodes)),
         Query::Drops => Reply::Drops(drops(agent)),
+<<<<<<< HEAD
         Query::Counters => Reply::Counters(Box::new(counters(agent))),
         Query::WhatIf(asked) => match what_if(agent, &asked) {
             Ok(told) => Reply::WhatIf(Box::new(told)),
             Err(message) => Reply::Error { message, refusal: None },
         },
+=======
+        Query::Counters => {
+            let tx_dropped = agent.ports.iter().filter_map(kernel_tx_dropped).sum();
+            Reply::Counters(Box::new(counters(agent, tx_dropped)))
+        }
+>>>>>>> a810b34 (control: look at ports' devices once a scrape, and not at all for /healthz)
         Query::Workers => Reply::Workers(workers(agent)),
         Query::Config => config(agent),
         Query::Reload => match agent.reload() {
@@ -300,10 +307,10 @@ fn drops(agent: &Agent) -> Vec<DropRow> {
     agent.switch.totals().drops.iter().map(row).collect()
 }
 
-fn counters(agent: &Agent) -> Counters {
+/// `tx_dropped` is the sum over all ports, whose devices are looked at for it.
+fn counters(agent: &Agent, tx_dropped: u64) -> Counters {
     let totals = agent.switch.totals();
     let named = |names: &[(&str, u64)]| names.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
-    let tx_dropped = agent.ports.iter().filter_map(kernel_tx_dropped).sum();
     Counters {
         forwarding: named(&[
             ("frames_in", totals.frames_in),
@@ -376,13 +383,15 @@ fn config(agent: &Agent) -> Reply {
 
 /// Everything that is measured.
 pub(crate) fn snapshot(agent: &Agent, has_started: bool) -> Snapshot {
+    let ports: Vec<_> = agent.ports.iter().map(|port| port_row(agent, port)).collect();
+    let tx_dropped = ports.iter().filter_map(|row| row.kernel_tx_dropped).sum();
     Snapshot {
         has_started,
         status: status(agent),
-        ports: agent.ports.iter().map(|port| port_row(agent, port)).collect(),
+        ports,
         vteps: vteps(agent),
         drops: drops(agent),
-        counters: counters(agent),
+        counters: counters(agent, tx_dropped),
         workers: workers(agent),
     }
 }

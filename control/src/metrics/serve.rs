@@ -39,8 +39,19 @@ pub struct MetricsError {
     source: io::Error,
 }
 
-/// Somebody who waits for what is measured.
-pub(crate) type Scrape = oneshot::Sender<Snapshot>;
+/// Somebody who waits for what is measured, or for no more than an answer.
+pub(crate) struct Scrape {
+    wants_numbers: bool,
+    answer: oneshot::Sender<Snapshot>,
+}
+
+impl Scrape {
+    /// Answers with what `measure` brings, where that is wanted: it looks at the device of every port.
+    pub(crate) fn answer(self, measure: impl FnOnce() -> Snapshot) {
+        // Who hung up does not want it.
+        let _ = self.answer.send(if self.wants_numbers { measure() } else { Snapshot::default() });
+    }
+}
 
 /// Requests for what is measured.
 pub(crate) struct Scrapes(mpsc::Receiver<Scrape>);
@@ -166,12 +177,13 @@ async fn answer(
     if request.method() != Method::GET {
         return Ok(response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is answered\n"));
     }
-    let (sender, snapshot) = oneshot::channel();
+    let (answer, snapshot) = oneshot::channel();
     let known = ["/metrics", "/healthz", "/readyz"].contains(&request.uri().path());
     if !known {
         return Ok(response(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n"));
     }
-    if scrapes.send(sender).await.is_err() {
+    let wants_numbers = request.uri().path() != "/healthz";
+    if scrapes.send(Scrape { wants_numbers, answer }).await.is_err() {
         return Ok(response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the agent ends\n"));
     }
     let Ok(snapshot) = snapshot.await else {

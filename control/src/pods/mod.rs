@@ -1,5 +1,5 @@
 //! Pods that a container runtime brings: attached when it asks for that, kept in the run directory, and attached again
-//! by the next agent (docs/adr/0016-pods-by-cni.md).
+//! by the next agent (docs/adr/0019-pods-by-cni.md).
 //!
 //! `plan` decides what a pod gets, `steps` in which order that is done; both are pure. `world` does it.
 
