@@ -33,18 +33,14 @@ pub(crate) fn reply(agent: &mut Agent, query: Query) -> Reply {
         Query::Neighbours => Reply::Neighbours(neighbours(agent)),
         Query::Nodes => Reply::Nodes(agent.following.as_ref().map_or_else(Vec::new, Following::nodes)),
         Query::Drops => Reply::Drops(drops(agent)),
-<<<<<<< HEAD
-        Query::Counters => Reply::Counters(Box::new(counters(agent))),
-        Query::WhatIf(asked) => match what_if(agent, &asked) {
-            Ok(told) => Reply::WhatIf(Box::new(told)),
-            Err(message) => Reply::Error { message, refusal: None },
-        },
-=======
         Query::Counters => {
             let tx_dropped = agent.ports.iter().filter_map(kernel_tx_dropped).sum();
             Reply::Counters(Box::new(counters(agent, tx_dropped)))
         }
->>>>>>> a810b34 (control: look at ports' devices once a scrape, and not at all for /healthz)
+        Query::WhatIf(asked) => match what_if(agent, &asked) {
+            Ok(told) => Reply::WhatIf(Box::new(told)),
+            Err(message) => Reply::Error { message, refusal: None },
+        },
         Query::Workers => Reply::Workers(workers(agent)),
         Query::Config => config(agent),
         Query::Reload => match agent.reload() {
