@@ -13,7 +13,6 @@ use weft_switch::counters::{BATCH_CLASSES, LinkTotals, Totals, WorkerTotals};
 use weft_switch::levels::{Level, Off};
 
 use crate::agent::{Agent, AttachedPort};
-use crate::attach::Place;
 use crate::config::UnderlayKind;
 use crate::desired::name_of;
 use crate::following::{Following, Publishers};
@@ -24,17 +23,25 @@ use crate::threads;
 use crate::trace::what_if;
 use crate::uplink::Uplink;
 
+/// What the kernel dropped before ports were read, among the counters.
+const PORT_TX_DROPPED: &str = "port_tx_dropped";
+
 pub(crate) fn reply(agent: &mut Agent, query: Query) -> Reply {
     match query {
         Query::Status => Reply::Status(Box::new(status(agent))),
-        Query::Ports => Reply::Ports(agent.ports.iter().map(|port| port_row(agent, port)).collect()),
+        Query::Ports => {
+            let mut rows: Vec<_> = agent.ports.iter().map(|port| port_row(agent, port)).collect();
+            look_at_devices(&mut rows);
+            Reply::Ports(rows)
+        }
         Query::Vteps => Reply::Vteps(vteps(agent)),
         Query::Fdb => Reply::Fdb(fdb(agent)),
         Query::Neighbours => Reply::Neighbours(neighbours(agent)),
         Query::Nodes => Reply::Nodes(agent.following.as_ref().map_or_else(Vec::new, Following::nodes)),
         Query::Drops => Reply::Drops(drops(agent)),
         Query::Counters => {
-            let tx_dropped = agent.ports.iter().filter_map(kernel_tx_dropped).sum();
+            let ports = agent.ports.iter().map(|port| &port.config);
+            let tx_dropped = ports.filter_map(|port| kernel_tx_dropped(&port.netns, &port.interface)).sum();
             Reply::Counters(Box::new(counters(agent, tx_dropped)))
         }
         Query::WhatIf(asked) => match what_if(agent, &asked) {
@@ -159,6 +166,7 @@ fn why_no_uplink(agent: &Agent) -> Option<String> {
     given_up.or_else(|| agent.no_uplink.clone())
 }
 
+/// Without what the device counted, for which [`look_at_devices`] looks.
 fn port_row(agent: &Agent, port: &AttachedPort) -> PortRow {
     let attachment = Attachment::Port(port.id);
     PortRow {
@@ -175,14 +183,20 @@ fn port_row(agent: &Agent, port: &AttachedPort) -> PortRow {
         offloads: port.offloads.names().map(str::to_owned).collect(),
         learned: agent.switch.fdb().len_behind(attachment),
         link: link(agent.switch.link_totals(attachment)),
-        kernel_tx_dropped: kernel_tx_dropped(port),
+        kernel_tx_dropped: None,
+    }
+}
+
+/// Fills in what the devices of these ports counted: about a millisecond for each.
+fn look_at_devices(rows: &mut [PortRow]) {
+    for row in rows {
+        row.kernel_tx_dropped = kernel_tx_dropped(&row.netns, &row.interface);
     }
 }
 
 /// None where the namespace or the device is gone.
-fn kernel_tx_dropped(port: &AttachedPort) -> Option<u64> {
-    let place = Place::open(&port.config).ok()?;
-    let link = place.netns().links(|links| links.get(&port.config.interface)).ok()??;
+fn kernel_tx_dropped(netns: &str, interface: &str) -> Option<u64> {
+    let link = Netns::open(netns).ok()?.links(|links| links.get(interface)).ok()??;
     Some(link.stats.tx_dropped)
 }
 
@@ -303,7 +317,7 @@ fn drops(agent: &Agent) -> Vec<DropRow> {
     agent.switch.totals().drops.iter().map(row).collect()
 }
 
-/// `tx_dropped` is the sum over all ports, whose devices are looked at for it.
+/// `tx_dropped` is the sum over the devices of all ports.
 fn counters(agent: &Agent, tx_dropped: u64) -> Counters {
     let totals = agent.switch.totals();
     let named = |names: &[(&str, u64)]| names.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
@@ -335,7 +349,7 @@ fn counters(agent: &Agent, tx_dropped: u64) -> Counters {
         kernel: named(&[
             ("underlay_overflow", totals.underlay_overflow),
             ("uplink_tx_dropped", agent.uplink.as_ref().map_or(0, Uplink::tx_dropped)),
-            ("port_tx_dropped", tx_dropped),
+            (PORT_TX_DROPPED, tx_dropped),
         ]),
         workers: agent.switch.worker_totals().enumerate().map(|(n, totals)| (worker_name(n), totals.frames)).collect(),
     }
@@ -377,19 +391,25 @@ fn config(agent: &Agent) -> Reply {
     }
 }
 
-/// Everything that is measured.
+/// Everything that is measured but by ports' devices: see [`with_devices`].
 pub(crate) fn snapshot(agent: &Agent, has_started: bool) -> Snapshot {
-    let ports: Vec<_> = agent.ports.iter().map(|port| port_row(agent, port)).collect();
-    let tx_dropped = ports.iter().filter_map(|row| row.kernel_tx_dropped).sum();
     Snapshot {
         has_started,
         status: status(agent),
-        ports,
+        ports: agent.ports.iter().map(|port| port_row(agent, port)).collect(),
         vteps: vteps(agent),
         drops: drops(agent),
-        counters: counters(agent, tx_dropped),
+        counters: counters(agent, 0),
         workers: workers(agent),
     }
+}
+
+/// A snapshot with what the devices of its ports counted. Takes its time, and needs no agent.
+pub(crate) fn with_devices(mut snapshot: Snapshot) -> Snapshot {
+    look_at_devices(&mut snapshot.ports);
+    let sum = snapshot.ports.iter().filter_map(|row| row.kernel_tx_dropped).sum();
+    snapshot.counters.kernel.insert(PORT_TX_DROPPED.to_owned(), sum);
+    snapshot
 }
 
 fn link(totals: LinkTotals) -> Link {

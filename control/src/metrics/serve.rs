@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{Format, Snapshot, encode, readiness};
 use crate::config::MetricsListen;
+use crate::show::with_devices;
 
 /// Connections at one time at most; further clients wait for one to end.
 const CONNECTIONS: usize = 16;
@@ -46,10 +47,17 @@ pub(crate) struct Scrape {
 }
 
 impl Scrape {
-    /// Answers with what `measure` brings, where that is wanted: it looks at the device of every port.
+    /// Answers with what `measure` brings, where that is wanted. Ports' devices are looked at on another thread: that
+    /// takes about a millisecond for each.
     pub(crate) fn answer(self, measure: impl FnOnce() -> Snapshot) {
+        let Self { wants_numbers, answer } = self;
         // Who hung up does not want it.
-        let _ = self.answer.send(if self.wants_numbers { measure() } else { Snapshot::default() });
+        if wants_numbers {
+            let snapshot = measure();
+            tokio::task::spawn_blocking(move || _ = answer.send(with_devices(snapshot)));
+        } else {
+            _ = answer.send(Snapshot::default());
+        }
     }
 }
 

@@ -28,7 +28,7 @@ listen = \"127.0.0.1:9469\"        # or the absolute path of a Unix socket
 
 There is no password: whoever reaches the address may read, so let it be one of this node. Counters begin at zero when the
 agent starts, those of a port or VTEP when it comes. rx and tx are as the switch sees them: rx of a port is what its pod
-sent. A scrape looks at the device of every port, in the control loop's time and none of the workers'.
+sent. A scrape looks at the device of every port, which takes about a millisecond each, on a thread of its own.
 
 [deploy/prometheus/](../deploy/prometheus/) has alert rules, each with the line of a runbook ([runbook.md](runbook.md)), and
 [deploy/grafana/](../deploy/grafana/) a dashboard.
