@@ -101,10 +101,6 @@ impl Place {
         }))
     }
 
-    pub(crate) fn netns(&self) -> &Netns {
-        &self.0
-    }
-
     pub(crate) fn inode(&self) -> u64 {
         self.0.inode()
     }

@@ -9,6 +9,7 @@ use weft_api::{
 use weft_bridge::{Attachment, Stage, Tables, Vtep, VtepId, VtepKind};
 use weft_encap::search::State;
 use weft_encap::{MacAddr, Vni};
+use weft_netns::Netns;
 use weft_switch::counters::{BATCH_CLASSES, LinkTotals, Totals, WorkerTotals};
 use weft_switch::levels::{Level, Off};
 

@@ -26,7 +26,7 @@ fn node() -> Option<(MemorySwitch, MemoryPort)> {
     let (encapsulation, kind) = (Encapsulation::Vxlan, VtepKind::Managed);
     let address = IpAddr::from([192, 0, 2, 2]);
     let vtep = tables.add_vtep(Vtep { address, udp_port: 4789, encapsulation, kind, pod_mtu: 1450 }, &[vni]).ok()?;
-    tables.bind_mac(vni, FAR, vtep).ok()?;
+    tables.bind_mac(vni, FAR, vtep, false).ok()?;
     let mut switch = MemorySwitch::new(tables, 64);
     let port = switch.attach(id);
     Some((switch, port))
