@@ -2,13 +2,21 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: help build demo deps test soak loom fuzz lint bench instructions fmt ci clean
+PREFIX ?= /usr/local
+
+.PHONY: help build install uninstall demo deps test soak loom fuzz lint bench instructions fmt ci clean
 
 help: ## List the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
 
 build: ## Build `weft` and `weft-cni`, optimised
 	$(CARGO) build --release
+
+install: build ## Programs, systemd units, man pages, completions below PREFIX (/usr/local), which DESTDIR may precede
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh install $${CARGO_TARGET_DIR:-target}/release
+
+uninstall: build ## Take exactly these away again
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh uninstall $${CARGO_TARGET_DIR:-target}/release
 
 demo: ## Two nodes, four pods, both encapsulations: ping, bulk TCP, what a node knows and counted (root)
 	@test "$$(id -u)" = 0 || { echo "make demo makes network namespaces: it needs root"; exit 1; }

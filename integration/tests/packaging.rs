@@ -1,0 +1,107 @@
+//! What `make install` puts in place, started as systemd would.
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use weft_integration::{BOUND, Child, Family, ping_all, site, weft};
+
+fn script(verb: &str, root: &Path) -> String {
+    let built = weft();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/install.sh");
+    let mut command = Command::new(script);
+    command.arg(verb).arg(built.parent().unwrap()).env("DESTDIR", root).env("PREFIX", "/usr/local");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+fn files(directory: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| {
+            let path = entry.path();
+            if path.is_dir() { files(&path) } else { [path].into() }
+        })
+        .collect()
+}
+
+/// The value of a field in a unit.
+fn field<'a>(unit: &'a str, name: &str) -> &'a str {
+    unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_else(|| panic!("no {name}"))
+}
+
+#[test]
+fn what_is_installed_runs_with_the_units_privileges_and_goes_without_a_trace() {
+    let site = site!("setpriv", "ping");
+    let root = site.directory().join("root");
+    // Of somebody else, and there before.
+    let strange = root.join("usr/local/bin/strange");
+    fs::create_dir_all(strange.parent().unwrap()).unwrap();
+    fs::write(&strange, "").unwrap();
+    assert!(script("install", &root).contains("systemctl enable --now weft-agent"));
+    let installed = files(&root);
+    for one in ["bin/weft", "bin/weft-cni", "share/man/man1/weft.1", "share/bash-completion/completions/weft"] {
+        assert!(installed.contains(&root.join("usr/local").join(one)), "{one}: {installed:?}");
+    }
+
+    let unit = fs::read_to_string(root.join("usr/local/lib/systemd/system/weft-agent.service")).unwrap();
+    let [node, _] = site.pair();
+    let pods = ["a", "b"].map(|name| site.host(name));
+    let place = |name: &str| site.directory().join(name).display().to_string();
+    let port = |pod: &weft_integration::Host, address: &str| {
+        let (name, netns) = (pod.name(), pod.netns().label());
+        format!("[[port]]\nname = \"{name}\"\nvni = 7\nnetns = \"{netns}\"\naddresses = [\"{address}/24\"]\n")
+    };
+    let config = format!(
+        "node = \"n1\"\nrun_dir = \"{}\"\nkeeper = \"off\"\n[underlay]\naddresses = [\"{}\"]\n[workers]\ncount = 2\n\
+         [[vni]]\nid = 7\n{}{}",
+        place("run"),
+        node.address(Family::Ipv4),
+        port(&pods[0], "10.7.0.1"),
+        port(&pods[1], "10.7.0.2"),
+    );
+    fs::write(place("agent.toml"), config).unwrap();
+    fs::create_dir_all(place("run")).unwrap();
+
+    // As the unit says, but for where its files are.
+    let start = field(&unit, "ExecStart").replace("/etc/weft/agent.toml", &place("agent.toml"));
+    let start = start.replace("/usr/local", &root.join("usr/local").display().to_string());
+    let bounds: String = field(&unit, "CapabilityBoundingSet")
+        .split_ascii_whitespace()
+        .map(|one| format!(",+{}", one.trim_start_matches("CAP_").to_ascii_lowercase()))
+        .collect();
+    assert_eq!(field(&unit, "NoNewPrivileges"), "yes");
+    let bounding = format!("--bounding-set=-all{bounds}");
+    let words: Vec<&str> = ["setpriv", "--no-new-privs", &bounding, "--inh-caps=-all"]
+        .into_iter()
+        .chain(start.split_ascii_whitespace())
+        .collect();
+    let supervisor = UnixDatagram::bind(place("notify")).unwrap();
+    supervisor.set_read_timeout(Some(BOUND)).unwrap();
+    let mut command = node.command(&words);
+    let watchdog = Duration::from_secs(field(&unit, "WatchdogSec").trim_end_matches('s').parse().unwrap());
+    command.env("NOTIFY_SOCKET", place("notify")).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
+    let log = fs::File::create(place("log")).unwrap();
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    let agent = Child::spawn(command);
+    assert_eq!(field(&unit, "Type"), "notify");
+    let mut said = String::new();
+    while !said.contains("READY=1") || !said.contains("WATCHDOG=1") {
+        let mut buffer = [0; 1024];
+        let length = supervisor.recv(&mut buffer);
+        let log = || fs::read_to_string(place("log")).unwrap_or_default();
+        let length = length.unwrap_or_else(|error| panic!("{error}, after {said}: {}", log()));
+        said += &String::from_utf8_lossy(&buffer[..length]);
+    }
+    ping_all(&pods[0], "10.7.0.2");
+    drop(agent);
+
+    script("uninstall", &root);
+    assert_eq!(files(&root), [strange].into());
+}
