@@ -184,8 +184,9 @@ impl World {
                 if agent.refused {
                     agent.membership.retry();
                 }
-                // What agents do now and then: look after what is theirs, and believe that all others have.
-                if round == 0 {
+                // What agents do now and then: look after what is theirs, and believe that all others have. Once more when
+                // most are at rest: who found no range free may find one by then.
+                if round == 0 || round == ROUNDS * 3 / 4 {
                     agent.membership.verify();
                 } else if round == ROUNDS / 2 {
                     agent.view.trust();
