@@ -2,15 +2,20 @@
 //! published is lost, and all is well again without anybody's help.
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use weft_control::config::file::{Control, unspanned};
 use weft_integration::{
     AgentConfig, AgentNode, Child, Family, Host, Node, Site, SteadyStream, eventually, ping_all, site, weft,
 };
+use weft_netns::Netns;
 
 const CLIENTS: u16 = 2379;
 const PEERS: u16 = 2380;
@@ -18,6 +23,8 @@ const PEERS: u16 = 2380;
 const RATE: u32 = 1 << 20;
 /// The longest that it may stand still: an eighth of what a lease lasts, and more than a busy machine takes.
 const STALL: Duration = Duration::from_millis(1250);
+/// What a slow store is late by, each way.
+const LATE: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -74,6 +81,23 @@ impl<'a> Store<'a> {
 
     fn endpoint(&self) -> String {
         format!("http://{}:{CLIENTS}", address(self.node))
+    }
+
+    /// Another way to it, on which what either says takes [`LATE`].
+    fn late_endpoint(&self) -> String {
+        let netns = self.node.netns();
+        let (own, netns) = (SocketAddr::new(self.node.address(Family::Ipv4), 0), Netns::open(netns.label()).unwrap());
+        let listener = netns.run(|| TcpListener::bind(own)).unwrap().unwrap();
+        let late = listener.local_addr().unwrap();
+        let store = SocketAddr::new(own.ip(), CLIENTS);
+        thread::spawn(move || {
+            for agent in listener.incoming().map_while(Result::ok) {
+                let Ok(store) = netns.run(|| TcpStream::connect(store)).unwrap() else { continue };
+                pass_late(&agent, &store);
+                pass_late(&store, &agent);
+            }
+        });
+        format!("http://{late}")
     }
 
     fn initial_cluster(&self) -> String {
@@ -165,10 +189,38 @@ impl<'a> Store<'a> {
     }
 }
 
+/// Passes on what one end says, each word [`LATE`] after it was said.
+fn pass_late(from: &TcpStream, to: &TcpStream) {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    let (said, heard) = mpsc::channel::<(Instant, Vec<u8>)>();
+    thread::spawn(move || {
+        let mut bytes = [0; 1 << 16];
+        while let Ok(length @ 1..) = from.read(&mut bytes) {
+            if said.send((Instant::now() + LATE, bytes[..length].to_vec())).is_err() {
+                break;
+            }
+        }
+    });
+    thread::spawn(move || {
+        for (due, bytes) in heard {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        _ = to.shutdown(Shutdown::Both);
+    });
+}
+
 fn config(site: &Site, node: &Node, stores: &[&Store<'_>], pods: &[(&Host, &str)]) -> AgentConfig {
+    let endpoints: Vec<String> = stores.iter().map(|store| store.endpoint()).collect();
+    config_of(site, node, endpoints, pods)
+}
+
+fn config_of(site: &Site, node: &Node, endpoints: Vec<String>, pods: &[(&Host, &str)]) -> AgentConfig {
     let start = AgentConfig::new(site, node, &[Family::Ipv4]).vni(7);
     let mut config = pods.iter().fold(start, |config, (pod, address)| config.port(pod, 7, &[&format!("{address}/24")]));
-    let mut control = Control::new(stores.iter().map(|store| store.endpoint()).collect());
+    let mut control = Control::new(endpoints);
     control.prefix = unspanned("/test".to_owned());
     config.file.control = Some(control);
     config
@@ -414,6 +466,31 @@ fn a_store_that_stands_still_is_shown_as_stale_and_harms_nothing() {
         assert!(traffic.stall() < STALL && traffic.bytes() > 0);
         drop(traffic);
         agents.into_iter().for_each(end);
+        drop(store);
+    }
+}
+
+#[test]
+fn a_slow_store_makes_news_late_and_harms_nothing() {
+    let site = site!("etcd", "etcdctl");
+    let nodes = site.nodes::<4>();
+    for kind in [Kind::Etcd, Kind::Weft] {
+        let pods = ["a", "b", "c"].map(|name| site.host(&format!("{name}-{}", kind.name())));
+        let store = Store::alone(&site, kind, &nodes[3]);
+        let late = store.late_endpoint();
+        let start = |own: usize| {
+            let address = ["10.7.0.1", "10.7.0.2", "10.7.0.3"][own];
+            config_of(&site, &nodes[own], vec![late.clone()], &[(&pods[own], address)]).start()
+        };
+        let agents = [0, 1].map(start);
+        agents.iter().for_each(|agent| wait_for(agent, "connected", 2, 2, 0));
+        let traffic = SteadyStream::start(&pods[0], &pods[1], "10.7.0.2", RATE);
+        let third = start(2);
+        agents.iter().chain([&third]).for_each(|agent| wait_for(agent, "connected", 3, 3, 0));
+        ping_all(&pods[0], "10.7.0.3");
+        assert!(traffic.stall() < STALL && traffic.bytes() > 0);
+        drop(traffic);
+        agents.into_iter().chain([third]).for_each(end);
         drop(store);
     }
 }

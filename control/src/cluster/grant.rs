@@ -43,6 +43,30 @@ struct Seen {
     stored: BTreeMap<Bytes, Stored>,
 }
 
+impl Seen {
+    fn of(keys: &Keys, node: &str, rows: &[Vec<KeyValue>]) -> Self {
+        let mut seen = Seen::default();
+        for kv in rows.iter().flatten() {
+            match keys.read(&kv.key) {
+                Some(Key::Network) => {
+                    seen.network = Some((kv.value.clone(), kv.mod_revision));
+                    seen.stored.insert(kv.key.clone(), Stored::of(kv));
+                }
+                Some(Key::Range(range)) => {
+                    seen.taken.insert(range);
+                    // A row that cannot be read is another's.
+                    if record::read::<AddressRange>(&kv.value).is_ok_and(|row| row.node == node) {
+                        seen.own.insert(range);
+                        seen.stored.insert(kv.key.clone(), Stored::of(kv));
+                    }
+                }
+                _ => {}
+            }
+        }
+        seen
+    }
+}
+
 impl Grant {
     /// Nothing is known of the store's rows. `had`: what the node had when it last ran.
     pub(super) fn new(network: Network, had: Vec<IpNet>) -> Self {
@@ -74,6 +98,13 @@ impl Grant {
         let Some(Ok(ranges)) = &self.outcome else { return Vec::new() };
         let own = ranges.iter().map(|range| Key::Range(*range)).chain([Key::Network]);
         own.map(|key| Operation::Get(KeyRange::One(keys.write(&key)))).collect()
+    }
+
+    /// Whether these rows, which [`Grant::verification`] has read, have all that was granted.
+    pub(super) fn is_confirmed(&self, keys: &Keys, node: &str, rows: &[Vec<KeyValue>]) -> bool {
+        let Some(Ok(ranges)) = &self.outcome else { return true };
+        let seen = Seen::of(keys, node, rows);
+        seen.network.is_some() && ranges.iter().all(|range| seen.own.contains(range))
     }
 
     pub(super) fn next(&mut self, keys: &Keys, node: &str) -> Next {
@@ -146,25 +177,7 @@ impl Grant {
 
     /// What [`Next::Read`] has read.
     pub(super) fn read(&mut self, keys: &Keys, node: &str, rows: &[Vec<KeyValue>]) {
-        let mut seen = Seen::default();
-        for kv in rows.iter().flatten() {
-            match keys.read(&kv.key) {
-                Some(Key::Network) => {
-                    seen.network = Some((kv.value.clone(), kv.mod_revision));
-                    seen.stored.insert(kv.key.clone(), Stored::of(kv));
-                }
-                Some(Key::Range(range)) => {
-                    seen.taken.insert(range);
-                    // A row that cannot be read is another's.
-                    if record::read::<AddressRange>(&kv.value).is_ok_and(|row| row.node == node) {
-                        seen.own.insert(range);
-                        seen.stored.insert(kv.key.clone(), Stored::of(kv));
-                    }
-                }
-                _ => {}
-            }
-        }
-        self.seen = Some(seen);
+        self.seen = Some(Seen::of(keys, node, rows));
     }
 
     /// Whether [`Next::Write`] was done. If it was not, somebody was faster: look again.

@@ -273,7 +273,10 @@ impl Membership {
         let claimed = self.claim.map(|claim| claim.lease);
         let lost = self.refused.is_some() || claimed.is_some() && held.map(|row| row.lease) != claimed;
         // Nobody else writes them: it is not the history that we wrote into.
-        let other = claimed.is_some() && self.stored.as_ref().is_some_and(|known| *known != found);
+        let differs = self.stored.as_ref().is_some_and(|known| *known != found);
+        let ungranted =
+            self.grant.as_ref().is_some_and(|grant| !grant.is_confirmed(&self.keys, &self.own.node.name, rows));
+        let other = claimed.is_some() && (differs || ungranted);
         if !lost && other {
             self.sequences.clear();
         }

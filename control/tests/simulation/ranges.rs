@@ -12,7 +12,7 @@ use weft_store::client::Operation;
 
 use crate::agent::keys;
 use crate::schedule::{Dice, in_parallel, seeds};
-use crate::world::{World, address, vni};
+use crate::world::{World, address, pod, vni};
 
 /// Schedules in a run, in each of which up to seven nodes race for three or seven ranges of each family.
 const RACES: u64 = 1_000;
@@ -154,6 +154,21 @@ fn what_a_replaced_store_gave_to_another_is_given_up() {
     world.rest();
     assert!(matches!(world.ranges(0), Some(Err(NoRanges::Exhausted { .. }))));
     assert!(world.agent(0).membership.own().node.overlay_addresses.is_empty());
+    world.check();
+}
+
+#[test]
+fn ranges_that_a_store_forgot_are_granted_again_though_an_answer_was_lost() {
+    let mut world = started(1, 19);
+    world.meet_all();
+    // An older backup was restored, and by its revisions it is not to be told from what was there.
+    let forget = ranges(&world, 0).into_iter().map(|range| keys().write(&Key::Range(range)));
+    let forget: Vec<Operation> = forget.map(|key| Operation::Delete(KeyRange::One(key))).collect();
+    world.store.commit(&[], &forget).unwrap();
+    world.store_went_back = true;
+    world.set_pods(0, &[pod(1, 1)]);
+    world.meet(0, 0, 1, true);
+    world.rest();
     world.check();
 }
 
