@@ -59,7 +59,7 @@ pub enum Progress<'a> {
     Measuring {
         /// Between what.
         cable: Cable,
-        /// From 1.
+        /// The round, from 1.
         round: u32,
         /// The plane's name.
         plane: &'a str,

@@ -32,7 +32,7 @@ pub struct Forwarder {
     pub local: Ipv4Addr,
     /// The other node's.
     pub remote: Ipv4Addr,
-    /// The virtual network, below 2^24.
+    /// The VNI, 1 to 16,777,215.
     pub vni: u32,
     /// MTU of its pods in bytes.
     pub mtu: u16,

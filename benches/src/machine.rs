@@ -12,7 +12,7 @@ pub struct Machine {
     pub kernel: String,
     /// Model of its processors.
     pub processor: String,
-    /// How many of them this process may use.
+    /// How many processors this process may use.
     pub processors: usize,
     /// Memory in bytes.
     pub memory: u64,

@@ -7,7 +7,7 @@ use crate::{Cable, Machine, Pinning};
 /// Everything that was measured in one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Of the format: 1.
+    /// Version of the format: 1.
     pub version: u32,
     /// Where.
     pub machine: Machine,
@@ -116,7 +116,7 @@ pub struct Failure {
     pub cable: Cable,
     /// The case.
     pub case: String,
-    /// From 1.
+    /// The round, from 1.
     pub round: u32,
     /// Why.
     pub reason: String,
@@ -131,8 +131,8 @@ pub struct Sample {
     pub cable: Cable,
     /// The metric.
     pub metric: String,
-    /// From 1.
+    /// The round, from 1.
     pub round: u32,
-    /// In the metric's unit.
+    /// The value, in the metric's unit.
     pub value: f64,
 }

@@ -294,7 +294,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The processes started so far.
+    /// Process ids of what was started so far.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
         let made = self.stages.made();

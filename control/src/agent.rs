@@ -91,7 +91,7 @@ pub enum AgentError {
     TooNarrowForIpv6 {
         /// The port.
         port: String,
-        /// What fits.
+        /// MTU of the pods that fits, in bytes.
         mtu: u16,
     },
     /// Two ports are one device, under two names of one namespace.

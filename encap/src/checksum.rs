@@ -13,9 +13,9 @@ use crate::bytes::{array, put};
 use crate::l4::L4;
 use crate::{Inner, InnerError, L4Error, Network};
 
-/// Where UDP's checksum stands in its header, in bytes.
+/// Where UDP's checksum stands in its header, in bytes (RFC 768).
 pub const UDP_OFFSET: u16 = 6;
-/// Where TCP's checksum stands in its header, in bytes.
+/// Where TCP's checksum stands in its header, in bytes (RFC 9293 section 3.1).
 pub const TCP_OFFSET: u16 = 16;
 
 /// Below this many bytes the choice of a vector variant costs more than it gains.
@@ -53,7 +53,7 @@ pub enum Verified {
     Right,
     /// It does not.
     Wrong,
-    /// UDP without a checksum (the field is zero).
+    /// UDP without a checksum: the field is zero (RFC 768).
     Absent,
 }
 
@@ -70,7 +70,7 @@ pub fn sum(bytes: &[u8]) -> u32 {
     sum_anywhere(bytes)
 }
 
-/// The partial sum of a piece that starts at an odd place.
+/// The partial sum of a piece that starts at an odd number of bytes (RFC 1071 section 2 (B)).
 #[inline]
 #[must_use]
 pub const fn at_odd_offset(partial: u32) -> u32 {
@@ -86,7 +86,7 @@ pub const fn fold(partial: u32) -> u16 {
     (twice & 0xffff) as u16
 }
 
-/// The value of a checksum field: folded and inverted.
+/// The value of a checksum field: folded and inverted (RFC 1071 section 1).
 #[inline]
 #[must_use]
 pub const fn finish(partial: u32) -> u16 {
@@ -178,7 +178,7 @@ pub fn verify(inner: &Inner<'_>) -> Result<Verified, L4Error> {
     Ok(l4.verify(inner.bytes))
 }
 
-/// Whether an IPv4 header's checksum is right; false if the header is cut off.
+/// Whether an IPv4 header's checksum is right (RFC 791 section 3.1); false if the header is cut off.
 #[inline]
 #[must_use]
 pub fn ipv4_header_is_right(header: &[u8]) -> bool {

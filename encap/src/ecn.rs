@@ -13,14 +13,14 @@ use crate::{Inner, Network};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Ecn {
-    /// The transport does not understand marks.
+    /// The transport does not understand marks: 0b00.
     #[default]
     NotEct = 0,
-    /// ECN-capable, the other codepoint: L4S (RFC 9331).
+    /// ECN-capable, the other codepoint: 0b01, L4S (RFC 9331).
     Ect1 = 1,
-    /// ECN-capable.
+    /// ECN-capable: 0b10.
     Ect0 = 2,
-    /// Congestion experienced.
+    /// Congestion experienced: 0b11.
     Ce = 3,
 }
 
@@ -30,7 +30,7 @@ pub enum Dscp {
     /// From the inner header; 0 for what is not IP.
     #[default]
     Inherit,
-    /// Always this, 0 to 63; higher bits are left out.
+    /// Always this DSCP, 0 to 63 (RFC 2474 section 3); higher bits are left out.
     Fixed(u8),
 }
 
@@ -41,7 +41,8 @@ pub enum Decapsulated {
     Keep,
     /// Its ECN field has to be this: [`apply_ecn`].
     Set(Ecn),
-    /// It was marked on the way, and its transport would not understand: dropping it is the mark.
+    /// It was marked on the way, and its transport would not understand: dropping it is the mark (RFC 6040
+    /// section 4.2).
     Drop,
 }
 

@@ -1,6 +1,7 @@
 use crate::{Inner, MacAddr, Network};
 
-/// A flow in 32 bits, for spreading flows over source ports, sockets and queues.
+/// A flow in 32 bits, for spreading flows over source ports (RFC 7348 section 5, RFC 8926 section 3.3), sockets and
+/// queues.
 ///
 /// Made of MAC and IP addresses, protocol and ports; fragments go by addresses and protocol alone, so that
 /// all pieces of a datagram agree. Both directions of a flow have the same hash. The IPv6 flow label does not
@@ -35,13 +36,13 @@ impl FlowHash {
         Self(u32::from_be_bytes(bytes))
     }
 
-    /// The hash as a number.
+    /// The hash as a number, all of 32 bits.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// Picks one of `n`, each equally likely, whether or not `n` is a power of two; 0 for an `n` of 0.
+    /// An index below `n`, each equally likely, whether or not `n` is a power of two; 0 for an `n` of 0.
     /// `n` counts up to 2^32.
     #[inline]
     #[must_use]

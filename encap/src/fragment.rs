@@ -69,7 +69,7 @@ struct Room {
 pub struct Fragment {
     /// Bytes of its headers, from Ethernet on.
     pub header_len: usize,
-    /// Where its payload lies in the frame.
+    /// Where its payload lies, in bytes from the start of the frame.
     pub payload: Range<usize>,
 }
 
@@ -80,7 +80,7 @@ pub enum FragmentError {
     Frame(InnerError),
     /// Not IPv4, or a malformed header of it.
     NotIpv4 {
-        /// The frame's type after its tags.
+        /// The frame's EtherType after its tags.
         ethertype: u16,
     },
     /// A superframe that cannot be split.
@@ -112,9 +112,9 @@ pub enum FragmentError {
     },
     /// More fragments of one packet than [`MAX_FRAGMENTS`].
     TooManyFragments {
-        /// How many there would be.
+        /// How many fragments there would be.
         seen: usize,
-        /// How many are allowed.
+        /// How many fragments are allowed: [`MAX_FRAGMENTS`].
         max: usize,
     },
 }

@@ -2,15 +2,15 @@
 
 use crate::{DecapError, Vni};
 
-/// Bytes of the header without options.
+/// Bytes of the header without options (section 3.4).
 pub const BASE_LEN: usize = 8;
 /// Bytes that all options together can take (section 3.4: six bits, in units of four bytes).
 pub const MAX_OPTIONS_LEN: usize = 63 * 4;
-/// Bytes of an option's own header.
+/// Bytes of an option's own header (section 3.5).
 pub const OPTION_HEADER_LEN: usize = 4;
-/// The UDP port assigned by IANA.
+/// The UDP port assigned by IANA (section 3.3).
 pub const PORT: u16 = 6081;
-/// Protocol type of an Ethernet frame.
+/// Protocol type of an Ethernet frame, an EtherType (section 3.4).
 pub const PROTOCOL_ETHERNET: u16 = 0x6558;
 
 const FLAG_CONTROL: u8 = 0x80;
@@ -19,9 +19,9 @@ const CRITICAL: u8 = 0x80;
 /// One option (section 3.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GeneveOption<'a> {
-    /// Option class: whose type it is.
+    /// Option class, 16 bits: whose type it is (section 3.5).
     pub class: u16,
-    /// Option type, critical bit included.
+    /// Option type, 8 bits, the critical one included.
     pub kind: u8,
     /// Whether a receiver that does not know it must drop the packet: the type's highest bit.
     pub critical: bool,
@@ -40,11 +40,11 @@ pub struct Options<'a> {
 pub struct Parsed<'a> {
     /// The VNI field, zero included.
     pub vni: [u8; 3],
-    /// The O bit: a control packet.
+    /// The O bit: a control packet (section 3.4).
     pub control: bool,
-    /// The C bit: there are critical options.
+    /// The C bit: there are critical options (section 3.4).
     pub critical: bool,
-    /// The type of what is inside.
+    /// The EtherType of what is inside (section 3.4).
     pub protocol: u16,
     /// The options, unchecked as yet.
     pub options: Options<'a>,

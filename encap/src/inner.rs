@@ -6,37 +6,37 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::MacAddr;
 use crate::bytes::{array, be16};
 
-/// Bytes of an Ethernet header without tags.
+/// Bytes of an Ethernet header without tags (IEEE 802.3 section 3).
 pub const ETHERNET_LEN: usize = 14;
 /// Bytes that one VLAN tag adds (IEEE 802.1Q).
 pub const TAG_LEN: usize = 4;
 /// Tags that are looked through; a frame with more is [`Network::Other`].
 pub const MAX_TAGS: usize = 2;
-/// IPv6 extension headers that are walked; what follows is taken as the upper protocol.
+/// IPv6 extension headers that are walked (RFC 8200 section 4); what follows is taken as the upper protocol.
 pub const MAX_EXTENSION_HEADERS: usize = 8;
-/// Bytes of an IPv4 header without options (RFC 791).
+/// Bytes of an IPv4 header without options (RFC 791 section 3.1).
 pub const IPV4_LEN: usize = 20;
-/// Bytes of an IPv6 header without extensions (RFC 8200).
+/// Bytes of an IPv6 header without extensions (RFC 8200 section 3).
 pub const IPV6_LEN: usize = 40;
 
-/// EtherType of IPv4.
+/// EtherType of IPv4 (RFC 894).
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
-/// EtherType of ARP.
+/// EtherType of ARP (RFC 826).
 pub const ETHERTYPE_ARP: u16 = 0x0806;
-/// EtherType of IPv6.
+/// EtherType of IPv6 (RFC 2464 section 3).
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// EtherType of a customer VLAN tag (IEEE 802.1Q).
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
 /// EtherType of a service VLAN tag (IEEE 802.1ad).
 pub const ETHERTYPE_QINQ: u16 = 0x88a8;
-/// EtherType of a service VLAN tag as it was before 802.1ad.
+/// EtherType of a service VLAN tag before 802.1ad (`ETH_P_QINQ1`, include/uapi/linux/if_ether.h).
 pub const ETHERTYPE_QINQ_OLD: u16 = 0x9100;
 
-/// IP protocol number of TCP.
+/// IP protocol number of TCP (RFC 9293 section 3.1).
 pub const PROTOCOL_TCP: u8 = 6;
-/// IP protocol number of UDP.
+/// IP protocol number of UDP (RFC 768).
 pub const PROTOCOL_UDP: u8 = 17;
-/// IP protocol number of SCTP.
+/// IP protocol number of SCTP (RFC 9260).
 pub const PROTOCOL_SCTP: u8 = 132;
 
 const HOP_BY_HOP: u8 = 0;
@@ -56,7 +56,7 @@ pub struct Inner<'a> {
     pub src: MacAddr,
     /// Whether the outermost type is a VLAN tag (0x8100, 0x88a8 or 0x9100).
     pub tagged: bool,
-    /// The type after at most [`MAX_TAGS`] tags.
+    /// The EtherType after at most [`MAX_TAGS`] tags.
     pub ethertype: u16,
     /// Where the network header starts, in bytes from the start of the frame.
     pub l3: usize,
@@ -78,7 +78,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// The protocol that IP carries; none for what is not IP.
+    /// The number of the protocol that IP carries; none for what is not IP.
     #[inline]
     #[must_use]
     pub const fn protocol(&self) -> Option<u8> {
@@ -97,21 +97,21 @@ pub struct Ipv4View {
     pub src: Ipv4Addr,
     /// Destination address.
     pub dst: Ipv4Addr,
-    /// Upper protocol.
+    /// Upper protocol, as IANA numbers them.
     pub protocol: u8,
     /// Where the upper header starts, in bytes from the start of the frame.
     pub l4: usize,
     /// Where the packet ends by its own length, in bytes from the start of the frame: padding comes after.
     pub end: usize,
-    /// Whether this is a fragment, the first included.
+    /// Whether this is a fragment, the first included (RFC 791 section 3.1: MF set, or an offset).
     pub fragment: bool,
-    /// The DF bit.
+    /// The DF bit (RFC 791 section 3.1).
     pub dont_fragment: bool,
-    /// DSCP and ECN.
+    /// DSCP in the high six bits, ECN in the low two (RFC 2474 section 3, RFC 3168 section 5).
     pub tos: u8,
-    /// Time to live, in hops.
+    /// Time to live, 0 to 255 hops.
     pub ttl: u8,
-    /// Identification.
+    /// Identification, 16 bits, by which fragments find each other (RFC 791 section 3.1).
     pub identification: u16,
 }
 
@@ -131,18 +131,18 @@ pub struct Ipv6View {
     pub end: usize,
     /// Whether there is a fragment header, even one of a packet in one piece (RFC 6946).
     pub fragment: bool,
-    /// Whether a routing header names further hops, so that `dst` is not the last destination.
+    /// Whether a routing header names further hops, so that `dst` is not the last destination (RFC 8200 section 4.4).
     pub source_routed: bool,
-    /// DSCP and ECN.
+    /// DSCP in the high six bits, ECN in the low two (RFC 8200 section 7).
     pub traffic_class: u8,
-    /// Hop limit, in hops.
+    /// Hop limit, 0 to 255 hops.
     pub hop_limit: u8,
 }
 
 /// An ARP packet for IPv4 over Ethernet (RFC 826).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArpView {
-    /// 1 asks, 2 answers.
+    /// 1 asks, 2 answers (RFC 826, `ar$op`).
     pub operation: u16,
     /// Sender hardware address.
     pub sender_mac: MacAddr,
@@ -200,7 +200,7 @@ impl<'a> Inner<'a> {
         })
     }
 
-    /// Source and destination port of TCP, UDP or SCTP; none for fragments, the first included.
+    /// Source and destination port of TCP, UDP or SCTP, 0 to 65,535 each; none for fragments, the first included.
     #[inline]
     #[must_use]
     pub fn ports(&self) -> Option<(u16, u16)> {

@@ -8,7 +8,7 @@ use crate::checksum::{self, Verified};
 use crate::inner::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::{Inner, Network};
 
-/// Bytes of a TCP header without options (RFC 9293).
+/// Bytes of a TCP header without options (RFC 9293 section 3.1).
 pub const TCP_LEN: usize = 20;
 /// Bytes of a UDP header (RFC 768).
 pub const UDP_LEN: usize = 8;
@@ -17,13 +17,13 @@ pub const UDP_LEN: usize = 8;
 /// the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct L4 {
-    /// Where the IP header starts.
+    /// Where the IP header starts, in bytes.
     pub l3: usize,
-    /// Where the TCP or UDP header starts.
+    /// Where the TCP or UDP header starts, in bytes.
     pub start: usize,
-    /// Where the payload starts.
+    /// Where the payload starts, in bytes.
     pub payload: usize,
-    /// Where the IP packet ends.
+    /// Where the IP packet ends, in bytes; padding comes after.
     pub end: usize,
     /// Whether the packet is IPv6.
     pub ipv6: bool,
@@ -38,7 +38,7 @@ pub struct L4 {
 pub enum L4Error {
     /// Neither IPv4 nor IPv6, or a malformed header of one.
     NotIp {
-        /// The frame's type after its tags.
+        /// The frame's EtherType after its tags.
         ethertype: u16,
     },
     /// A fragment.
@@ -47,7 +47,7 @@ pub enum L4Error {
     SourceRouted,
     /// Neither TCP nor UDP.
     Protocol {
-        /// The protocol seen.
+        /// The IP protocol number seen.
         seen: u8,
     },
     /// The L4 header is cut off.
@@ -57,14 +57,14 @@ pub enum L4Error {
         /// Bytes the L4 header needs.
         need: usize,
     },
-    /// TCP's data offset is below a header's length.
+    /// TCP's data offset is below a header's length (RFC 9293 section 3.1).
     TcpDataOffset {
         /// The header length seen, in bytes.
         seen: usize,
     },
     /// UDP's length disagrees with the IP packet's.
     UdpLength {
-        /// The length seen.
+        /// The length seen, in bytes.
         seen: u16,
         /// Bytes from the UDP header to the end of the IP packet.
         have: usize,

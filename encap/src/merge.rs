@@ -29,9 +29,10 @@ use candidate::{Class, First, Key, Next, classify};
 use expected::Expected;
 use flows::{Flows, NONE};
 
-/// Frames in one group (Linux takes no more from `UDP_GRO`, and 64 KiB hold no more at usual sizes).
+/// Frames in one group at most (Linux takes no more from `UDP_GRO`, net/ipv4/udp_offload.c `UDP_GRO_CNT_MAX`, and
+/// 64 KiB hold no more at usual sizes).
 pub const MAX_SEGMENTS: usize = 64;
-/// Bytes of a merged packet, IP header included.
+/// Bytes of a merged packet at most, IP header included: what its length field holds (RFC 791 section 3.1).
 pub const MAX_PACKET_LEN: usize = 65_535;
 /// Bytes that [`Group::finish`] writes at most: Ethernet, two tags, IPv6, and TCP with all options.
 pub const MAX_HEADER_LEN: usize = 14 + 8 + 40 + 60;
@@ -62,7 +63,7 @@ pub struct Group<'a> {
 /// The merger holds as many frames as it was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MergerFull {
-    /// How many that is.
+    /// How many frames that is.
     pub capacity: usize,
 }
 

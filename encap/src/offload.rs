@@ -69,7 +69,7 @@ pub struct Offload {
 pub enum OffloadError {
     /// A segmentation type we never asked the kernel for.
     UnknownGso {
-        /// The type byte.
+        /// The type byte, `gso_type`.
         seen: u8,
     },
     /// A superframe with a segment size of zero.

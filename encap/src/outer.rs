@@ -15,7 +15,7 @@ use crate::{Inner, InnerError, MacAddr, Network};
 
 /// Bytes of the longest outer headers: Ethernet, IPv6 and UDP.
 pub const MAX_LEN: usize = ETHERNET_LEN + IPV6_LEN + UDP_LEN;
-/// The hop limit that Linux tunnels start with (`net.ipv4.ip_default_ttl`).
+/// The hop limit, in hops, that Linux tunnels start with (`net.ipv4.ip_default_ttl`).
 pub const DEFAULT_TTL: u8 = 64;
 
 /// Where the TTL, or hop limit, of outer headers comes from.
@@ -62,13 +62,13 @@ pub enum Addresses {
 pub struct Outer {
     /// Between which VTEPs.
     pub addresses: Addresses,
-    /// UDP source port: entropy.
+    /// UDP source port: entropy (RFC 7348 section 5, RFC 8926 section 3.3).
     pub src_port: u16,
     /// UDP destination port.
     pub dst_port: u16,
-    /// DSCP and ECN, as the IPv4 TOS or IPv6 traffic class byte.
+    /// DSCP and ECN, as the IPv4 TOS or IPv6 traffic class byte (RFC 2474 section 3).
     pub tos: u8,
-    /// IPv4 TTL or IPv6 hop limit, in hops.
+    /// IPv4 TTL or IPv6 hop limit, 1 to 255 hops.
     pub ttl: u8,
     /// IPv4 identification; not sent on IPv6. DF is always sent, so any value will do (RFC 6864).
     pub identification: u16,
@@ -81,7 +81,7 @@ pub enum UdpChecksum {
     Zero,
     /// The folded pseudo-header sum: whoever takes the packet off the machine fills it.
     Partial,
-    /// The whole checksum.
+    /// The whole checksum (RFC 768).
     Complete {
         /// Partial sum of the UDP payload (see [`mod@crate::checksum`]).
         payload: u32,
@@ -115,7 +115,7 @@ pub enum OuterError {
     TooLong {
         /// Bytes of payload.
         have: usize,
-        /// Bytes allowed.
+        /// Bytes of payload allowed.
         max: usize,
     },
     /// Not an Ethernet frame.

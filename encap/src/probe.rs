@@ -60,7 +60,7 @@ pub enum Kind {
 pub struct Probe {
     /// Request or echo.
     pub kind: Kind,
-    /// By which the sender knows its request again. Who can guess it can forge the echo.
+    /// 64 random bits by which the sender knows its request again. Who can guess them can forge the echo.
     pub nonce: u64,
     /// Bytes of the request's outer IP packet, header included: the path MTU that it proves.
     pub size: u16,
@@ -83,12 +83,12 @@ pub enum ProbeError {
     },
     /// Not of [`ETHERTYPE`]; a VLAN tag included.
     EtherType {
-        /// The type seen.
+        /// The EtherType seen.
         seen: u16,
     },
     /// Somebody else's experiment.
     Magic {
-        /// The number seen.
+        /// The 32 bits seen in its place.
         seen: u32,
     },
     /// Of another version than [`VERSION`].
@@ -98,7 +98,7 @@ pub enum ProbeError {
     },
     /// Neither request nor echo.
     Kind {
-        /// The kind seen.
+        /// The byte seen in its place.
         seen: u8,
     },
     /// The frame is not as long as it says, or an echo has padding.

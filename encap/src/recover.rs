@@ -3,7 +3,8 @@
 //! A tunnel packet of a sender on the same machine, or across a veth, can reach a UDP socket whole: up to 64 KiB
 //! long, the inner checksum unfilled, and no word about either. What the field holds tells: Linux leaves the
 //! folded pseudo-header sum there, not inverted, with the L4 length of the whole superframe added in
-//! (`tcp_v4_check`, `udp4_hwcsum`) or, from some GSO code paths (`tcp_v6_gso_csum_prep`), with a length of zero.
+//! (`tcp_v4_check`, include/net/tcp.h, `udp4_hwcsum`, net/ipv4/udp.c) or, from some GSO code paths
+//! (`tcp_v6_gso_csum_prep`, include/net/ip6_checksum.h), with a length of zero.
 //!
 //! A complete checksum equals one of the two by chance in about 3 of 100,000 frames. Nothing breaks then: the
 //! sum over such a frame, field included, yields that same value again.

@@ -85,7 +85,7 @@ pub enum State {
 /// A probe to be sent: a request with this nonce, as long as this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeToSend {
-    /// The nonce, from the caller's generator.
+    /// 64 bits from the caller's generator: [`crate::probe::Probe::nonce`].
     pub nonce: u64,
     /// Bytes of the outer IP packet.
     pub size: u16,

@@ -14,9 +14,10 @@ use crate::{Checksum, Gso, GsoKind, Inner, InnerError, Offload};
 
 /// Bytes of headers that a superframe can have at most: what to allow for in `next_segment`.
 pub const MAX_HEADER_LEN: usize = 256;
-/// The smallest TCP segment size, in bytes, that is followed (Linux `TCP_MIN_GSO_SIZE`): bounds the segments.
+/// The smallest TCP segment size, in bytes, that is followed (`TCP_MIN_GSO_SIZE`, Linux include/net/tcp.h):
+/// bounds the segments.
 pub const MIN_TCP_SEGMENT: u16 = 8;
-/// The most datagrams in a UDP superframe (Linux `UDP_MAX_SEGMENTS`).
+/// The most datagrams in a UDP superframe (`UDP_MAX_SEGMENTS`, Linux include/linux/udp.h).
 pub const MAX_UDP_SEGMENTS: usize = 128;
 
 const FIN: u8 = 0x01;
@@ -60,7 +61,7 @@ pub enum SplitError {
     },
     /// Bytes behind the IP packet.
     Trailing {
-        /// How many.
+        /// How many bytes.
         bytes: usize,
     },
     /// A segment size below [`MIN_TCP_SEGMENT`] or of zero.
@@ -72,9 +73,9 @@ pub enum SplitError {
     },
     /// More datagrams than [`MAX_UDP_SEGMENTS`].
     TooManySegments {
-        /// How many there would be.
+        /// How many datagrams there would be.
         seen: usize,
-        /// How many are allowed.
+        /// How many datagrams are allowed: [`MAX_UDP_SEGMENTS`].
         max: usize,
     },
     /// Headers longer than [`MAX_HEADER_LEN`].

@@ -49,7 +49,7 @@ pub enum Source {
 pub enum NoReply {
     /// Neither IPv4 nor IPv6, or a malformed header of one.
     NotIp {
-        /// The frame's type after its tags.
+        /// The frame's EtherType after its tags.
         ethertype: u16,
     },
     /// The packet is no longer than the MTU: there is nothing to complain of.
@@ -79,7 +79,7 @@ pub enum NoReply {
     MtuTooSmall {
         /// The MTU asked for, in bytes.
         mtu: u16,
-        /// The smallest one allowed: [`MIN_IPV4`] or [`MIN_IPV6`].
+        /// The smallest one allowed, in bytes: [`MIN_IPV4`] or [`MIN_IPV6`].
         min: u16,
     },
     /// The room for the answer is too short.

@@ -38,9 +38,9 @@ pub enum DecapError {
     /// VXLAN with the generic protocol extension: what is inside need not be an Ethernet frame
     /// (draft-ietf-nvo3-vxlan-gpe section 3).
     VxlanGpe {
-        /// The first byte: version, P and O among others.
+        /// The first byte's flags: version, P and O among others.
         flags: u8,
-        /// The next protocol field, which means something where P is set; 3 is Ethernet.
+        /// The next protocol field, 0 to 255, which means something where P is set; 3 is Ethernet.
         next_protocol: u8,
     },
     /// VXLAN with a group policy: its sender relies on the receiver to enforce it
@@ -49,18 +49,18 @@ pub enum DecapError {
     /// VXLAN with remote checksum offload: the inner checksum is unfilled, and the header says where it belongs
     /// (draft-herbert-vxlan-rco, Linux `VXLAN_HF_RCO`).
     VxlanRemoteChecksum,
-    /// VNI 0, in either encapsulation.
+    /// VNI 0, in either encapsulation: see [`Vni`].
     VniZero,
     /// Geneve of another version than 0 (RFC 8926 section 3.4).
     GeneveVersion {
-        /// The version seen.
+        /// The version seen, 0 to 3.
         seen: u8,
     },
     /// A Geneve control packet, O bit set: we speak no control protocol (section 3.4).
     GeneveControl,
     /// Geneve with something else than an Ethernet frame inside (section 3.4).
     GeneveProtocol {
-        /// The protocol type seen.
+        /// The protocol type seen, an EtherType.
         seen: u16,
     },
     /// A Geneve option that runs over the end of the options (section 3.5).
@@ -72,9 +72,9 @@ pub enum DecapError {
     },
     /// A Geneve option that must be understood and is not (section 3.5.1).
     GeneveCriticalOption {
-        /// Option class.
+        /// Option class, 16 bits (section 3.5).
         class: u16,
-        /// Option type, critical bit included.
+        /// Option type, 8 bits, the critical one included.
         kind: u8,
     },
 }
@@ -122,7 +122,7 @@ impl Encapsulation {
         }
     }
 
-    /// The UDP port assigned by IANA.
+    /// The UDP port assigned by IANA: 4789 or 6081.
     #[must_use]
     pub const fn default_port(self) -> u16 {
         match self {

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// A virtual network identifier: 24 bits, 1 to 16,777,215 (RFC 7348 section 5, RFC 8926 section 3.3).
+/// A virtual network identifier: 24 bits, 1 to 16,777,215 (RFC 7348 section 5, RFC 8926 section 3.4).
 ///
 /// Zero is refused: peers disagree on its meaning, and Linux uses it for "no VNI".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,7 +9,7 @@ pub struct Vni(u32);
 /// A number that is not a VNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VniError {
-    /// The number seen.
+    /// What stands for the VNI: 0, or 2^24 and more.
     pub seen: u64,
 }
 
@@ -28,7 +28,7 @@ impl Vni {
         Ok(Self(value))
     }
 
-    /// The number.
+    /// The VNI as a number, 1 to 16,777,215.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0

@@ -7,11 +7,11 @@
 
 use crate::{DecapError, Vni};
 
-/// Bytes of the header.
+/// Bytes of the header (RFC 7348 section 5).
 pub const HEADER_LEN: usize = 8;
-/// The UDP port assigned by IANA.
+/// The UDP port assigned by IANA (RFC 7348 section 8).
 pub const PORT: u16 = 4789;
-/// The UDP port that Linux uses unless told otherwise.
+/// The UDP port that Linux uses unless told otherwise (`vxlan_port`, drivers/net/vxlan/vxlan_core.c).
 pub const PORT_LINUX: u16 = 8472;
 
 const FLAG_VNI: u8 = 0x08;

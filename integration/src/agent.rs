@@ -78,7 +78,7 @@ impl AgentNode {
         &self.run_dir
     }
 
-    /// Its process.
+    /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.pid()
@@ -168,7 +168,7 @@ impl AgentNode {
         }
     }
 
-    /// What was dropped since the agent was ready: each reason that happened, with its count.
+    /// Frames and copies dropped since the agent was ready: each reason that happened, with its count.
     #[must_use]
     pub fn dropped(&self) -> Vec<(String, u64)> {
         let early = |reason: &str| self.early.iter().find(|row| row.reason == reason).map_or(0, |row| row.count);
@@ -191,7 +191,7 @@ impl AgentNode {
         }
     }
 
-    /// One of the counters of forwarding.
+    /// One of the counters of forwarding, in frames, copies, packets or system calls as its name says.
     ///
     /// # Panics
     /// If the agent does not know it.
@@ -200,7 +200,7 @@ impl AgentNode {
         self.counters().forwarding[counter]
     }
 
-    /// One of the counters of learning.
+    /// How often learning came out so.
     ///
     /// # Panics
     /// If the agent does not know it.

@@ -10,7 +10,7 @@ pub const ETHERNET_LEN: usize = 14;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const HOPS: u8 = 64;
 
-/// One end of a UDP flow: MAC, address and port.
+/// MAC, address and UDP port of one end of a flow.
 pub type End<T> = (MacAddr, T, u16);
 
 /// A Geneve packet, whose every part can be wrong.
@@ -24,9 +24,9 @@ pub struct Geneve {
     pub options: Vec<u8>,
     /// The O and C bits and the reserved ones behind them.
     pub flags: u8,
-    /// What is inside: 0x6558 for an Ethernet frame.
+    /// EtherType of what is inside: 0x6558 for an Ethernet frame (RFC 8926 section 3.4).
     pub protocol: u16,
-    /// The virtual network.
+    /// The VNI, 0 to 16,777,215: wrong ones are sent too.
     pub vni: u32,
 }
 
@@ -91,7 +91,7 @@ pub fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
 }
 
 impl Geneve {
-    /// A right one.
+    /// A right one of this VNI: version 0, no options.
     #[must_use]
     pub const fn new(vni: u32) -> Self {
         Self { version: 0, options_len: None, options: Vec::new(), flags: 0, protocol: 0x6558, vni }

@@ -39,7 +39,7 @@ impl Child {
         Self { process, name }
     }
 
-    /// Its number.
+    /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()

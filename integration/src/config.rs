@@ -58,7 +58,7 @@ impl AgentConfig {
         Self { file, host: Host::clone(node), path: directory.join("agent.toml") }
     }
 
-    /// Adds a virtual network.
+    /// Adds a virtual network by its VNI, 1 to 16,777,215.
     #[must_use]
     pub fn vni(mut self, id: u32) -> Self {
         self.file.vnis.push(VniEntry::new(vni(id)));

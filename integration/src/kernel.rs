@@ -13,7 +13,7 @@ pub struct KernelNode {
 /// What the kernel's VXLAN device is told.
 #[derive(Clone, Debug)]
 pub struct KernelTunnel<'a> {
-    /// The virtual network.
+    /// The VNI, 1 to 16,777,215.
     pub vni: u32,
     /// Family of the underlay.
     pub family: Family,

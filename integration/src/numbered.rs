@@ -33,9 +33,9 @@ pub struct NumberedFlow {
 pub struct Numbered {
     /// Datagrams sent.
     pub sent: u64,
-    /// Those that did not arrive.
+    /// Datagrams that did not arrive.
     pub lost: u64,
-    /// Those that arrived behind a later one, or twice.
+    /// Datagrams that arrived behind a later one, or twice.
     pub late: u64,
     /// The longest time between two of them.
     pub longest_pause: Duration,
@@ -73,7 +73,7 @@ impl NumberedFlow {
         }
     }
 
-    /// How many have arrived.
+    /// How many datagrams have arrived.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)

@@ -19,7 +19,7 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// The virtual network.
+    /// The VNI of its virtual network.
     pub const VNI: u32 = 5000;
     /// The pods' addresses with prefix lengths.
     pub const NETWORKS: [[&'static str; 2]; 2] = [["10.0.0.1/24", "fd00::1/64"], ["10.0.0.2/24", "fd00::2/64"]];

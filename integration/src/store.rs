@@ -117,7 +117,7 @@ impl StoreNode {
         std::fs::read_to_string(self.directory.join("log")).unwrap()
     }
 
-    /// The process.
+    /// Its process id.
     ///
     /// # Panics
     /// If it was killed.

@@ -12,7 +12,7 @@ const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Link {
-    /// Its number in the namespace.
+    /// Its index in the namespace, from 1 (`ifindex`).
     pub index: u32,
     /// Its name.
     pub name: String,
@@ -40,9 +40,9 @@ pub struct Link {
     pub tx_queue_len: u32,
     /// Largest superframe it is given, in bytes.
     pub gso_max_size: u32,
-    /// The same for IPv4; zero from kernels before 6.3, where the one above holds for both.
+    /// The same for IPv4, in bytes; zero from kernels before 6.3, where the one above holds for both.
     pub gso_ipv4_max_size: u32,
-    /// Largest superframe it is given, in segments.
+    /// Segments in the largest superframe it is given.
     pub gso_max_segs: u32,
     /// What it counted.
     pub stats: LinkStats,

@@ -182,7 +182,7 @@ impl Links {
         self.change(step, |message| message.txqueuelen(frames))
     }
 
-    /// Bounds the superframes that the kernel hands to an interface, for IPv4 and IPv6 alike.
+    /// Bounds the superframes that the kernel hands to an interface, in bytes and segments, for IPv4 and IPv6 alike.
     ///
     /// # Errors
     /// [`LinkError`], also where the driver cannot do that much.

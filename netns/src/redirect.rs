@@ -21,7 +21,8 @@ use rustix::io::Errno;
 use crate::links::Step;
 use crate::{LinkError, Links};
 
-/// Priority of redirects of IPv4; IPv6 has the next one. Far behind what is usual, so that others decide first.
+/// Priority of redirects of IPv4, 1 to 65,535, the lowest first; IPv6 has the next one. Far behind what is usual, so
+/// that others decide first.
 pub const REDIRECT_PRIORITY: u16 = 0x5746;
 
 /// What the cookie of each redirect begins with; one byte follows.

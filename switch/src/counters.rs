@@ -10,7 +10,7 @@ use weft_bridge::{Attachment, DropReason, Learned, PortId, Stage, VtepId};
 #[cfg(test)]
 mod tests;
 
-/// Upper ends of the classes into which turns fall by the frames they took in; one more class is for longer ones.
+/// Frames in a turn at most, for each class of turns; one more class is for longer ones.
 pub const BATCH_CLASSES: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 const REASONS: usize = DropReason::ALL.len();
 /// How often a worker that is in the middle of a turn is looked at again, at most. A turn is over sooner by far;
@@ -30,7 +30,7 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// The number now.
+    /// How often it was counted until now.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -289,7 +289,7 @@ pub struct Totals {
     pub underlay_overflow: u64,
     /// Drops by reason, in the order of [`DropReason::ALL`].
     pub drops: Vec<(DropReason, u64)>,
-    /// Outcomes of learning, by name.
+    /// How often each outcome of learning came about, by name.
     pub learned: Vec<(&'static str, u64)>,
 }
 
@@ -298,9 +298,9 @@ pub struct Totals {
 pub struct LawBroken {
     /// The law.
     pub law: &'static str,
-    /// Its left side.
+    /// Its left side, in frames or copies.
     pub left: u64,
-    /// Its right side.
+    /// Its right side, in frames or copies.
     pub right: u64,
 }
 

@@ -103,13 +103,13 @@ impl Port for MemoryPort {
 pub struct MemoryDatagram {
     /// The other end: the receiver when sent, the sender when received.
     pub peer: SocketAddr,
-    /// Which of the sender's source ports it left from.
+    /// Index of the sender's lane, and so of the UDP source port, that it left from.
     pub lane: usize,
     /// Bytes in each packet of the group.
     pub segment: usize,
-    /// DSCP and ECN of the outer headers.
+    /// DSCP and ECN of the outer headers, as the byte that holds both.
     pub tos: u8,
-    /// TTL, or hop limit, of the outer headers.
+    /// TTL, or hop limit, of the outer headers, 1 to 255 hops.
     pub ttl: u8,
     /// UDP payloads.
     pub bytes: Vec<u8>,

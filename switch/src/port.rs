@@ -20,7 +20,7 @@ pub const BATCH_FRAMES: usize = 128;
 /// A frame as it was read.
 #[derive(Clone, Debug)]
 pub struct PortFrame {
-    /// Where it lies in the arena.
+    /// Where it lies, in bytes from the start of the arena.
     pub range: Range<usize>,
     /// What came with it.
     pub offload: Result<Offload, OffloadError>,

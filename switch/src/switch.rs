@@ -41,13 +41,13 @@ pub struct Options {
     pub socket: SocketOptions,
     /// What the kernel may do for it; ports bring their own.
     pub levels: Arc<Levels>,
-    /// Learned MACs at most.
+    /// Learned MACs at most, 64 to 1,048,576.
     pub fdb_capacity: u32,
     /// What workers do that have nothing to do.
     pub polling: Polling,
-    /// Threads that forward. With several, each flow keeps to one.
+    /// Threads that forward, 1 at least. With several, each flow keeps to one.
     pub workers: NonZero<usize>,
-    /// Processors that they run on, by their numbers, one after the other and from the start again; none: any.
+    /// Processors that they run on, by the kernel's index from 0, in turn and from the start again; none: any.
     pub cpus: Vec<usize>,
 }
 
@@ -63,7 +63,7 @@ pub enum StartError {
     /// A processor that workers are to run on.
     #[error("a worker cannot run on CPU {cpu}: {source}: choose others of `workers.cpus`, or none")]
     Cpu {
-        /// Its number.
+        /// Index of the processor, as the kernel numbers them from 0.
         cpu: usize,
         /// The kernel's answer.
         source: io::Error,

@@ -28,7 +28,7 @@ pub struct Outcome {
     pub records: Vec<Record>,
     /// What ports would be given: copies, and what the switch says itself.
     pub to_ports: Vec<(PortId, MemoryFrame)>,
-    /// What was not told, for want of room.
+    /// Frames, or copies of them, that were not told, for want of room.
     pub lost: u64,
 }
 

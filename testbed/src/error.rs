@@ -94,7 +94,7 @@ pub enum LabError {
         tail(log)
     )]
     NotJoined {
-        /// How long was waited.
+        /// Seconds that were waited.
         seconds: u64,
         /// Who is missing, and to whom.
         missing: String,
@@ -106,7 +106,7 @@ pub enum LabError {
     Unkillable {
         /// The lab.
         name: LabName,
-        /// The process.
+        /// Its process id.
         pid: i32,
     },
     /// The lab has no link of that name.
@@ -166,9 +166,9 @@ pub enum LabError {
     TooManyNeighbours {
         /// The limit's file.
         path: PathBuf,
-        /// What it is.
+        /// Entries that the kernel's table of neighbours takes (`net.ipv4.neigh.default.gc_thresh3`).
         limit: usize,
-        /// What it should be.
+        /// Entries that the lab needs.
         wanted: usize,
         /// Why it cannot be raised.
         source: io::Error,

@@ -75,7 +75,7 @@ pub struct NodeStatus {
 pub enum AgentState {
     /// It runs.
     Running {
-        /// Its process.
+        /// Its process id.
         pid: i32,
     },
     /// It ran and ended.

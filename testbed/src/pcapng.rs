@@ -46,7 +46,7 @@ impl LinkType {
 /// One packet of an interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    /// The interface, by its place in the section.
+    /// The interface, by its index in the section, from 0.
     pub interface: u32,
     /// When it passed, since 1970.
     pub time: Duration,

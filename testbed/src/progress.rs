@@ -10,9 +10,9 @@ pub enum Progress<'a> {
     LimitRaised {
         /// The file in /proc/sys.
         path: &'a str,
-        /// What it was.
+        /// Entries that the table took before.
         from: usize,
-        /// What it is now, and stays.
+        /// Entries that it takes now, and goes on to take.
         to: usize,
     },
     /// A network namespace was made.
@@ -34,14 +34,14 @@ pub enum Progress<'a> {
     CommandStarted {
         /// The pod.
         pod: &'a str,
-        /// Its process.
+        /// Its process id.
         pid: u32,
     },
     /// An agent was started; it is not ready yet.
     AgentStarted {
         /// Its node.
         node: &'a str,
-        /// Its process.
+        /// Its process id.
         pid: i32,
     },
     /// An agent forwards for all its pods.
@@ -51,7 +51,7 @@ pub enum Progress<'a> {
     },
     /// The store, or what leads to it, was started; it does not answer yet.
     StoreStarted {
-        /// Its process.
+        /// Its process id.
         pid: i32,
     },
     /// The store answers.
@@ -62,7 +62,7 @@ pub enum Progress<'a> {
     RelayStarted {
         /// The link.
         link: &'a str,
-        /// Its process.
+        /// Its process id.
         pid: i32,
     },
     /// A relay can carry frames.
@@ -74,12 +74,12 @@ pub enum Progress<'a> {
     AgentEnded {
         /// Its node.
         node: &'a str,
-        /// Its process.
+        /// Its process id.
         pid: i32,
     },
     /// A process in one of the lab's namespaces was killed.
     Killed {
-        /// The process.
+        /// Its process id.
         pid: i32,
     },
     /// A network namespace was removed.

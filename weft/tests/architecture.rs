@@ -2,6 +2,7 @@
 //! decision: it is made here, in the open, and not by a line in a manifest.
 #![expect(clippy::unwrap_used, reason = "a test says so by failing")]
 
+#[expect(dead_code, reason = "the other tests read more of it")]
 mod workspace;
 
 use workspace::{Package, packages};

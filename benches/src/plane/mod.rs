@@ -59,7 +59,7 @@ pub enum Plane {
         /// The tunnel.
         encapsulation: Encapsulation,
     },
-    /// As [`Self::WEFT`], by another build of the program: which of them, from 0.
+    /// As [`Self::WEFT`], by another build of the program: its index among them, from 0.
     OtherWeft(u8),
 }
 

@@ -22,11 +22,11 @@ const ROUNDS_TO_WIN: usize = 3;
 pub struct Summary {
     /// The middle sample, or the mean of the two in the middle.
     pub median: f64,
-    /// The least.
+    /// The least sample.
     pub min: f64,
-    /// The greatest.
+    /// The greatest sample.
     pub max: f64,
-    /// How many there are.
+    /// How many samples there are.
     pub samples: usize,
 }
 
@@ -88,7 +88,7 @@ impl Comparison {
     }
 }
 
-/// A number with the digits that mean something.
+/// A number, in whatever unit, with the digits that mean something.
 #[must_use]
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {

@@ -42,7 +42,7 @@ pub enum ClientError {
         path: PathBuf,
         /// The agent's version.
         agent: u32,
-        /// Ours.
+        /// Our version.
         own: u32,
     },
     /// The agent refused the request.

@@ -25,7 +25,7 @@ pub struct Attach {
     /// What people call the pod; none: its container.
     #[serde(default)]
     pub label: Option<String>,
-    /// Its virtual network; none: that of the cluster's network.
+    /// Its VNI, 1 to 16,777,215; none: that of the cluster's network.
     #[serde(default)]
     pub vni: Option<u32>,
     /// Its MAC; none: it follows from the addresses.

@@ -12,7 +12,7 @@ pub struct Status {
     pub node: String,
     /// Version of the agent.
     pub version: String,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_seconds: u64,
@@ -28,7 +28,7 @@ pub struct Status {
     pub ports_lost: usize,
     /// VTEPs known.
     pub vteps: usize,
-    /// Virtual networks on this node.
+    /// VNIs on this node, 1 to 16,777,215 each.
     pub vnis: Vec<u32>,
     /// Learned MACs.
     pub fdb_entries: u32,
@@ -136,7 +136,7 @@ pub struct Link {
 pub struct PortRow {
     /// Its name on this node.
     pub name: String,
-    /// Its virtual network.
+    /// Its VNI, 1 to 16,777,215.
     pub vni: u32,
     /// The device in the pod.
     pub interface: String,
@@ -170,7 +170,7 @@ pub struct PortRow {
 pub struct VtepRow {
     /// Its address.
     pub address: String,
-    /// UDP destination port.
+    /// UDP destination port, 1 to 65,535.
     pub port: u16,
     /// `vxlan` or `geneve`.
     pub encapsulation: String,
@@ -187,7 +187,7 @@ pub struct VtepRow {
     pub path_mtu: Option<u16>,
     /// Round trip of probes, in microseconds.
     pub path_rtt_us: Option<u64>,
-    /// The virtual networks it takes part in.
+    /// The VNIs it takes part in.
     pub vnis: Vec<u32>,
     /// MACs learned behind it.
     pub learned: u32,
@@ -199,7 +199,7 @@ pub struct VtepRow {
 /// One MAC.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 pub struct FdbRow {
-    /// Its virtual network.
+    /// Its VNI, 1 to 16,777,215.
     pub vni: u32,
     /// The MAC.
     pub mac: String,
@@ -219,7 +219,7 @@ pub struct FdbRow {
 /// The MAC of a pod's address, as questions of pods (ARP, neighbour discovery) are answered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 pub struct NeighbourRow {
-    /// Its virtual network.
+    /// Its VNI, 1 to 16,777,215.
     pub vni: u32,
     /// The address.
     pub address: IpAddr,
@@ -238,7 +238,7 @@ pub struct NodeRow {
     pub addresses: Vec<IpAddr>,
     /// `present`, `joining` (it has not published everything again), or `suspect` (its lease has ended).
     pub state: String,
-    /// The virtual networks on it.
+    /// The VNIs on it.
     pub vnis: Vec<u32>,
     /// The ranges that its pods' addresses are from.
     #[serde(default)]
@@ -257,7 +257,7 @@ pub struct DropRow {
     pub reason: String,
     /// `verdict` for frames, `egress` for single copies of them.
     pub stage: String,
-    /// How many.
+    /// How many frames, or copies of them, were dropped so since the agent started.
     pub count: u64,
     /// What it means.
     pub meaning: String,
@@ -270,7 +270,7 @@ pub struct DropRow {
 pub struct Counters {
     /// Frames, copies, packets and system calls, by name.
     pub forwarding: BTreeMap<String, u64>,
-    /// Outcomes of learning, by name.
+    /// How often each outcome of learning came about, by name.
     pub learning: BTreeMap<String, u64>,
     /// What the kernel dropped before or after us, by name.
     pub kernel: BTreeMap<String, u64>,
@@ -303,7 +303,7 @@ pub struct WorkerRow {
 pub struct BatchRow {
     /// Frames in such a turn at most, and more than the class before has; none for the last class, which has no end.
     pub frames_at_most: Option<u64>,
-    /// How many turns.
+    /// How often there was such a turn.
     pub turns: u64,
 }
 

@@ -30,7 +30,7 @@ pub enum WhatIf {
         source: IpAddr,
         /// `vxlan` or `geneve`.
         encapsulation: String,
-        /// DSCP and ECN of the outer header.
+        /// DSCP and ECN of the outer header, as the byte that holds both.
         tos: u8,
         /// UDP payloads.
         packets: Vec<HexBytes>,
@@ -115,7 +115,7 @@ pub enum CopyEnd {
         udp_port: u16,
         /// `vxlan` or `geneve`.
         encapsulation: String,
-        /// DSCP and ECN of the outer header.
+        /// DSCP and ECN of the outer header, as the byte that holds both.
         tos: u8,
         /// UDP payloads.
         packets: Vec<HexBytes>,
@@ -151,7 +151,7 @@ pub struct DropHint {
 pub struct TraceFilter {
     /// By which port they enter or leave.
     pub pod: Option<String>,
-    /// Their virtual network.
+    /// Their VNI, 1 to 16,777,215.
     pub vni: Option<u32>,
     /// From or to the VTEP with this address.
     pub peer: Option<IpAddr>,
@@ -161,7 +161,7 @@ pub struct TraceFilter {
     pub ip: Option<IpAddr>,
     /// One of these protocol numbers of IP; none: any.
     pub protocols: Vec<u8>,
-    /// From or to this TCP, UDP or SCTP port.
+    /// Port of TCP, UDP or SCTP, at either end.
     pub port: Option<u16>,
     /// What is dropped alone.
     pub drops: bool,
@@ -174,7 +174,7 @@ pub struct TraceFilter {
 pub struct TraceBatch {
     /// Frames and copies.
     pub rows: Vec<TraceRow>,
-    /// How many could not be told since the trace began.
+    /// How many frames and copies could not be told since the trace began.
     pub lost: u64,
 }
 
@@ -183,9 +183,9 @@ pub struct TraceBatch {
 pub struct TraceRow {
     /// The node.
     pub node: String,
-    /// The worker.
+    /// Index of the worker, from 0.
     pub worker: usize,
-    /// Number of the frame on that worker; its copies share it.
+    /// Index of the frame on that worker; its copies share it.
     pub frame: u64,
     /// When it was decided, in nanoseconds since 1970.
     pub entered_ns: u64,
@@ -195,7 +195,7 @@ pub struct TraceRow {
     pub from_kind: String,
     /// The port's name, or the sender's address.
     pub from: String,
-    /// Its virtual network, where it could be told.
+    /// Its VNI, where it could be told.
     pub vni: Option<u32>,
     /// Bytes of the frame.
     pub bytes: usize,
@@ -230,15 +230,15 @@ pub struct IdentityRow {
     pub hosts: String,
     /// Digest of these, ports and acknowledgment number: 16 hex digits.
     pub flow: String,
-    /// Identification of IPv4.
+    /// Identification of IPv4, 16 bits (RFC 791 section 3.1).
     pub ip_id: Option<u16>,
     /// Whether it is a fragment.
     pub fragment: bool,
     /// Packets that it stands for.
     pub packets: u16,
-    /// TCP: first sequence number, payload bytes, flags.
+    /// TCP: first sequence number, payload bytes, flags (RFC 9293 section 3.1).
     pub bytes: Option<(u32, u32, u8)>,
-    /// All else: digests of its packets' payloads.
+    /// All else: a hash of each of its packets' payloads, 32 bits.
     pub marks: Vec<u32>,
 }
 

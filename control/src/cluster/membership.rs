@@ -64,7 +64,7 @@ pub enum Step {
 pub struct Holder {
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Where its claim is from: a running holder keeps it.
+    /// The lease under which it claims: a running holder keeps it.
     pub lease: i64,
 }
 

@@ -22,7 +22,7 @@ const LEAST_HOST_BITS: u8 = 2;
 pub struct ClusterRange {
     /// All its addresses.
     pub range: IpNet,
-    /// Prefix length of the ranges that nodes get of it.
+    /// Prefix length, in bits, of the ranges that nodes get of it.
     pub node_prefix: u8,
 }
 

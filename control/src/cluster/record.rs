@@ -69,7 +69,7 @@ pub struct Node {
 pub struct Receives {
     /// Of what kind.
     pub encapsulation: Encapsulation,
-    /// The port.
+    /// The port, 1 to 65,535.
     pub udp_port: u16,
 }
 
@@ -124,7 +124,7 @@ pub struct ForeignVtep {
     pub address: IpAddr,
     /// How frames travel to it.
     pub encapsulation: Encapsulation,
-    /// UDP destination port.
+    /// UDP destination port, 1 to 65,535.
     pub udp_port: u16,
     /// The virtual networks that it takes part in.
     pub vnis: Vec<Vni>,
@@ -158,9 +158,15 @@ pub struct AddressRange {
 #[expect(missing_docs, reason = "each says itself what it is")]
 pub enum RecordError {
     #[error("it has {bytes} bytes, allowed are {MAX_RECORD_BYTES}")]
-    TooLong { bytes: usize },
+    TooLong {
+        /// Bytes of the row.
+        bytes: usize,
+    },
     #[error("version {seen} is newer than {RECORD_VERSION}, which is the last that this agent reads: update the agent")]
-    Version { seen: u32 },
+    Version {
+        /// The version seen.
+        seen: u32,
+    },
     #[error("it cannot be read: {0}")]
     Unreadable(String),
     #[error("its key says {key}, and the row {row}")]

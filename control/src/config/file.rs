@@ -95,10 +95,10 @@ pub struct Underlay {
     /// MTU of the underlay in bytes, 576 to 65,535. Default: that of the interface which has the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Spanned<u16>>,
-    /// UDP ports on which VXLAN is received. Default: `[4789]`.
+    /// UDP ports on which VXLAN is received, 1 to 65,535. Default: `[4789]`.
     #[serde(default = "default_vxlan_ports")]
     pub vxlan_ports: Spanned<Vec<u16>>,
-    /// UDP ports on which Geneve is received. Default: `[6081]`.
+    /// UDP ports on which Geneve is received, 1 to 65,535. Default: `[6081]`.
     #[serde(default = "default_geneve_ports")]
     pub geneve_ports: Spanned<Vec<u16>>,
     /// TTL, or hop limit, of tunnel packets, 1 to 255, or `inherit` for that of the inner packet; of frames that are

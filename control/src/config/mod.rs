@@ -66,17 +66,17 @@ pub struct Config {
     pub path_probes: bool,
     /// Where the DSCP of tunnel packets comes from.
     pub dscp: Dscp,
-    /// Threads that forward.
+    /// Threads that forward, 1 to 64.
     pub workers: NonZero<usize>,
-    /// Processors that they run on; none: any.
+    /// Processors that they run on, by the kernel's index from 0; none: any.
     pub cpus: Vec<usize>,
     /// What workers do that have nothing to do.
     pub polling: Polling,
     /// Where the TTL, or hop limit, of tunnel packets comes from.
     pub ttl: Ttl,
-    /// Learned MACs at most.
+    /// Learned MACs at most, 64 to 1,048,576.
     pub fdb_capacity: u32,
-    /// Seconds after which a silent MAC is forgotten.
+    /// Seconds after which a silent MAC is forgotten, 1 to 86,400.
     pub fdb_ageing_seconds: u32,
     /// The store by which nodes find each other, if there is one.
     pub control: Option<ControlConfig>,
@@ -118,7 +118,7 @@ pub struct PortConfig {
     pub addresses: Vec<IpNet>,
     /// MTU in bytes, where it is not to be derived from the underlay's.
     pub mtu: Option<u16>,
-    /// MACs learned behind it at most; none for a bound port.
+    /// MACs learned behind it at most, 1 to 65,536; none for a bound port.
     pub learn_limit: Option<u32>,
     /// Whether it sends for other addresses too, though it is bound: the node's own.
     pub routes: bool,

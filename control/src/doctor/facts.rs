@@ -71,7 +71,7 @@ pub struct KernelFacts {
 }
 
 impl KernelFacts {
-    /// The first two numbers of its release.
+    /// Its version: the first two numbers of its release.
     #[must_use]
     pub fn version(&self) -> Option<(u32, u32)> {
         let mut numbers = self.release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
@@ -100,7 +100,7 @@ pub struct UdpSocket {
 /// One process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its number.
+    /// Its process id.
     pub pid: u32,
     /// Its name.
     pub name: String,

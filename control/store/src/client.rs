@@ -83,9 +83,9 @@ pub enum StoreError {
 /// A moment of a store.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Seen {
-    /// Which store.
+    /// Id of the store, random, chosen when its data was made.
     pub cluster: u64,
-    /// How far it was.
+    /// The revision up to which it was.
     pub revision: i64,
 }
 
@@ -98,7 +98,7 @@ impl std::fmt::Display for Seen {
 /// A range as it was at one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listing {
-    /// Watch from the next one to see all that happens afterwards.
+    /// The revision of it all: watch from the next one to see what happens afterwards.
     pub revision: i64,
     /// In the order of keys.
     pub rows: Vec<KeyValue>,

@@ -50,7 +50,7 @@ pub enum DiskError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What it says of itself.
+        /// The version of the format that it names.
         found: i64,
     },
     /// The directory or file cannot be made or written.
@@ -74,9 +74,9 @@ pub enum DiskError {
 /// Who answers, as every header says it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Identity {
-    /// Chosen when the file was made.
+    /// Id of the store, random, chosen when the file was made.
     pub cluster: u64,
-    /// Chosen when the file was made.
+    /// Id of its one member, random, chosen when the file was made.
     pub member: u64,
     /// How often it was opened.
     pub term: u64,

@@ -45,7 +45,7 @@ pub struct TunnelPacket<'p> {
     pub source: IpAddr,
     /// What the local port it arrived on is for.
     pub encapsulation: Encapsulation,
-    /// DSCP and ECN of the outer header.
+    /// DSCP and ECN of the outer header, as the byte that holds both (RFC 2474 section 3, RFC 3168 section 5).
     pub tos: u8,
     /// The UDP payload.
     pub payload: &'p [u8],

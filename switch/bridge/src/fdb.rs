@@ -74,7 +74,7 @@ pub struct Learn {
     pub mac: MacAddr,
     /// Where the frame entered.
     pub attachment: Attachment,
-    /// Entries behind this attachment at most.
+    /// Entries behind this attachment at most, 0 for none.
     pub limit: u32,
 }
 

@@ -43,7 +43,7 @@ macro_rules! id {
         }
 
         impl $name {
-            /// Its place, small and dense, for arrays of counters; reused after removal.
+            /// Its index, dense from 0, for arrays of counters; reused after removal.
             #[must_use]
             pub fn index(self) -> usize {
                 self.0.index as usize

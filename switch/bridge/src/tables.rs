@@ -77,7 +77,7 @@ pub enum VtepKind {
 pub struct Vtep {
     /// Its address.
     pub address: IpAddr,
-    /// UDP destination port.
+    /// UDP destination port, 1 to 65,535.
     pub udp_port: u16,
     /// How frames travel to it.
     pub encapsulation: Encapsulation,
@@ -100,7 +100,7 @@ impl Vtep {
 pub struct DomainId(pub(crate) u16);
 
 impl DomainId {
-    /// Its place, small and dense.
+    /// Its index, dense from 0 and below [`MAX_DOMAINS`].
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
@@ -110,9 +110,9 @@ impl DomainId {
 /// How many frames of one port may be flooded, each second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FloodLimits {
-    /// Towards a MAC that nobody knows.
+    /// Frames a second towards a MAC that nobody knows.
     pub unknown: u32,
-    /// Towards a group or all.
+    /// Frames a second towards a group or all.
     pub group: u32,
 }
 

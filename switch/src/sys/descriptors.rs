@@ -1,4 +1,4 @@
-//! What this process hands to those that it starts.
+//! What this process hands to those that it starts (close_range(2)).
 
 use std::io;
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// From `asm-generic/socket.h`.
+/// From include/uapi/asm-generic/socket.h.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// The cookie of the namespace in which a socket was opened.

@@ -20,7 +20,7 @@ pub struct Filter {
     pub ip: Option<IpAddr>,
     /// One of these protocol numbers of IP; none: any.
     pub protocols: Vec<u8>,
-    /// TCP, UDP or SCTP from or to this port.
+    /// Port of TCP, UDP or SCTP, at either end.
     pub port: Option<u16>,
     /// Dropped frames, and dropped copies, alone.
     pub drops: bool,

@@ -15,11 +15,11 @@ const CONTROL_FLAGS: u8 = 0b111;
 /// superframe, or of a packet that was fragmented, are known as parts of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// Digest of VNI, MACs, type, IP addresses and protocol.
+    /// A hash of VNI, MACs, type, IP addresses and protocol: 64 bits.
     pub hosts: u64,
-    /// Digest of these and the ports, and TCP's acknowledgment number.
+    /// A hash of these and the ports, and TCP's acknowledgment number: 64 bits.
     pub flow: u64,
-    /// Identification of IPv4.
+    /// Identification of IPv4, 16 bits (RFC 791 section 3.1).
     pub ip_id: Option<u16>,
     /// Whether this is a fragment.
     pub fragment: bool,
@@ -34,18 +34,18 @@ pub struct Identity {
 pub enum Place {
     /// TCP: the bytes from this sequence number on.
     Bytes {
-        /// Sequence number of the first.
+        /// Sequence number of the first byte (RFC 9293 section 3.4).
         from: u32,
-        /// How many.
+        /// How many bytes.
         len: u32,
-        /// SYN, FIN and RST, where there are none.
+        /// The flags SYN, FIN and RST, where there are no bytes (RFC 9293 section 3.1).
         flags: u8,
     },
     /// All else: a digest of each packet's payload.
     Marks {
-        /// Of the first packet.
+        /// A hash of the first packet's payload: 32 bits.
         first: u32,
-        /// Of the others, where it is a superframe.
+        /// A hash of each other packet's payload, where it is a superframe.
         others: Box<[u32]>,
     },
 }

@@ -12,7 +12,7 @@ use super::Identity;
 /// What became of a frame, or of one copy of it, on one node.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Number of the frame on its worker since the worker began to tell; its copies share it.
+    /// Index of the frame on its worker, from when that began to tell; its copies share it.
     pub frame: u64,
     /// When it was decided, since 1970.
     pub entered: Duration,
@@ -85,13 +85,13 @@ pub struct Summary {
     pub src: MacAddr,
     /// Destination MAC.
     pub dst: MacAddr,
-    /// Type behind the tags.
+    /// EtherType behind the tags.
     pub ethertype: u16,
     /// Source, destination and protocol of IP; ARP's addresses, without a protocol.
     pub network: Option<(IpAddr, IpAddr, Option<u8>)>,
     /// Ports of TCP, UDP or SCTP.
     pub ports: Option<(u16, u16)>,
-    /// TCP's flags, or the type of ICMP.
+    /// TCP's flags (RFC 9293 section 3.1), or the type of ICMP (RFC 792, RFC 4443).
     pub kind: Option<u8>,
     /// Whether it is a fragment.
     pub fragment: bool,
@@ -123,9 +123,9 @@ pub struct TunnelBytes {
     pub destination_port: Option<u16>,
     /// How the frame is carried.
     pub encapsulation: Encapsulation,
-    /// DSCP and ECN.
+    /// DSCP and ECN, as the byte that holds both.
     pub tos: u8,
-    /// TTL, or hop limit, of a packet that left.
+    /// TTL, or hop limit, of a packet that left, in hops.
     pub ttl: Option<u8>,
     /// UDP payload.
     pub payload: Arc<Bytes>,
@@ -134,9 +134,9 @@ pub struct TunnelBytes {
 /// What is known of an outer source port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourcePort {
-    /// It came from this one.
+    /// The UDP port that it came from.
     Port(u16),
-    /// It left by this lane.
+    /// Index of the lane that it left by.
     Lane(usize),
 }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::egress::{Copy, Left};
 use crate::underlay::{Datagram, LANES, Lane, Outcome};
 
-/// Traces at one time at most.
+/// How often frames may be traced at one time: listeners at most.
 pub const MAX_LISTENERS: usize = 8;
 
 /// What a worker knows of the frames of a turn while it tells of them.

@@ -27,9 +27,9 @@ pub struct Group {
     pub vtep: VtepId,
     /// Its address and port.
     pub to: SocketAddr,
-    /// DSCP and ECN of its outer headers.
+    /// DSCP and ECN of its outer headers, as the byte that holds both.
     pub tos: u8,
-    /// TTL, or hop limit, of its outer headers.
+    /// TTL, or hop limit, of its outer headers, 1 to 255 hops.
     pub ttl: u8,
     /// Bytes in each tunnel packet; the last may be shorter.
     pub segment: usize,

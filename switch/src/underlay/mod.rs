@@ -20,13 +20,13 @@ pub use socket::{HandedSockets, Listen, NodeSockets, SocketError, SocketOptions,
 pub(crate) use uplink::{Accepted, Preamble};
 pub use uplink::{NextHop, NextHops, Uplink, UplinkDevice, UplinkState};
 
-/// Ways with a UDP source port of their own, among which flows are spread. One flow keeps to one.
+/// UDP source ports, and so ways, among which flows are spread. One flow keeps to one.
 pub const LANES: usize = 16;
 
 /// What came from a VTEP: one tunnel packet, or a group of equally long ones behind each other.
 #[derive(Clone, Debug)]
 pub struct Datagram {
-    /// Where it lies in the arena: UDP payloads.
+    /// Where it lies, UDP payloads alone, in bytes from the start of the arena.
     pub range: Range<usize>,
     /// Bytes in each packet of the group; the last may be shorter.
     pub segment: usize,
@@ -36,7 +36,7 @@ pub struct Datagram {
     pub source_port: u16,
     /// What the port it arrived on is for.
     pub encapsulation: Encapsulation,
-    /// DSCP and ECN of the outer headers.
+    /// DSCP and ECN of the outer headers, as the byte that holds both.
     pub tos: u8,
     /// What more than one segment of bytes means.
     pub form: Form,

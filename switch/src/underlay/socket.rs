@@ -167,7 +167,8 @@ impl SocketUnderlay {
         (0..workers).map(worker).collect()
     }
 
-    /// Goes on with sockets as [`Self::open`] left them, in another process; what waits in them is received here.
+    /// Goes on, as one of so many workers, with sockets as [`Self::open`] left them in another process; what waits in
+    /// them is received here.
     ///
     /// # Errors
     /// [`SocketError::NotHanded`] where one is missing or is bound elsewhere.

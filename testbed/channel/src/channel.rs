@@ -39,11 +39,11 @@ pub struct ChannelCounters {
     pub bytes: u64,
     /// Frames that went out.
     pub delivered: u64,
-    /// Lost by chance.
+    /// Frames lost by chance.
     pub lost: u64,
-    /// Lost by chance in bursts.
+    /// Frames lost by chance in bursts.
     pub lost_in_bursts: u64,
-    /// Lost because too many waited.
+    /// Frames lost because too many waited.
     pub queue_full: u64,
     /// Lost because they were longer than the MTU.
     pub too_big: u64,
@@ -83,7 +83,7 @@ struct Held {
 }
 
 impl Channel {
-    /// An empty one.
+    /// An empty one, whose chances follow from a seed.
     #[must_use]
     pub fn new(impairment: Impairment, seed: u64) -> Self {
         Self {
@@ -108,7 +108,7 @@ impl Channel {
         self.impairment = impairment;
     }
 
-    /// Begins another sequence of chances.
+    /// Begins another sequence of chances, which follows from a seed.
     pub fn seed(&mut self, seed: u64) {
         self.chance = Xoshiro256PlusPlus::seed_from_u64(seed);
     }

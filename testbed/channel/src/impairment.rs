@@ -71,7 +71,7 @@ pub struct Impairment {
     pub corrupt: Probability,
     /// How fast frames leave, one after the other.
     pub rate: Option<Rate>,
-    /// How many may wait for that; more are lost. Default: [`QUEUE_DEFAULT`] frames.
+    /// How many frames may wait for that; more are lost. Default: [`QUEUE_DEFAULT`].
     pub queue: Option<u32>,
     /// The longest IP packet that passes, in bytes.
     pub mtu: Option<u16>,
@@ -249,19 +249,19 @@ impl Probability {
     pub const ALWAYS: Self = Self(Self::SCALE);
     const SCALE: u32 = 1_000_000;
 
-    /// This many in a million, a million at most.
+    /// A share in millionths, a million at most.
     #[must_use]
     pub const fn in_a_million(number: u32) -> Option<Self> {
         if number <= Self::SCALE { Some(Self(number)) } else { None }
     }
 
-    /// Whether it happens, where `chance` is even over all numbers.
+    /// Whether it happens, where `chance` is random, even over all numbers.
     #[must_use]
     pub const fn happens(self, chance: u64) -> bool {
         ((chance >> 32) * Self::SCALE as u64) >> 32 < self.0 as u64
     }
 
-    /// Between 0 and 1.
+    /// As a share, 0 to 1.
     #[must_use]
     pub fn as_f64(self) -> f64 {
         f64::from(self.0) / f64::from(Self::SCALE)

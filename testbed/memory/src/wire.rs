@@ -34,7 +34,7 @@ pub struct WireCounters {
     pub unreachable: u64,
     /// With a wrong checksum, or headers that cannot be read.
     pub damaged: u64,
-    /// On a link that was cut.
+    /// Frames on a link that was cut.
     pub cut: u64,
 }
 

@@ -54,7 +54,7 @@ pub struct BulkReport {
     pub bytes: u64,
     /// From the connection to the last byte, at the receiver.
     pub elapsed: Duration,
-    /// The two divided.
+    /// The two divided, in bit/s.
     pub bits_per_second: f64,
     /// Congestion control of the sender, without which the figure means little.
     pub congestion_control: String,

@@ -48,11 +48,11 @@ pub enum ProbeError {
     Limit {
         /// What the number is.
         what: &'static str,
-        /// The number given.
+        /// The number given, in the unit that the message names.
         seen: usize,
-        /// The least allowed.
+        /// The least allowed, in the same unit.
         min: usize,
-        /// The greatest allowed.
+        /// The greatest allowed, in the same unit.
         max: usize,
     },
     /// Nothing moved.
@@ -72,11 +72,11 @@ pub enum ProbeError {
         from: String,
         /// The address sent to.
         to: IpAddr,
-        /// Position in the stream, from zero.
+        /// Bytes before it in the stream.
         position: u64,
-        /// What was sent there.
+        /// The byte that was sent there.
         expected: u8,
-        /// What arrived.
+        /// The byte that arrived.
         seen: u8,
     },
     /// The end of the stream is missing.

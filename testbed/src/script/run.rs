@@ -41,7 +41,7 @@ pub struct StepReport {
     pub step: String,
     /// When it began, in milliseconds since the script did.
     pub began_ms: u128,
-    /// When it ended.
+    /// When it ended, in milliseconds since the script began.
     pub ended_ms: u128,
     /// Why it failed; none where it did not.
     pub failure: Option<String>,

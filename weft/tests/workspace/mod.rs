@@ -17,6 +17,8 @@ pub(crate) struct Dependency {
 /// One crate of the workspace.
 pub(crate) struct Package {
     pub(crate) name: String,
+    /// Where its manifest is.
+    pub(crate) directory: PathBuf,
     pub(crate) dependencies: Vec<Dependency>,
 }
 
@@ -41,7 +43,8 @@ fn package(value: &Value) -> Package {
         dev: value["kind"] == "dev",
     };
     let dependencies = value["dependencies"].as_array().unwrap().iter().map(dependency).collect();
-    Package { name: text(&value["name"]), dependencies }
+    let manifest = PathBuf::from(text(&value["manifest_path"]));
+    Package { name: text(&value["name"]), directory: manifest.parent().unwrap().to_owned(), dependencies }
 }
 
 fn text(value: &Value) -> String {

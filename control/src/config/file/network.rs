@@ -14,10 +14,10 @@ pub struct Network {
     pub vni: Spanned<Vni>,
     /// The cluster's ranges: at most one of IPv4 and one of IPv6, at least one of them.
     pub ranges: Spanned<Vec<IpNet>>,
-    /// Prefix length of a node's IPv4 range, up to 30. Default: 24.
+    /// Prefix length, in bits, of a node's IPv4 range, up to 30. Default: 24.
     #[serde(default = "default_node_prefix_ipv4")]
     pub node_prefix_ipv4: Spanned<u8>,
-    /// Prefix length of a node's IPv6 range, up to 126. Default: 64.
+    /// Prefix length, in bits, of a node's IPv6 range, up to 126. Default: 64.
     #[serde(default = "default_node_prefix_ipv6")]
     pub node_prefix_ipv6: Spanned<u8>,
     /// Name of the device by which the node itself takes part, 1 to 15 characters. Default: `weft0`.

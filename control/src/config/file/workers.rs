@@ -11,7 +11,7 @@ use super::{AUTO, OFF, is_empty, unspanned};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Workers {
-    /// How many, 1 to 64. Default: 1.
+    /// How many workers, 1 to 64. Default: 1.
     pub count: Spanned<u16>,
     /// Numbers of the processors that they run on, 0 to 1023, one after the other and from the start again. Default: any.
     #[serde(skip_serializing_if = "is_empty")]

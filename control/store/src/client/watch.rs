@@ -23,7 +23,7 @@ const LAST_RETRY: Duration = Duration::from_secs(3);
 /// What was written, one or several revisions at a time and none in part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// Up to here all is told. Ahead of the events where nothing else in the range was written.
+    /// The revision up to which all is told. Ahead of the events where nothing else in the range was written.
     pub revision: i64,
     /// In order; empty if only the revision is news.
     pub events: Vec<Event>,
@@ -35,7 +35,7 @@ pub enum WatchEnd {
     /// What would have to be told is gone.
     #[error("the history before revision {at} is compacted")]
     Compacted {
-        /// What is still there begins here.
+        /// The revision at which what is still there begins.
         at: i64,
     },
     /// See [`StoreError::Replaced`].

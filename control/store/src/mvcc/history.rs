@@ -13,9 +13,9 @@ const VERSION_OVERHEAD: u64 = 200; // bytes
 /// Which change of which write: writes count from 2, the changes in one from 0.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Revision {
-    /// Of the write, as clients see it.
+    /// Revision of the write, as clients see it, from 2.
     pub main: i64,
-    /// Of the change within the write.
+    /// Index of the change within the write, from 0.
     pub sub: i64,
 }
 
@@ -50,7 +50,7 @@ fn size(version: &KeyValue) -> u64 {
 }
 
 impl History {
-    /// Of the last complete write.
+    /// Revision of the last complete write.
     #[must_use]
     pub fn revision(&self) -> i64 {
         self.revision

@@ -10,7 +10,7 @@ pub enum TableError {
     Full {
         /// What there are too many of.
         what: &'static str,
-        /// How many there may be.
+        /// How many ports, VTEPs or VNIs there may be.
         limit: usize,
     },
     /// A VTEP with this address is there already.
