@@ -133,7 +133,7 @@ impl Following {
 
     /// Whether it is clear how the agent stands with its store, for now.
     pub(crate) fn is_settled(&self) -> bool {
-        matches!(self.standing, Standing::Connected | Standing::Away(_))
+        matches!(self.standing, Standing::Connected | Standing::Away(_) | Standing::Denied(_))
     }
 
     /// Says what this node has behind its ports now.
@@ -291,7 +291,7 @@ impl Following {
             Standing::Connecting => ("connecting", None),
             Standing::Connected => ("connected", None),
             Standing::Publishing => ("publishing", None),
-            Standing::Away(reason) => ("stale", Some(reason.clone())),
+            Standing::Away(reason) | Standing::Denied(reason) => ("stale", Some(reason.clone())),
             Standing::Refused(holder) => {
                 let addresses: Vec<_> = holder.addresses.iter().map(ToString::to_string).collect();
                 ("refused", Some(format!("another agent, at {}, has this node's name", addresses.join(", "))))
@@ -307,6 +307,7 @@ impl Following {
             state: state.to_owned(),
             since_seconds: self.since.elapsed().as_secs(),
             reason,
+            denied: matches!(self.standing, Standing::Denied(_)),
             revision: self.view.revision(),
             nodes: self.view.members().count(),
             endpoints: self.view.members().map(|(_, member)| self.view.endpoints(member).count()).sum(),

@@ -68,8 +68,10 @@ pub(crate) enum Standing {
     Connected,
     /// It answers, and has not all of our rows yet.
     Publishing,
-    /// It does not answer, or will not.
+    /// It does not answer.
     Away(String),
+    /// It does not let us in, or we do not trust it.
+    Denied(String),
     /// Another has our name.
     Refused(Holder),
 }
@@ -212,7 +214,9 @@ impl Conversation {
             | StoreError::Unavailable { .. } => {}
         }
         self.retry_at = Some(Instant::now() + RETRY);
-        self.stand(Standing::Away(error.to_string())).await
+        let told = error.to_string();
+        let is_denied = matches!(error, StoreError::Denied(_) | StoreError::Untrusted { .. });
+        self.stand(if is_denied { Standing::Denied(told) } else { Standing::Away(told) }).await
     }
 
     /// Says whether there may be more to do.
@@ -293,7 +297,7 @@ impl Conversation {
                     self.membership.replaced();
                 } else if let WatchEnd::Denied(reason) = end {
                     self.retry_at = Some(Instant::now() + RETRY);
-                    self.stand(Standing::Away(reason)).await?;
+                    self.stand(Standing::Denied(reason)).await?;
                 }
                 Ok(())
             }
@@ -309,7 +313,9 @@ impl Conversation {
             Standing::Connected => {
                 tracing::info!(incarnation = self.membership.incarnation(), "published in the store");
             }
-            Standing::Away(reason) => tracing::warn!(reason, "no store: forwarding goes on with what is known"),
+            Standing::Away(reason) | Standing::Denied(reason) => {
+                tracing::warn!(reason, "no store: forwarding goes on with what is known");
+            }
             Standing::Refused(Holder { addresses, .. }) => {
                 let name = &self.membership.own().node.name;
                 tracing::error!(

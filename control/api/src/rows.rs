@@ -58,6 +58,9 @@ pub struct ControlStatus {
     pub since_seconds: u64,
     /// Why it is stale or refused.
     pub reason: Option<String>,
+    /// Whether it is stale because store and agent do not let each other in: by certificates, or user and password.
+    #[serde(default)]
+    pub denied: bool,
     /// Revision of the store up to which everything is known.
     pub revision: i64,
     /// Nodes known, this one included.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use weft_api::{DropRow, NodeRow, PortRow, Status, VtepRow};
+use weft_encap::MacAddr;
 use weft_netns::Link;
 
 use super::Unseen;
@@ -55,8 +56,8 @@ pub struct AgentFacts {
     pub nodes: Vec<NodeRow>,
     /// Drops.
     pub drops: Vec<DropRow>,
-    /// Whether the node takes part in a network of its own addresses.
-    pub has_network: bool,
+    /// The node's own device in the network that all pods share; none where it takes part in none.
+    pub network_interface: Option<String>,
 }
 
 /// The kernel.
@@ -111,8 +112,21 @@ pub struct Process {
 pub struct PortDevice {
     /// The port.
     pub port: String,
-    /// Whether it is up, and its MTU in bytes.
-    pub link: Option<(bool, u32)>,
+    /// How it is; none where it is gone.
+    pub found: Option<Device>,
+}
+
+/// A device as its namespace has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its MAC.
+    pub mac: Option<MacAddr>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A device that nobody holds.

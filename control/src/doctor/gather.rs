@@ -11,7 +11,7 @@ use weft_api::{Client, ClientError, NodeRow, PortRow, Query, Reply, SOCKET_NAME}
 use weft_netns::{Link, LinkError, Links, Netns, NetnsError};
 
 use super::Unseen;
-use super::facts::{AgentFacts, Facts, Interface, KernelFacts, PortDevice, Process, StaleDevice, UdpSocket};
+use super::facts::{AgentFacts, Device, Facts, Interface, KernelFacts, PortDevice, Process, StaleDevice, UdpSocket};
 use super::firewall::Ruleset;
 use super::proc::{socket_inode, udp_sockets};
 use crate::attach::MARK;
@@ -120,7 +120,8 @@ fn ask(run_dir: &Path) -> Result<(AgentFacts, Vec<SocketAddr>), ClientError> {
             Reply::Nodes(rows) => agent.nodes = rows.into_iter().collect::<Vec<NodeRow>>(),
             Reply::Drops(rows) => agent.drops = rows,
             Reply::Config(config) => {
-                agent.has_network = config.fields.get("network").is_some_and(|network| !network.is_null());
+                let interface = config.fields.pointer("/network/interface").and_then(|name| name.as_str());
+                agent.network_interface = interface.map(str::to_owned);
             }
             _ => {}
         }
@@ -137,13 +138,12 @@ fn sign_of_one(socket: &Path) -> Option<String> {
 }
 
 fn interfaces(links: &mut Links) -> Result<Vec<Interface>, LinkError> {
-    let all = links.list()?;
-    all.into_iter()
-        .map(|link| {
-            let addresses = links.addresses(&link.name)?.into_iter().map(|network| network.addr()).collect();
-            Ok(Interface { link, addresses })
-        })
-        .collect()
+    links.list()?.into_iter().map(|link| interface(links, link)).collect()
+}
+
+fn interface(links: &mut Links, link: Link) -> Result<Interface, LinkError> {
+    let addresses = links.addresses(&link.name)?.into_iter().map(|network| network.addr()).collect();
+    Ok(Interface { link, addresses })
 }
 
 fn has(interfaces: &[Interface], address: IpAddr) -> bool {
@@ -223,8 +223,11 @@ fn output(program: &str, arguments: &[&str]) -> io::Result<String> {
 }
 
 fn device(port: &PortRow) -> PortDevice {
-    let link = Netns::open(&port.netns).and_then(|netns| netns.links(|links| links.get(&port.interface)));
-    PortDevice { port: port.name.clone(), link: link.ok().flatten().map(|link| (link.up, link.mtu)) }
+    let look = |links: &mut Links| links.get(&port.interface)?.map(|link| interface(links, link)).transpose();
+    let found = Netns::open(&port.netns).and_then(|netns| netns.links(look)).ok().flatten();
+    let found =
+        found.map(|Interface { link, addresses }| Device { up: link.up, mtu: link.mtu, mac: link.mac, addresses });
+    PortDevice { port: port.name.clone(), found }
 }
 
 /// Made by an agent, and held by nobody.

@@ -38,6 +38,22 @@ pub struct Finding {
     pub why: String,
     /// The command, or the change, that fixes it.
     pub fix: String,
+    /// The command alone, where there is one that can be run on the node as it stands.
+    pub command: Option<String>,
+}
+
+impl Finding {
+    /// What fixes it is a command, as it stands.
+    fn by_command(mut self) -> Self {
+        self.command = Some(self.fix.clone());
+        self
+    }
+
+    /// Something else fixes it as well.
+    fn or(mut self, other: &str) -> Self {
+        self.fix = format!("{}, or {other}", self.fix);
+        self
+    }
 }
 
 /// A part of the node that could not be looked at.

@@ -1,8 +1,10 @@
 //! The agent, its kernel, and devices: those of ports, and those that belong to nobody.
 
+use weft_api::PortRow;
+
 use super::{error, note, of_agent, warning};
 use crate::doctor::Finding;
-use crate::doctor::facts::{Facts, StaleDevice};
+use crate::doctor::facts::{Device, Facts, StaleDevice};
 
 /// What to type so that a command works on a device of a namespace, by name or path.
 fn ip(netns: Option<&str>) -> String {
@@ -73,33 +75,70 @@ pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
 
 pub(super) fn pod_devices(facts: &Facts) -> Vec<Finding> {
     of_agent(facts, |agent| {
-        let found = agent.ports.iter().filter_map(|row| {
+        let devices = agent.ports.iter().filter_map(|row| {
             let device = facts.devices.iter().find(|device| device.port == row.name)?;
-            let (up, mtu) = device.link?;
-            let (ip, interface) = (ip(Some(&row.netns)), &row.interface);
-            if !up {
-                return Some(error(
-                    "pod_device_down",
-                    [
-                        format!("`{interface}` of port `{}` is down in its pod", row.name),
-                        "frames to the pod are dropped as port_down".to_owned(),
-                        format!("{ip} link set {interface} up"),
-                    ],
-                ));
-            }
-            (mtu != u32::from(row.mtu)).then(|| {
-                warning(
-                    "pod_mtu_changed",
-                    [
-                        format!("`{interface}` of port `{}` has MTU {mtu}, and the port {}", row.name, row.mtu),
-                        "somebody changed it in the pod; longer packets are dropped as exceeds_ingress_mtu".to_owned(),
-                        format!("{ip} link set {interface} mtu {}", row.mtu),
-                    ],
-                )
-            })
+            device.found.as_ref().map(|found| pod_device(row, found))
         });
-        found.collect()
+        devices.flatten().collect()
     })
+}
+
+fn pod_device(row: &PortRow, device: &Device) -> Vec<Finding> {
+    let (ip, interface) = (ip(Some(&row.netns)), &row.interface);
+    let place = format!("`{interface}` of port `{}`", row.name);
+    if !device.up {
+        let down = error(
+            "pod_device_down",
+            [
+                format!("{place} is down in its pod"),
+                "frames to the pod are dropped as port_down".to_owned(),
+                format!("{ip} link set {interface} up"),
+            ],
+        );
+        return vec![down.by_command()];
+    }
+    let mut found = Vec::new();
+    let mtu = device.mtu;
+    if mtu != u32::from(row.mtu) {
+        let changed = warning(
+            "pod_mtu_changed",
+            [
+                format!("{place} has MTU {mtu}, and the port {}", row.mtu),
+                "somebody changed it in the pod; longer packets are dropped as exceeds_ingress_mtu".to_owned(),
+                format!("{ip} link set {interface} mtu {}", row.mtu),
+            ],
+        );
+        found.push(changed.by_command());
+    }
+    // Behind a learning port any MAC is right.
+    let mac = device.mac.map(|mac| mac.to_string()).filter(|mac| row.mode == "bound" && *mac != row.mac);
+    if let Some(mac) = mac {
+        let changed = error(
+            "pod_mac_changed",
+            [
+                format!("{place} has the MAC {mac}, and the port {}", row.mac),
+                "what the pod sends is dropped as spoofed_mac, and it does not take what is for it".to_owned(),
+                format!("{ip} link set {interface} address {}", row.mac),
+            ],
+        );
+        found.push(changed.by_command());
+    }
+    let has = |network: &&String| {
+        let address = network.split('/').next().and_then(|address| address.parse().ok());
+        address.is_none_or(|address| device.addresses.contains(&address))
+    };
+    for network in row.addresses.iter().filter(|network| !has(network)) {
+        let gone = error(
+            "pod_address_gone",
+            [
+                format!("{place} has not its address {network}"),
+                "others are told that the pod has it, and it does not answer".to_owned(),
+                format!("{ip} address add {network} dev {interface}"),
+            ],
+        );
+        found.push(gone.by_command());
+    }
+    found
 }
 
 pub(super) fn stale(facts: &Facts) -> Vec<Finding> {
@@ -109,9 +148,11 @@ pub(super) fn stale(facts: &Facts) -> Vec<Finding> {
             [
                 format!("a tc filter at {interface} redirects tunnel packets to a device that is gone"),
                 "it swallows every tunnel packet that arrives, and is left of an agent that was killed".to_owned(),
-                format!("start the agent, which removes it, or: tc filter del dev {interface} ingress"),
+                format!("tc filter del dev {interface} ingress"),
             ],
         )
+        .by_command()
+        .or("start the agent, which removes it")
     });
     let devices = facts.stale_devices.iter().map(|StaleDevice { netns, name }| {
         let place = netns.as_ref().map_or(String::new(), |netns| format!(" in `{netns}`"));
@@ -120,9 +161,11 @@ pub(super) fn stale(facts: &Facts) -> Vec<Finding> {
             [
                 format!("`{name}`{place} was made by an agent, and no running agent holds it"),
                 "its pod has an interface whose packets nobody reads".to_owned(),
-                format!("start the agent whose port it is, or: {} link delete {name}", ip(netns.as_deref())),
+                format!("{} link delete {name}", ip(netns.as_deref())),
             ],
         )
+        .by_command()
+        .or("start the agent whose port it is")
     });
     redirects.chain(devices).collect()
 }

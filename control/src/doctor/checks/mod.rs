@@ -31,7 +31,7 @@ pub(super) const ALL: [Check; 16] = [
 ];
 
 fn finding(severity: Severity, name: &'static str, [what, why, fix]: [String; 3]) -> Finding {
-    Finding { severity, name, what, why, fix }
+    Finding { severity, name, what, why, fix, command: None }
 }
 
 fn error(name: &'static str, texts: [String; 3]) -> Finding {

@@ -6,6 +6,9 @@ use super::{error, of_agent, warning};
 use crate::doctor::Finding;
 use crate::doctor::facts::Facts;
 
+/// Why a store that refuses or is away matters.
+const UNHEARD: &str = "pods that come or move elsewhere meanwhile are not known here; what is known is forwarded";
+
 /// Seconds that an agent may take to hear of its store, or of a peer, before that is worth a word.
 const PATIENCE: u64 = 15;
 
@@ -111,19 +114,28 @@ pub(super) fn store(facts: &Facts) -> Vec<Finding> {
         let state = control.state.as_str();
         let long = control.since_seconds >= PATIENCE;
         match state {
-            "stale" | "refused" => found.push(error(
-                if state == "stale" { "store_away" } else { "store_refuses" },
+            "stale" if control.denied => found.push(error(
+                "store_refuses",
                 [
-                    format!("the store at {stores} is {state} for {} s{reason}", control.since_seconds),
-                    "pods that come or move elsewhere meanwhile are not known here; what is known is forwarded"
-                        .to_owned(),
-                    match state {
-                        "stale" => {
-                            format!("see that a store runs and answers: etcdctl --endpoints {stores} endpoint status")
-                        }
-                        _ => "correct `[control]`: certificates, user and prefix have to be those of the store"
-                            .to_owned(),
-                    },
+                    format!("the store at {stores} refuses this agent for {} s{reason}", control.since_seconds),
+                    UNHEARD.to_owned(),
+                    "correct `[control]`: certificates and user have to be known to the store".to_owned(),
+                ],
+            )),
+            "stale" => found.push(error(
+                "store_away",
+                [
+                    format!("the store at {stores} is stale for {} s{reason}", control.since_seconds),
+                    UNHEARD.to_owned(),
+                    format!("see that a store runs and answers: etcdctl --endpoints {stores} endpoint status"),
+                ],
+            )),
+            "refused" => found.push(error(
+                "name_taken",
+                [
+                    format!("this node is not published in the store{reason}"),
+                    "others do not know its pods, or send what is for them to the other".to_owned(),
+                    "give one of the two another `node`, or end the other agent".to_owned(),
                 ],
             )),
             "connecting" | "publishing" if long => found.push(warning(

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{error, note, of_agent, warning};
 use crate::doctor::Finding;
 use crate::doctor::facts::Facts;
-use crate::doctor::firewall::{Rule, Ruleset, Verdict};
+use crate::doctor::firewall::{Chain, Rule, Ruleset, Verdict};
 
 /// Since when the kernel has each level of offload; older ones have it never.
 const SINCE: [(&str, (u32, u32)); 5] =
@@ -41,6 +41,7 @@ pub(super) fn addresses(facts: &Facts) -> Vec<Finding> {
                 format!("ip link set {name} up"),
             ],
         )
+        .by_command()
     });
     gone.chain(down).collect()
 }
@@ -99,14 +100,16 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
         for interface in facts.listen.iter().filter_map(|at| facts.interface_of(at.ip())) {
             let (name, mtu) = (&interface.link.name, interface.link.mtu);
             if mtu < u32::from(configured) {
-                found.push(error(
+                let narrow = error(
                     "underlay_mtu",
                     [
                         format!("{name} has MTU {mtu}, and the agent counts on {configured}"),
                         "tunnel packets that are longer do not leave this node".to_owned(),
-                        format!("ip link set {name} mtu {configured}, or set `underlay.mtu = {mtu}` and start the agent again"),
+                        format!("ip link set {name} mtu {configured}"),
                     ],
-                ));
+                );
+                let other = format!("set `underlay.mtu = {mtu}` and start the agent again");
+                found.push(narrow.by_command().or(&other));
             }
         }
         found.dedup();
@@ -153,14 +156,15 @@ pub(super) fn firewall(facts: &Facts) -> Vec<Finding> {
                 ],
             ));
         } else if rule.verdict == Verdict::Drop {
-            found.push(error(
+            let drops = error(
                 "rule_drops_tunnel",
                 [
                     format!("a {place} and drops"),
                     "tunnel packets do not reach the agent, or others".to_owned(),
                     rule.place.clone(),
                 ],
-            ));
+            );
+            found.push(drops.by_command());
         }
     }
     if !uplink {
@@ -184,47 +188,63 @@ fn unopened(ruleset: &Ruleset, port: u16) -> impl Iterator<Item = Finding> {
             }
             _ => format!("nft insert rule {} {} udp dport {port} accept", chain.table, chain.name),
         };
-        Some(error(
+        let closed = error(
             "tunnel_port_closed",
             [
                 format!("{} {} drops what no rule accepts, and none accepts UDP port {port}", chain.table, chain.name),
                 "tunnel packets do not reach the agent".to_owned(),
                 fix,
             ],
-        ))
+        );
+        Some(closed.by_command())
     })
 }
 
 pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
-    let Some(agent) = facts.agent.as_ref().filter(|agent| agent.has_network) else { return Vec::new() };
+    let Some(agent) = &facts.agent else { return Vec::new() };
+    let Some(interface) = &agent.network_interface else { return Vec::new() };
     let mut found = Vec::new();
     if facts.kernel.forwards_ipv4 == Some(false) {
-        found.push(warning(
+        let off = warning(
             "ip_forward_off",
             [
                 "net.ipv4.ip_forward is 0".to_owned(),
                 format!("pods of {} do not get out of the cluster's network through this node", agent.status.node),
-                "sysctl -w net.ipv4.ip_forward=1, and the same in /etc/sysctl.d/ for the next start".to_owned(),
+                "sysctl -w net.ipv4.ip_forward=1".to_owned(),
             ],
-        ));
+        );
+        found.push(off.by_command().or("for good, with the same in /etc/sysctl.d/"));
     }
     let Some(ruleset) = &facts.firewall else { return found };
     for chain in ruleset.chains.iter().filter(|chain| chain.hook == "forward" && chain.drops_rest) {
         let lets = |rule: &&Rule| rule.table == chain.table && rule.verdict == Verdict::Accept && rule.is_wide;
         if ruleset.rules.iter().find(lets).is_none() {
-            found.push(warning(
+            let drops = warning(
                 "forward_drops",
                 [
                     format!("{} {} drops what is forwarded", chain.table, chain.name),
                     "pods do not get out of the cluster's network through this node".to_owned(),
-                    "accept what comes from and goes to weft0: iptables -I FORWARD -i weft0 -j ACCEPT; \
-                     iptables -I FORWARD -o weft0 -j ACCEPT"
-                        .to_owned(),
+                    letting_through(chain, interface),
                 ],
-            ));
+            );
+            found.push(drops.by_command());
         }
     }
     found
+}
+
+/// What lets a chain accept what comes from the node's own port, and what goes there.
+fn letting_through(chain: &Chain, interface: &str) -> String {
+    match chain.table.split_once(' ') {
+        Some((program @ ("iptables" | "ip6tables"), _)) => {
+            let one = |way| format!("{program} -I {} {way} {interface} -j ACCEPT", chain.name);
+            format!("{}; {}", one("-i"), one("-o"))
+        }
+        _ => {
+            let one = |way| format!("nft insert rule {} {} {way} {interface} accept", chain.table, chain.name);
+            format!("{}; {}", one("iifname"), one("oifname"))
+        }
+    }
 }
 
 pub(super) fn port_conflicts(facts: &Facts) -> Vec<Finding> {
@@ -232,14 +252,15 @@ pub(super) fn port_conflicts(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for device in facts.interfaces.iter().map(|interface| &interface.link) {
         let Some(port) = device.tunnel_port.filter(|port| facts.udp_ports().contains(port)) else { continue };
-        found.push(error(
+        let taken = error(
             "kernel_tunnel_on_port",
             [
                 format!("the kernel's device {} takes tunnel packets on UDP port {port} too", device.name),
                 "a packet goes to one of the two, and to the other not".to_owned(),
-                format!("ip link delete {}, or give one of them another port", device.name),
+                format!("ip link delete {}", device.name),
             ],
-        ));
+        );
+        found.push(taken.by_command().or("give one of them another port"));
     }
     for socket in &facts.sockets {
         let Some(holder) = socket.holder.as_ref().filter(|holder| Some(holder.pid) != own) else { continue };
@@ -248,7 +269,7 @@ pub(super) fn port_conflicts(facts: &Facts) -> Vec<Finding> {
             at.port() == socket.at.port() && (at.ip() == socket.at.ip() || wild)
         };
         let Some(at) = facts.listen.iter().find(|at| overlaps(at)) else { continue };
-        found.push(error(
+        let taken = error(
             "port_taken",
             [
                 format!(
@@ -256,9 +277,10 @@ pub(super) fn port_conflicts(facts: &Facts) -> Vec<Finding> {
                     holder.pid, holder.name, socket.at
                 ),
                 "tunnel packets may go to it, or the agent does not start".to_owned(),
-                format!("end it (kill {}), or take other `underlay.vxlan_ports` and `geneve_ports`", holder.pid),
+                format!("kill {}", holder.pid),
             ],
-        ));
+        );
+        found.push(taken.by_command().or("take other `underlay.vxlan_ports` and `geneve_ports`"));
     }
     found
 }
