@@ -4,7 +4,7 @@
 //! the node's row goes with the lease of that claim, so whoever lost the name cannot write any more. A claim is never
 //! renewed: when anything of it is in doubt, a new one is made, with a new lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -121,6 +121,8 @@ pub struct Membership {
     refused: Option<Holder>,
     asked: Option<Asked>,
     grant: Option<Grant>,
+    /// Which endpoints may not be as the store has them; none: any.
+    unsettled: Option<BTreeSet<(Vni, MacAddr)>>,
     /// Whether nothing has changed since there was nothing to do.
     at_rest: bool,
     /// When each endpoint was first published.
@@ -141,6 +143,7 @@ impl Membership {
             in_doubt: true,
             refused: None,
             asked: None,
+            unsettled: None,
             at_rest: false,
             sequences: BTreeMap::new(),
         }
@@ -154,9 +157,16 @@ impl Membership {
 
     /// Says something else of its endpoints from now on.
     pub fn set_endpoints(&mut self, endpoints: BTreeMap<(Vni, MacAddr), OwnEndpoint>) {
-        self.at_rest &= self.own.endpoints == endpoints;
-        self.sequences.retain(|key, _| endpoints.contains_key(key));
-        self.own.endpoints = endpoints;
+        let before = std::mem::replace(&mut self.own.endpoints, endpoints);
+        let now = &self.own.endpoints;
+        let changed = now.iter().filter(|(key, endpoint)| before.get(key) != Some(endpoint)).map(|(key, _)| *key);
+        let gone = before.keys().filter(|key| !now.contains_key(key)).copied();
+        let changed: BTreeSet<(Vni, MacAddr)> = changed.chain(gone).collect();
+        self.sequences.retain(|key, _| now.contains_key(key));
+        self.at_rest &= changed.is_empty();
+        if let Some(unsettled) = &mut self.unsettled {
+            unsettled.extend(changed);
+        }
     }
 
     /// The revision at which the name was claimed, as long as the claim holds as far as is known.
@@ -244,8 +254,14 @@ impl Membership {
             }
         }
         let Some(stored) = &self.stored else { return Step::Rest };
-        let mut operations = self.changes(stored, claim);
+        let mut operations = match &self.unsettled {
+            None => self.changes(stored, claim),
+            Some(unsettled) => unsettled.iter().filter_map(|key| self.change(stored, claim, *key)).collect(),
+        };
+        // What is more than fits into one transaction begins with what goes.
+        operations.sort_by_key(|operation| matches!(operation, Operation::Put(..)));
         if operations.is_empty() {
+            self.unsettled = Some(BTreeSet::new());
             let joined = self.put_node(claim.incarnation, Standing::Joined, lease);
             if !is_done(stored, &joined) {
                 operations.push(joined);
@@ -290,6 +306,7 @@ impl Membership {
             }
         }
         self.stored = Some(found);
+        self.unsettled = None;
         if lost || other {
             self.lose_claim();
         }
@@ -330,7 +347,7 @@ impl Membership {
     }
 
     fn lose_claim(&mut self) {
-        (self.claim, self.lease) = (None, None);
+        (self.claim, self.lease, self.unsettled) = (None, None, None);
         (self.own.node.pod_ranges, self.own.node.overlay_addresses) = (Vec::new(), Vec::new());
         if let Some(grant) = &mut self.grant {
             grant.reset();
@@ -348,6 +365,7 @@ impl Membership {
         if self.own.node.pod_ranges == *ranges {
             return;
         }
+        self.unsettled = None;
         self.own.node.pod_ranges.clone_from(ranges);
         self.own.node.overlay_addresses = ranges.iter().map(|range| overlay_address(*range)).collect();
         if let Some(stored) = &mut self.stored {
@@ -377,40 +395,48 @@ impl Membership {
 
     /// What has to be written and deleted so that the store has our endpoints and no others.
     fn changes(&self, stored: &BTreeMap<Bytes, Stored>, claim: Claim) -> Vec<Operation> {
+        let strange = |key: &&Bytes| match self.keys.read(key) {
+            Some(Key::Endpoint(_, vni, mac)) => self.published((vni, mac)).is_none(),
+            Some(Key::Node(_) | Key::Network | Key::Range(_)) => false,
+            _ => true,
+        };
+        let gone = stored.keys().filter(strange).map(|key| Operation::Delete(KeyRange::One(key.clone())));
+        let own = self.own.endpoints.keys().filter(|key| self.published(**key).is_some());
+        gone.chain(own.filter_map(|key| self.change(stored, claim, *key))).collect()
+    }
+
+    /// What has to be written or deleted so that the store has this endpoint as it is.
+    fn change(&self, stored: &BTreeMap<Bytes, Stored>, claim: Claim, of: (Vni, MacAddr)) -> Option<Operation> {
         let Node { name, overlay_addresses, .. } = &self.own.node;
-        let is_published =
-            |endpoint: &OwnEndpoint| endpoint.attached != Attached::Host || !overlay_addresses.is_empty();
-        let published = |vni, mac| self.own.endpoints.get(&(vni, mac)).is_some_and(is_published);
-        let mut operations = Vec::new();
-        for key in stored.keys() {
-            match self.keys.read(key) {
-                Some(Key::Endpoint(_, vni, mac)) if published(vni, mac) => {}
-                Some(Key::Node(_) | Key::Network | Key::Range(_)) => {}
-                _ => operations.push(Operation::Delete(KeyRange::One(key.clone()))),
-            }
-        }
-        for ((vni, mac), endpoint) in self.own.endpoints.iter().filter(|(_, endpoint)| is_published(endpoint)) {
-            let ips = if endpoint.attached == Attached::Host { overlay_addresses } else { &endpoint.ips };
-            let key = self.keys.write(&Key::Endpoint(name.clone(), *vni, *mac));
-            let first = self.sequences.get(&(*vni, *mac)).copied().unwrap_or_default();
-            let goes_without_saying = stored.get(&key).is_some_and(|row| row.created == first);
-            let record = Endpoint {
-                version: RECORD_VERSION,
-                vni: *vni,
-                mac: *mac,
-                ips: ips.clone(),
-                node: name.clone(),
-                incarnation: claim.incarnation,
-                sequence: if goes_without_saying { 0 } else { first },
-                port: endpoint.port.clone(),
-                attached: endpoint.attached,
-            };
-            let put = Operation::Put(key, record::write(&record).into(), Some(claim.lease));
-            if !is_done(stored, &put) {
-                operations.push(put);
-            }
-        }
-        operations
+        let (vni, mac) = of;
+        let key = self.keys.write(&Key::Endpoint(name.clone(), vni, mac));
+        let Some(endpoint) = self.published(of) else {
+            return stored.contains_key(&key).then(|| Operation::Delete(KeyRange::One(key)));
+        };
+        let ips = if endpoint.attached == Attached::Host { overlay_addresses } else { &endpoint.ips };
+        let first = self.sequences.get(&of).copied().unwrap_or_default();
+        let goes_without_saying = stored.get(&key).is_some_and(|row| row.created == first);
+        let record = Endpoint {
+            version: RECORD_VERSION,
+            vni,
+            mac,
+            ips: ips.clone(),
+            node: name.clone(),
+            incarnation: claim.incarnation,
+            sequence: if goes_without_saying { 0 } else { first },
+            port: endpoint.port.clone(),
+            attached: endpoint.attached,
+        };
+        let put = Operation::Put(key, record::write(&record).into(), Some(claim.lease));
+        (!is_done(stored, &put)).then_some(put)
+    }
+
+    /// An endpoint that there is, if others are to know of it.
+    fn published(&self, of: (Vni, MacAddr)) -> Option<&OwnEndpoint> {
+        let is_published = |endpoint: &&OwnEndpoint| {
+            endpoint.attached != Attached::Host || !self.own.node.overlay_addresses.is_empty()
+        };
+        self.own.endpoints.get(&of).filter(is_published)
     }
 
     /// Something of ours was written.
