@@ -1,16 +1,18 @@
 //! The ledger's file in the run directory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::ledger::{LEDGER_VERSION, Ledger, Written};
+use super::ledger::{Change, LEDGER_VERSION, Ledger, Written};
 
 /// Its name.
 const FILE: &str = "pods.json";
+/// Changes after which the file is written anew, if there are not more pods than that.
+const CHANGES: usize = 256;
 
 /// Why the pods that were attached are not known.
 #[derive(Debug, thiserror::Error)]
@@ -49,66 +51,244 @@ struct Versioned {
     version: u32,
 }
 
-/// What was kept in this run of the machine; nothing of another run is there any longer.
-pub(super) fn load(run_dir: &Path, boot: &str) -> Result<Ledger, LedgerError> {
-    let path = run_dir.join(FILE);
-    let text = match std::fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ledger::default()),
-        text => text.map_err(|source| LedgerError::Io { path: path.clone(), source })?,
-    };
-    let unreadable =
-        |error: serde_json::Error| LedgerError::Unreadable { path: path.clone(), reason: error.to_string() };
-    let Versioned { version } = serde_json::from_slice(&text).map_err(unreadable)?;
-    if version > LEDGER_VERSION {
-        return Err(LedgerError::Version { path, seen: version });
-    }
-    let written: Written = serde_json::from_slice(&text).map_err(unreadable)?;
-    if written.boot == boot { Ok(Ledger::read(written)) } else { Ok(Ledger::default()) }
+/// The ledger's file: the ledger as it once was, on a line, and each change since on another. So what a change costs does
+/// not depend on how many pods there are.
+pub(super) struct LedgerFile {
+    path: PathBuf,
+    /// This run of the machine.
+    boot: String,
+    /// The file as this process left it; none if it has to be written as a whole.
+    left: Option<Left>,
 }
 
-/// Replaces the file as a whole, and returns when the disk has it: who dies meanwhile leaves the old one.
-pub(super) fn save(run_dir: &Path, boot: &str, ledger: &Ledger) -> Result<(), LedgerError> {
-    let (new, path) = (run_dir.join(format!("{FILE}.new")), run_dir.join(FILE));
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec(&ledger.written(boot))?)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &path)?;
-        File::open(run_dir)?.sync_all()
-    };
-    write().map_err(|source| LedgerError::Io { path: path.clone(), source })
+/// What tells whether somebody else wrote to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Left {
+    inode: u64,
+    bytes: u64,
+    changes: usize,
+}
+
+impl LedgerFile {
+    /// The file of a run directory, and what was kept there in this run of the machine; nothing of another run is there
+    /// any longer. It is left as it is.
+    pub(super) fn open(run_dir: &Path, boot: &str) -> Result<(Self, Ledger), LedgerError> {
+        let mut file = Self { path: run_dir.join(FILE), boot: boot.to_owned(), left: None };
+        let bytes = match std::fs::read(&file.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((file, Ledger::default())),
+            bytes => bytes.map_err(|source| file.failed(source))?,
+        };
+        let unreadable =
+            |error: serde_json::Error| LedgerError::Unreadable { path: file.path.clone(), reason: error.to_string() };
+        // Who died while writing a line has not acted by it.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(bytes.as_slice(), |end| &bytes[..end]);
+        let mut lines = whole.split(|byte| *byte == b'\n');
+        let first = lines.next().unwrap_or_default();
+        let Versioned { version } = serde_json::from_slice(first).map_err(unreadable)?;
+        if version > LEDGER_VERSION {
+            return Err(LedgerError::Version { path: file.path, seen: version });
+        }
+        let written: Written = serde_json::from_slice(first).map_err(unreadable)?;
+        if written.boot != boot {
+            return Ok((file, Ledger::default()));
+        }
+        let mut ledger = Ledger::read(written);
+        let mut changes = 0;
+        for line in lines {
+            ledger.apply(serde_json::from_slice(line).map_err(unreadable)?);
+            changes += 1;
+        }
+        if whole.len() + 1 == bytes.len() {
+            let inode = std::fs::metadata(&file.path).map_err(|source| file.failed(source))?.ino();
+            file.left = Some(Left { inode, bytes: bytes.len() as u64, changes });
+        }
+        Ok((file, ledger))
+    }
+
+    /// Writes down a change of what the ledger is now, so that it outlives this process. It need not outlive this run of
+    /// the machine, so nothing waits for a disk.
+    pub(super) fn append(&mut self, change: &Change, ledger: &Ledger) -> Result<(), LedgerError> {
+        let line = self.line(change)?;
+        let write = |left: Left| -> io::Result<Option<Left>> {
+            let mut file = OpenOptions::new().append(true).open(&self.path)?;
+            let seen = file.metadata()?;
+            if (seen.ino(), seen.len()) != (left.inode, left.bytes) {
+                return Ok(None);
+            }
+            file.write_all(&line)?;
+            Ok(Some(Left { bytes: left.bytes + line.len() as u64, changes: left.changes + 1, ..left }))
+        };
+        let appended = match self.left.take() {
+            Some(left) => match write(left) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                appended => appended.map_err(|source| self.failed(source))?,
+            },
+            None => None,
+        };
+        self.left = match appended {
+            Some(left) => Some(left),
+            None => Some(self.replace(ledger, &line)?),
+        };
+        Ok(())
+    }
+
+    /// Writes it as a whole where it has grown long. Who dies meanwhile leaves the old one.
+    pub(super) fn shorten(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
+        let most = CHANGES.max(ledger.pods().count());
+        if self.left.is_some_and(|left| left.changes > most) {
+            self.left = Some(self.replace(ledger, b"")?);
+        }
+        Ok(())
+    }
+
+    /// The disk has it when this returns: the next run of the machine has to read of which run it is.
+    fn replace(&self, ledger: &Ledger, more: &[u8]) -> Result<Left, LedgerError> {
+        let new = self.path.with_extension("json.new");
+        let mut text = self.line(&ledger.written(&self.boot))?;
+        text.extend_from_slice(more);
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            std::fs::rename(&new, &self.path)?;
+            file.metadata()
+        };
+        let inode = write().map_err(|source| self.failed(source))?.ino();
+        Ok(Left { inode, bytes: text.len() as u64, changes: usize::from(!more.is_empty()) })
+    }
+
+    fn line(&self, what: &impl Serialize) -> Result<Vec<u8>, LedgerError> {
+        let mut line = serde_json::to_vec(what).map_err(|error| self.failed(error.into()))?;
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    fn failed(&self, source: io::Error) -> LedgerError {
+        LedgerError::Io { path: self.path.clone(), source }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use weft_api::PodInterface;
+    use weft_encap::{MacAddr, Vni};
+
     use super::*;
+    use crate::pods::ledger::{Address, Identity, Pod};
+
+    fn pod(number: u8) -> Pod {
+        Pod {
+            id: PodInterface { network: "net".into(), container: format!("c{number}"), interface: "eth0".into() },
+            namespace: Identity { path: "/run/netns/a".into(), visible: true, cookie: Some(1), inode: 1 },
+            port: format!("c{number}.eth0"),
+            vni: Vni::new(7).unwrap(),
+            mac: MacAddr::from_u64(number.into()),
+            mtu: None,
+            addresses: vec![Address { address: format!("10.0.0.{number}/24").parse().unwrap(), gateway: None }],
+            delegated: false,
+            routes: Vec::new(),
+        }
+    }
+
+    /// Does both, as the agent does.
+    fn change(file: &mut LedgerFile, ledger: &mut Ledger, change: Change) {
+        file.append(&change, ledger).unwrap();
+        ledger.apply(change);
+    }
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("weft-ledger-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn kept(&self) -> Ledger {
+            LedgerFile::open(&self.0, "this").unwrap().1
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
 
     #[test]
     fn a_ledger_is_of_its_run_of_the_machine_and_of_no_newer_agent() {
-        let directory = std::env::temp_dir().join(format!("weft-ledger-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        assert_eq!(load(&directory, "this").unwrap(), Ledger::default());
-        let mut ledger = Ledger::default();
-        ledger.given_last.push("10.0.0.7".parse().unwrap());
-        save(&directory, "this", &ledger).unwrap();
-        assert_eq!(load(&directory, "this").unwrap(), ledger);
-        assert_eq!(load(&directory, "another").unwrap(), Ledger::default());
-        let path = directory.join(FILE);
+        let directory = Directory::new("run");
+        let (mut file, mut ledger) = LedgerFile::open(&directory.0, "this").unwrap();
+        assert_eq!(ledger, Ledger::default());
+        change(&mut file, &mut ledger, Change::Attached(pod(7)));
+        assert_eq!(directory.kept(), ledger);
+        assert_eq!(LedgerFile::open(&directory.0, "another").unwrap().1, Ledger::default());
+        let path = directory.0.join(FILE);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        // Who dies while writing leaves the one that was there.
-        std::fs::write(directory.join("pods.json.new"), "{").unwrap();
-        assert_eq!(load(&directory, "this").unwrap(), ledger);
+        // Who dies while writing leaves what was there.
+        std::fs::write(directory.0.join("pods.json.new"), "{").unwrap();
+        assert_eq!(directory.kept(), ledger);
         for (text, words) in [
             (r#"{"version": 99, "new": true}"#, ["version 99", "install the agent that wrote it"]),
             ("{", ["pods.json", "remove the file"]),
             (r#"{"version": 1}"#, ["missing field", "end all pods"]),
         ] {
             std::fs::write(&path, text).unwrap();
-            let told = load(&directory, "this").unwrap_err().to_string();
+            let told = LedgerFile::open(&directory.0, "this").err().unwrap().to_string();
             assert!(words.iter().all(|word| told.contains(word)), "{text}: {told}");
         }
-        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_change_costs_one_line_and_a_long_file_is_written_anew() {
+        let directory = Directory::new("line");
+        let (mut file, mut ledger) = LedgerFile::open(&directory.0, "this").unwrap();
+        let lines = || std::fs::read_to_string(directory.0.join(FILE)).unwrap().lines().count();
+        for number in 0..200 {
+            change(&mut file, &mut ledger, Change::Attached(pod(number)));
+            assert_eq!(lines(), usize::from(number) + 2);
+        }
+        for round in 0..CHANGES {
+            change(&mut file, &mut ledger, Change::Detached(pod(7).id));
+            change(&mut file, &mut ledger, Change::Attached(pod(7)));
+            file.shorten(&ledger).unwrap();
+            assert!(lines() <= CHANGES + 2, "{round}");
+        }
+        assert_eq!(directory.kept(), ledger);
+    }
+
+    #[test]
+    fn a_line_that_was_not_finished_does_not_count_and_is_not_written_to() {
+        let directory = Directory::new("torn");
+        let (mut file, mut ledger) = LedgerFile::open(&directory.0, "this").unwrap();
+        change(&mut file, &mut ledger, Change::Attached(pod(7)));
+        let path = directory.0.join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        change(&mut file, &mut ledger, Change::Attached(pod(8)));
+        let longer = std::fs::read(&path).unwrap();
+        for end in whole.len()..longer.len() {
+            std::fs::write(&path, &longer[..end]).unwrap();
+            let (mut file, mut ledger) = LedgerFile::open(&directory.0, "this").unwrap();
+            assert_eq!(ledger.pods().count(), 1);
+            change(&mut file, &mut ledger, Change::Attached(pod(9)));
+            assert_eq!(directory.kept(), ledger);
+        }
+    }
+
+    #[test]
+    fn what_another_agent_wrote_meanwhile_is_replaced() {
+        let directory = Directory::new("other");
+        let (mut file, mut ledger) = LedgerFile::open(&directory.0, "this").unwrap();
+        change(&mut file, &mut ledger, Change::Attached(pod(7)));
+        let (mut others, mut theirs) = LedgerFile::open(&directory.0, "this").unwrap();
+        change(&mut others, &mut theirs, Change::Detached(pod(7).id));
+        change(&mut file, &mut ledger, Change::Attached(pod(8)));
+        assert_eq!(directory.kept(), ledger);
+        std::fs::remove_file(directory.0.join(FILE)).unwrap();
+        change(&mut file, &mut ledger, Change::Attached(pod(9)));
+        assert_eq!(directory.kept().pods().count(), 3);
     }
 }

@@ -9,7 +9,7 @@ use weft_api::{Attached, PodAddress, PodInterface, PodRoute, Refusal};
 use weft_encap::{MacAddr, Vni};
 
 /// The version of the ledger's form. Changes with every change that an older agent would misread.
-pub(super) const LEDGER_VERSION: u32 = 1;
+pub(super) const LEDGER_VERSION: u32 = 2;
 
 /// What is asked for and cannot be, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +104,16 @@ pub(crate) struct Ledger {
     pub(super) given_last: Vec<IpAddr>,
 }
 
+/// A change of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Change {
+    /// This pod is attached.
+    Attached(Pod),
+    /// That one is no more.
+    Detached(PodInterface),
+}
+
 /// The ledger as it lies in the file.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Written {
@@ -136,8 +146,11 @@ impl Ledger {
         self.pods.insert(pod.id.clone(), pod);
     }
 
-    pub(super) fn remove(&mut self, id: &PodInterface) -> Option<Pod> {
-        self.pods.remove(id)
+    pub(super) fn apply(&mut self, change: Change) {
+        match change {
+            Change::Attached(pod) => self.insert(pod),
+            Change::Detached(id) => _ = self.pods.remove(&id),
+        }
     }
 
     pub(super) fn written(&self, boot: &str) -> Written {

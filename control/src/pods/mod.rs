@@ -26,6 +26,7 @@ pub use file::LedgerError;
 
 use answers::Waiting;
 use evidence::Processes;
+use file::LedgerFile;
 use ledger::{Ledger, Route};
 
 /// How often it is looked for namespaces that are gone.
@@ -36,8 +37,7 @@ pub(crate) struct Pods {
     /// This node's ranges of addresses.
     pub(crate) ranges: Vec<IpNet>,
     ledger: Ledger,
-    /// This run of the machine.
-    boot: String,
+    file: LedgerFile,
     /// Namespaces that were handed over or found again.
     open: BTreeMap<PodInterface, Arc<Netns>>,
     /// What processes there are, while it is looked at.

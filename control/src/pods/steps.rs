@@ -3,7 +3,7 @@
 
 use weft_api::{PodInterface, Refusal};
 
-use super::ledger::{Identity, Ledger, Pod, Refused};
+use super::ledger::{Change, Identity, Ledger, Pod, Refused};
 
 /// Whether a pod's namespace is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub(crate) enum Presence {
 
 /// What is around the ledger.
 pub(crate) trait World {
-    /// Keeps the ledger as it is now, where the next agent finds it.
-    fn keep(&mut self, ledger: &Ledger) -> Result<(), Refused>;
+    /// Keeps a change of the ledger as it is now, where the next agent finds it.
+    fn keep(&mut self, change: &Change, ledger: &Ledger) -> Result<(), Refused>;
 
     /// Gives the pod its device, and forwards for it. What is there already is fine.
     fn connect(&mut self, pod: &Pod) -> Result<(), Refused>;
@@ -54,11 +54,7 @@ pub(crate) fn attach(
         detach(ledger, world, id)?;
     }
     let pod = plan(ledger)?;
-    ledger.insert(pod.clone());
-    if let Err(refused) = world.keep(ledger) {
-        ledger.remove(id);
-        return Err(refused);
-    }
+    change(ledger, world, Change::Attached(pod.clone()))?;
     if let Err(refused) = world.connect(&pod) {
         // What cannot be undone now stays written down, and goes with the pod's DEL or its namespace.
         let _ = detach(ledger, world, id);
@@ -71,12 +67,14 @@ pub(crate) fn attach(
 pub(crate) fn detach(ledger: &mut Ledger, world: &mut impl World, id: &PodInterface) -> Result<Option<Pod>, Refused> {
     let Some(pod) = ledger.get(id).cloned() else { return Ok(None) };
     world.disconnect(&pod)?;
-    ledger.remove(id);
-    if let Err(refused) = world.keep(ledger) {
-        ledger.insert(pod);
-        return Err(refused);
-    }
+    change(ledger, world, Change::Detached(id.clone()))?;
     Ok(Some(pod))
+}
+
+fn change(ledger: &mut Ledger, world: &mut impl World, change: Change) -> Result<(), Refused> {
+    world.keep(&change, ledger)?;
+    ledger.apply(change);
+    Ok(())
 }
 
 /// Connects all of a ledger that was kept, and lets go of those whose namespace is gone. What fails is returned.

@@ -9,7 +9,7 @@ use proptest::test_runner::TestCaseResult;
 use weft_api::{AddressSource, Attach, PodAddress, PodInterface, Refusal, Wait};
 use weft_encap::{MacAddr, Vni};
 
-use super::ledger::{Identity, Ledger, Pod, Refused};
+use super::ledger::{Change, Identity, Ledger, Pod, Refused};
 use super::plan::{Surroundings, plan};
 use super::steps::{self, Presence, World};
 use crate::cluster::ClusterRange;
@@ -50,11 +50,10 @@ impl Machine {
 }
 
 impl World for Machine {
-    fn keep(&mut self, ledger: &Ledger) -> Result<(), Refused> {
+    fn keep(&mut self, change: &Change, ledger: &Ledger) -> Result<(), Refused> {
         self.step()?;
-        let written = serde_json::to_string(&ledger.written("boot")).unwrap();
-        self.disk = Ledger::read(serde_json::from_str(&written).unwrap());
         assert_eq!(self.disk, *ledger, "what is kept is what was known");
+        self.disk.apply(serde_json::from_str(&serde_json::to_string(change).unwrap()).unwrap());
         self.step()
     }
 

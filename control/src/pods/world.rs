@@ -9,9 +9,10 @@ use weft_bridge::Tables;
 use weft_encap::mtu::MIN_IPV6;
 
 use super::evidence::{Processes, boot, find, leads_to};
-use super::ledger::{Identity, Ledger, Pod, Refused};
+use super::file::LedgerFile;
+use super::ledger::{Change, Identity, Ledger, Pod, Refused};
 use super::steps::{self, Presence, World};
-use super::{COLLECT, LedgerError, PodPlace, Pods, file};
+use super::{COLLECT, LedgerError, PodPlace, Pods};
 use crate::agent::{Agent, AttachedPort};
 use crate::attach::remove_device;
 use crate::config::PortConfig;
@@ -22,10 +23,11 @@ impl Pods {
     pub(crate) fn load(run_dir: &std::path::Path) -> Result<Self, LedgerError> {
         let no_boot = |source| LedgerError::Io { path: "/proc/sys/kernel/random/boot_id".into(), source };
         let boot = boot().map_err(no_boot)?;
+        let (file, ledger) = LedgerFile::open(run_dir, &boot)?;
         Ok(Self {
             ranges: Vec::new(),
-            ledger: file::load(run_dir, &boot)?,
-            boot,
+            ledger,
+            file,
             open: std::collections::BTreeMap::new(),
             processes: None,
             waiting: Vec::new(),
@@ -35,8 +37,8 @@ impl Pods {
 }
 
 impl World for Agent {
-    fn keep(&mut self, ledger: &Ledger) -> Result<(), Refused> {
-        let kept = file::save(&self.config.run_dir, &self.pods.boot, ledger);
+    fn keep(&mut self, change: &Change, ledger: &Ledger) -> Result<(), Refused> {
+        let kept = self.pods.file.append(change, ledger);
         kept.map_err(|error| Refused::new(Refusal::Failed, error.to_string()))
     }
 
@@ -143,6 +145,9 @@ impl Agent {
     pub(crate) fn keep_pods(&mut self) {
         self.settle();
         self.answer_the_patient();
+        if let Err(error) = self.pods.file.shorten(&self.pods.ledger) {
+            tracing::warn!(%error, "the ledger's file grows until it can be written anew");
+        }
         if Instant::now() < self.pods.collect_at {
             return;
         }
