@@ -290,9 +290,8 @@ impl Membership {
         let lost = self.refused.is_some() || claimed.is_some() && held.map(|row| row.lease) != claimed;
         // Nobody else writes them: it is not the history that we wrote into.
         let differs = self.stored.as_ref().is_some_and(|known| *known != found);
-        let ungranted =
-            self.grant.as_ref().is_some_and(|grant| !grant.is_confirmed(&self.keys, &self.own.node.name, rows));
-        let other = claimed.is_some() && (differs || ungranted);
+        let granted = self.grant.as_ref().is_none_or(|grant| grant.is_confirmed(&self.keys, &self.own.node.name, rows));
+        let other = claimed.is_some() && (differs || !granted);
         if !lost && other {
             self.sequences.clear();
         }
