@@ -7,6 +7,8 @@ mod capture;
 mod cni;
 mod demo;
 mod doctor;
+#[cfg(test)]
+mod documents_tests;
 mod interrupt;
 mod keeper;
 mod log;

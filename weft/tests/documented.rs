@@ -14,125 +14,22 @@ use syn::{Signature, TraitItem, Type, Visibility};
 use workspace::{packages, root};
 
 /// Units of quantities, in the singular.
-const UNITS: [&str; 29] = [
-    "bit",
-    "byte",
-    "kib",
-    "mib",
-    "gib",
-    "bit/s",
-    "nanosecond",
-    "ns",
-    "microsecond",
-    "us",
-    "millisecond",
-    "ms",
-    "second",
-    "minute",
-    "day",
-    "percent",
-    "share",
-    "ratio",
-    "factor",
-    "unit",
-    "mtu",
-    "hop",
-    "ttl",
-    "line",
-    "column",
-    "often",
-    "round",
-    "step",
-    "niceness",
-];
+const UNITS: &str = "\
+    bit byte kib mib gib bit/s nanosecond ns microsecond us millisecond ms second minute day percent share ratio \
+    factor unit mtu hop ttl line column often round step niceness";
 /// What is counted. A field or constant says so in its first words.
-const COUNTED: [&str; 48] = [
-    "frame",
-    "packet",
-    "datagram",
-    "segment",
-    "fragment",
-    "copy",
-    "copies",
-    "drop",
-    "probe",
-    "echo",
-    "mac",
-    "vtep",
-    "vni",
-    "node",
-    "pod",
-    "port",
-    "row",
-    "entries",
-    "queue",
-    "worker",
-    "thread",
-    "processor",
-    "connection",
-    "stream",
-    "sample",
-    "request",
-    "answer",
-    "question",
-    "tag",
-    "header",
-    "call",
-    "revision",
-    "lease",
-    "address",
-    "addresses",
-    "flow",
-    "group",
-    "neighbour",
-    "descriptor",
-    "device",
-    "key",
-    "member",
-    "refusal",
-    "route",
-    "rule",
-    "interrupt",
-    "event",
-    "endpoint",
-];
+const COUNTED: &str = "\
+    frame packet datagram segment fragment copy copies drop probe echo mac vtep vni node pod port row entries queue \
+    worker thread processor connection stream sample request answer question tag header call revision lease address \
+    addresses flow group neighbour descriptor device key member refusal route rule interrupt event endpoint";
 /// What else a number stands for.
-const CODES: [&str; 29] = [
-    "index",
-    "ifindex",
-    "errno",
-    "flag",
-    "mask",
-    "hash",
-    "seed",
-    "generation",
-    "incarnation",
-    "ethertype",
-    "rfc",
-    "ieee",
-    "iana",
-    "id",
-    "inode",
-    "cookie",
-    "uid",
-    "gid",
-    "mode",
-    "version",
-    "dscp",
-    "ecn",
-    "protocol",
-    "checksum",
-    "signal",
-    "vlan",
-    "prefix",
-    "random",
-    "priority",
-];
+const CODES: &str = "\
+    index ifindex errno flag mask hash seed generation incarnation ethertype rfc ieee iana id inode cookie uid gid \
+    mode version dscp ecn protocol checksum signal vlan prefix random priority";
 /// In so many words a field or constant comes to what it counts.
 const FIRST_WORDS: usize = 5;
 
-const NUMBERS: [&str; 14] =
-    ["u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64"];
+const NUMBERS: &str = "u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64";
 
 /// Where formats and numbers of others are written down, by folder.
 const OF_OTHERS: [&str; 2] = ["encap/src", "switch/src/sys"];
@@ -202,7 +99,7 @@ fn has_number(of: &Type) -> bool {
                 }),
                 PathArguments::None | PathArguments::Parenthesized(_) => false,
             };
-            inside || NUMBERS.iter().any(|number| segment.ident == number)
+            inside || NUMBERS.split(' ').any(|number| segment.ident == number)
         }),
         Type::Tuple(tuple) => tuple.elems.iter().any(has_number),
         Type::Reference(reference) => has_number(&reference.elem),
@@ -313,11 +210,11 @@ fn is_told(number: &Number) -> bool {
     let words = told.split(|letter: char| !letter.is_alphanumeric() && letter != '/').filter(|word| !word.is_empty());
     let words: Vec<&str> = words.collect();
     let first = if number.function { &words[..] } else { &words[..words.len().min(FIRST_WORDS)] };
-    let has = |words: &[&str], list: &[&str]| {
-        words.iter().any(|word| list.contains(word) || word.strip_suffix('s').is_some_and(|one| list.contains(&one)))
+    let has = |words: &[&str], list: &str| {
+        list.split(' ').any(|one| words.iter().any(|word| *word == one || word.strip_suffix('s') == Some(one)))
     };
     let is_place = !number.function && words.first() == Some(&"where");
-    has(&words, &UNITS) || !is_place && (has(&words, &CODES) || has(first, &COUNTED))
+    has(&words, UNITS) || !is_place && (has(&words, CODES) || has(first, COUNTED))
 }
 
 #[test]

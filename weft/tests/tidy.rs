@@ -157,11 +157,21 @@ fn the_readme_names_every_folder() {
     }
 }
 
-/// Targets of the links in a page that lead to files: `[text](target)`, and without what follows a `#`.
-fn linked_files(page: &str) -> Vec<&str> {
+/// Targets of the links in a page that lead to files, `[text](file#heading)`: each part empty where it is left out.
+fn links(page: &str) -> impl Iterator<Item = (&str, &str)> {
     let targets = page.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
     let files = targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:"));
-    files.map(|target| target.split('#').next().unwrap_or_default()).filter(|file| !file.is_empty()).collect()
+    files.map(|target| target.split_once('#').unwrap_or((target, "")))
+}
+
+/// What links call the headings of a page: in small letters, with dashes for blanks and without other signs.
+fn headings(page: &str) -> impl Iterator<Item = String> {
+    let lines = page.lines().filter(|line| line.starts_with('#'));
+    lines.map(|line| {
+        let kept = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = kept.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
+        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+    })
 }
 
 #[test]
@@ -174,9 +184,12 @@ fn links_lead_somewhere() {
         } else if path.extension().is_some_and(|extension| extension == "md") {
             pages += 1;
             let page = fs::read_to_string(&path).unwrap();
-            for file in linked_files(&page) {
-                let target = path.parent().unwrap().join(file);
+            for (file, heading) in links(&page) {
+                let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
                 assert!(target.exists(), "{} links to {file}, which does not exist", path.display());
+                let there =
+                    heading.is_empty() || headings(&fs::read_to_string(&target).unwrap()).any(|one| one == heading);
+                assert!(there, "{} links to {file}#{heading}, a heading that does not exist", path.display());
             }
         }
     }
