@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use weft_netns::{Link, Netns, NetnsError};
+use weft_netns::{Link, LinkError, LinkSettings, Links, Netns, NetnsError};
 use weft_switch::device_of;
 use weft_switch::port::{Tap, TapOffloads};
 
@@ -108,8 +108,12 @@ impl Place {
     /// Refuses a device that is there and not ours, or held by others than these descriptors of it. Says whether there
     /// is one.
     pub(crate) fn check(&self, port: &PortConfig, kept: &[OwnedFd]) -> Result<bool, AttachError> {
+        self.0.links(|links| Ok(self.check_in(links, port, kept)))?
+    }
+
+    fn check_in(&self, links: &mut Links, port: &PortConfig, kept: &[OwnedFd]) -> Result<bool, AttachError> {
         let ours = kept.iter().filter(|queue| self.is_of(queue, port)).count();
-        match self.0.links(|links| links.get(&port.interface))? {
+        match links.get(&port.interface).map_err(NetnsError::from)? {
             Some(link) if queues(&link) as usize > ours => Err(AttachError::held(port)),
             Some(link) if link.alias.as_deref() != Some(MARK) => Err(AttachError::foreign(port)),
             link => Ok(link.is_some()),
@@ -136,55 +140,73 @@ pub(crate) fn attach(
     mut kept: Vec<OwnedFd>,
 ) -> Result<Vec<Tap>, AttachError> {
     let place = Place::open(port)?;
-    let is_there = place.check(port, &kept)?;
-    kept.retain(|queue| place.is_of(queue, port));
+    // Each visit to a namespace is a thread of its own, and all of this is one.
+    place.0.links(|links| {
+        Ok((|| {
+            let is_there = place.check_in(links, port, &kept)?;
+            kept.retain(|queue| place.is_of(queue, port));
+            if is_there && kept.is_empty() {
+                tracing::info!(port = port.name, "nobody kept the device open: the pod saw its link go down");
+            }
+            let (taps, link) = open(port, offloads, workers, kept, links)?;
+            give(links, port, mtu, link.as_ref()).map_err(NetnsError::from)?;
+            Ok(taps)
+        })())
+    })?
+}
+
+/// Opens so many queues of the device, of which these are there already. Called inside its namespace.
+fn open(
+    port: &PortConfig,
+    offloads: TapOffloads,
+    workers: NonZero<usize>,
+    kept: Vec<OwnedFd>,
+    links: &mut Links,
+) -> Result<(Vec<Tap>, Option<Link>), AttachError> {
     let held = kept.len();
-    if is_there && held == 0 {
-        tracing::info!(port = port.name, "nobody kept the device open: the pod saw its link go down");
-    }
     let kept = kept.into_iter().map(|queue| Tap::adopt(queue, offloads)).take(workers.get());
-    let open = || {
-        let missing = workers.get().saturating_sub(held);
-        kept.chain((0..missing).map(|_| Tap::open(&port.interface, offloads))).collect::<io::Result<Vec<_>>>()
-    };
-    let taps = place.0.run(open)?.map_err(|source| AttachError::tap(port, source))?;
+    let missing = workers.get().saturating_sub(held);
+    let opened = kept.chain((0..missing).map(|_| Tap::open(&port.interface, offloads)));
+    let taps = opened.collect::<io::Result<Vec<_>>>().map_err(|source| AttachError::tap(port, source))?;
     if workers.get() > 1 {
         let steered = taps.iter().take(1).try_for_each(Tap::steer_by_flow);
         steered.map_err(|source| AttachError::steering(port, source))?;
     }
-    let name = &port.interface;
-    // The kernel lets any number of programs open a multi-queue TAP: one that came since the look above
-    // would share it with us.
-    let link = place.0.links(|links| links.get(name))?;
+    // The kernel lets any number of programs open a multi-queue TAP: one that came since the device was looked at would
+    // share it with us.
+    let link = links.get(&port.interface).map_err(NetnsError::from)?;
     if link.as_ref().is_some_and(|link| queues(link) as usize > taps.len().max(held)) {
         return Err(AttachError::held(port));
     }
-    place.0.links(|links| {
-        links.set_alias(name, MARK)?;
-        // Setting a MAC makes the pod forget its neighbours, even where it is the MAC it has.
-        if link.as_ref().is_none_or(|link| link.mac != Some(port.mac)) {
-            links.set_mac(name, port.mac)?;
-        }
-        if link.is_none_or(|link| link.mtu != u32::from(mtu)) {
-            links.set_mtu(name, u32::from(mtu))?;
-        }
-        links.set_gso_max(name, SUPERFRAME_BYTES, superframe_segments(mtu) as u32)?;
-        if port.routes {
-            refuse_advertisements(name);
-        }
-        if port.pod.is_some() && port.addresses.iter().any(|one| one.addr().is_ipv6()) {
-            switch_ipv6_on(name);
-        }
-        links.set_up(name)?;
-        if port.addresses.is_empty() {
-            // Then somebody else gives the pod its addresses.
-            return Ok(());
-        }
-        links.set_addresses(name, &port.addresses)?;
-        let routes = port.pod.iter().flat_map(|pod| &pod.routes);
-        routes.into_iter().try_for_each(|route| links.add_route(route.destination, route.gateway, name))
-    })?;
-    Ok(taps)
+    Ok((taps, link))
+}
+
+/// Gives a device what the configuration says. Called inside its namespace.
+fn give(links: &mut Links, port: &PortConfig, mtu: u16, link: Option<&Link>) -> Result<(), LinkError> {
+    let name = &port.interface;
+    let mut settings = LinkSettings {
+        alias: Some(MARK.to_owned()),
+        gso_max: Some((SUPERFRAME_BYTES, superframe_segments(mtu) as u32)),
+        up: true,
+        ..LinkSettings::default()
+    };
+    // Setting a MAC makes the pod forget its neighbours, even where it is the MAC it has.
+    settings.mac = Some(port.mac).filter(|mac| link.is_none_or(|link| link.mac != Some(*mac)));
+    settings.mtu = Some(u32::from(mtu)).filter(|mtu| link.is_none_or(|link| link.mtu != *mtu));
+    if port.routes {
+        refuse_advertisements(name);
+    }
+    if port.pod.is_some() && port.addresses.iter().any(|one| one.addr().is_ipv6()) {
+        switch_ipv6_on(name);
+    }
+    links.set(name, &settings)?;
+    if port.addresses.is_empty() {
+        // Then somebody else gives the pod its addresses.
+        return Ok(());
+    }
+    links.set_addresses(name, &port.addresses)?;
+    let routes = port.pod.iter().flat_map(|pod| &pod.routes);
+    routes.into_iter().try_for_each(|route| links.add_route(route.destination, route.gateway, name))
 }
 
 /// Keeps a node from taking pods for its routers: no router advertisement (RFC 4861) is heard on its own device. Called

@@ -58,17 +58,19 @@ impl Links {
             is_marked(message) && network(message).is_some_and(|seen| !wanted.contains(&seen))
         };
         let (unwanted, kept): (Vec<_>, Vec<_>) = self.address_messages(index)?.into_iter().partition(is_unwanted);
+        let mut left: Vec<IpNet> = kept.iter().filter_map(network).collect();
         if !unwanted.is_empty() {
             for message in unwanted {
                 self.remove_address(name, message)?;
             }
             // Removing an IPv4 address takes those of the same prefix that came later with it.
-            let left: Vec<IpNet> = self.address_messages(index)?.iter().filter_map(network).collect();
-            for message in kept.into_iter().filter(|kept| network(kept).is_some_and(|kept| !left.contains(&kept))) {
+            left = self.address_messages(index)?.iter().filter_map(network).collect();
+            for message in kept {
+                let Some(gone) = network(&message).filter(|address| !left.contains(address)) else { continue };
                 self.put_back(step, index, message)?;
+                left.push(gone);
             }
         }
-        let left: Vec<IpNet> = self.address_messages(index)?.iter().filter_map(network).collect();
         // The kernel knows an IPv6 address by its bits alone, so that of another prefix length is there already.
         let has = |wanted: &IpNet| left.iter().any(|seen| seen == wanted || other_prefix(*seen, *wanted));
         for address in wanted.iter().filter(|address| !has(address)) {

@@ -25,7 +25,7 @@ pub use addresses::ADDRESS_MARK;
 pub use child::enter_in_child;
 pub use error::{LinkError, NetnsError};
 pub use link::{Link, LinkStats};
-pub use links::{INTERFACE_NAME_MAX, Links};
+pub use links::{INTERFACE_NAME_MAX, LinkSettings, Links};
 pub use masquerade::Masquerade;
 pub use named::RUN_DIR;
 pub use namespace::Netns;

@@ -26,6 +26,21 @@ pub struct Links {
     pub(crate) netns: String,
 }
 
+/// What an interface is given, all by one request. Default: nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkSettings {
+    /// What others shall see written on it.
+    pub alias: Option<String>,
+    /// Its MAC.
+    pub mac: Option<MacAddr>,
+    /// Its MTU, in bytes.
+    pub mtu: Option<u32>,
+    /// The longest superframe that the kernel hands to it, in bytes and in segments, for IPv4 and IPv6 alike.
+    pub gso_max: Option<(u32, u32)>,
+    /// Whether it is switched on.
+    pub up: bool,
+}
+
 /// What is being done to which interface, for the error if it fails.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step<'a> {
@@ -182,16 +197,23 @@ impl Links {
         self.change(step, |message| message.txqueuelen(frames))
     }
 
-    /// Bounds the superframes that the kernel hands to an interface, in bytes and segments, for IPv4 and IPv6 alike.
+    /// Gives an interface all of that at once.
     ///
     /// # Errors
-    /// [`LinkError`], also where the driver cannot do that much.
-    pub fn set_gso_max(&mut self, name: &str, max_bytes: u32, max_segments: u32) -> Result<(), LinkError> {
-        self.change(Step { operation: "bound the superframes of", interface: name }, |message| {
-            message
-                .append_extra_attribute(LinkAttribute::GsoMaxSegs(max_segments))
-                .append_extra_attribute(LinkAttribute::GsoMaxSize(max_bytes))
-                .append_extra_attribute(LinkAttribute::GsoIpv4MaxSize(max_bytes))
+    /// [`LinkError`], also where the driver cannot do one of it. Some of the rest may have been done then.
+    pub fn set(&mut self, name: &str, settings: &LinkSettings) -> Result<(), LinkError> {
+        let LinkSettings { alias, mac, mtu, gso_max, up } = settings;
+        let gso_max = gso_max.iter().flat_map(|(bytes, segments)| {
+            let bounds = [LinkAttribute::GsoMaxSize(*bytes), LinkAttribute::GsoIpv4MaxSize(*bytes)];
+            [LinkAttribute::GsoMaxSegs(*segments)].into_iter().chain(bounds)
+        });
+        let attributes = (alias.iter().map(|alias| LinkAttribute::IfAlias(alias.clone())))
+            .chain(mac.iter().map(|mac| LinkAttribute::Address(mac.0.to_vec())))
+            .chain(mtu.iter().map(|bytes| LinkAttribute::Mtu(*bytes)))
+            .chain(gso_max);
+        self.change(Step { operation: "set MAC, MTU, alias or bounds of superframes of", interface: name }, |message| {
+            let message = attributes.fold(message, LinkMessageBuilder::append_extra_attribute);
+            if *up { message.up() } else { message }
         })
     }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use support::{Temporary, root_or_skip};
 use weft_encap::MacAddr;
-use weft_netns::{LinkError, Links, Netns, NetnsError};
+use weft_netns::{LinkError, LinkSettings, Links, Netns, NetnsError};
 
 fn sorted(mut addresses: Vec<ipnet::IpNet>) -> Vec<ipnet::IpNet> {
     addresses.sort();
@@ -74,7 +74,7 @@ fn every_property_set_is_read_back() {
         links.set_mtu("a", 1432)?;
         links.set_tx_queue_len("a", 77)?;
         links.set_alias("a", "of a test")?;
-        links.set_gso_max("a", 30_000, 20)?;
+        links.set("a", &LinkSettings { gso_max: Some((30_000, 20)), ..LinkSettings::default() })?;
         links.set_master("a", "br0")?;
         links.rename("a", "renamed")?;
         links.set_up("renamed")?;

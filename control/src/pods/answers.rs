@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use weft_api::{Attach, Attached, Check, PodInterface, Query, Refusal, Reply, Retain, Wait};
 use weft_netns::Netns;
 
-use super::evidence::identity;
+use super::evidence::{cookie, identity};
 use super::ledger::Refused;
 use super::plan::{Surroundings, plan};
 use super::steps::{self};
@@ -59,8 +59,9 @@ impl Agent {
             None => Netns::open(&ask.netns),
         };
         let netns = Arc::new(netns.map_err(failed)?);
-        let has_default = netns.links(|links| links.default_routes(&ask.pod.interface)).map_err(failed)?;
-        let namespace = identity(&netns, &ask.netns);
+        let seen = netns.links(|links| Ok((links.default_routes(&ask.pod.interface)?, cookie())));
+        let (has_default, cookie) = seen.map_err(failed)?;
+        let namespace = identity(&netns, &ask.netns, cookie);
         let before = self.pods.open.insert(ask.pod.clone(), netns);
         let pod = self.with_ledger(|ledger, agent| {
             let config = agent.config.clone();

@@ -20,12 +20,15 @@ pub(super) fn boot() -> std::io::Result<String> {
     Ok(std::fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }
 
-/// What tells a namespace from others that a runtime sees at this path.
-pub(super) fn identity(netns: &Netns, path: &str) -> Identity {
-    let cookie =
-        netns.run(|| UdpSocket::bind("0.0.0.0:0").or_else(|_| UdpSocket::bind("[::]:0")).and_then(netns_cookie));
+/// What tells a namespace from others that a runtime sees at this path, given its cookie.
+pub(super) fn identity(netns: &Netns, path: &str, cookie: Option<u64>) -> Identity {
     let visible = leads_to(path, netns.inode());
-    Identity { path: path.to_owned(), visible, cookie: cookie.ok().and_then(Result::ok), inode: netns.inode() }
+    Identity { path: path.to_owned(), visible, cookie, inode: netns.inode() }
+}
+
+/// The cookie of the calling thread's namespace.
+pub(super) fn cookie() -> Option<u64> {
+    UdpSocket::bind("0.0.0.0:0").or_else(|_| UdpSocket::bind("[::]:0")).and_then(netns_cookie).ok()
 }
 
 /// Whether a path leads to a namespace that is there and has this inode.
@@ -36,7 +39,7 @@ pub(super) fn leads_to(path: &str, inode: u64) -> bool {
 /// The namespace of that identity, by its path or by a process that is in it.
 pub(super) fn find(wanted: &Identity, processes: &Processes) -> Option<Netns> {
     let by_process = processes.0.get(&wanted.inode).map(|process| format!("/proc/{process}/ns/net"));
-    let is_it = |netns: &Netns| identity(netns, &wanted.path).is(wanted);
+    let is_it = |netns: &Netns| identity(netns, &wanted.path, netns.run(cookie).ok().flatten()).is(wanted);
     let paths = [Some(wanted.path.clone()).filter(|path| Path::new(path).is_absolute()), by_process];
     paths.into_iter().flatten().filter_map(|path| Netns::open(&path).ok()).find(is_it)
 }
