@@ -1,8 +1,8 @@
 //! Questions for neighbours, and answers on their behalf: ARP (RFC 826, RFC 5227) and neighbour discovery
 //! (RFC 4861, RFC 4862).
 //!
-//! Whoever knows which MAC has an address can answer in its owner's stead, and the question need not be flooded. Only
-//! questions are recognised: announcements, answers and router discovery are frames like any other.
+//! Whoever knows which MAC has an address can answer in its owner's stead, and the question need not be flooded. What
+//! is no question is forwarded like any other frame; what it says of its sender can be checked before.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -19,8 +19,13 @@ const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 
 const PROTOCOL_ICMPV6: u8 = 58;
+const ROUTER_SOLICITATION: u8 = 133;
+const ROUTER_ADVERTISEMENT: u8 = 134;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+/// Bytes of it without options (RFC 4861 section 4.1).
+const ROUTER_SOLICITATION_LEN: usize = 8;
 /// Bytes of a solicitation without options (RFC 4861 section 4.3).
 const SOLICITATION_LEN: usize = 24;
 /// Bytes of an advertisement with the one option for the link-layer address (RFC 4861 section 4.4).
@@ -100,18 +105,65 @@ fn solicitation(frame: &Inner<'_>, ip: &Ipv6View) -> Option<Question> {
 }
 
 /// Whether the options name the source's link-layer address; none where they do not add up.
-fn options(mut rest: &[u8]) -> Option<bool> {
+fn options(bytes: &[u8]) -> Option<bool> {
     let mut names_source = false;
+    each_option(bytes, |kind, _| names_source |= kind == SOURCE_LINK_LAYER)?;
+    Some(names_source)
+}
+
+/// Shows each option's type and its bytes after type and length (RFC 4861 section 4.6); none where they do not add up.
+fn each_option<'a>(mut rest: &'a [u8], mut show: impl FnMut(u8, &'a [u8])) -> Option<()> {
     while !rest.is_empty() {
         let &[kind, words] = array(rest, 0)?;
         let len = usize::from(words) * 8;
-        if len == 0 {
-            return None;
-        }
-        names_source |= kind == SOURCE_LINK_LAYER;
+        show(kind, rest.get(2..len)?);
         rest = rest.get(len..)?;
     }
-    Some(names_source)
+    Some(())
+}
+
+/// What a message of neighbour discovery says of its sender, besides its source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// That a MAC is the sender's which is not the one that it sends from.
+    AnotherMac,
+    /// That it has this address (RFC 4861 section 4.4).
+    Address(Ipv6Addr),
+    /// That it is a router: an advertisement or a redirect (RFC 4861 sections 4.2 and 4.5).
+    Router,
+}
+
+/// What a frame claims by neighbour discovery, if anything. What no receiver may heed claims nothing: a hop limit below
+/// 255, a message cut short (RFC 4861 section 7.1), a fragment (RFC 6980 section 5). Checksums are not looked at: a pod's
+/// kernel may have left them open.
+#[inline]
+#[must_use]
+pub fn claim(frame: &Inner<'_>) -> Option<Claim> {
+    let Network::Ipv6(ip) = &frame.network else { return None };
+    if ip.protocol == PROTOCOL_ICMPV6 { claim_of_message(frame, ip) } else { None }
+}
+
+fn claim_of_message(frame: &Inner<'_>, ip: &Ipv6View) -> Option<Claim> {
+    if ip.fragment || ip.hop_limit != HOP_LIMIT {
+        return None;
+    }
+    let message = frame.bytes.get(ip.l4..ip.end)?;
+    let fixed_len = match *message.first()? {
+        ROUTER_SOLICITATION => ROUTER_SOLICITATION_LEN,
+        SOLICITATION | ADVERTISEMENT => SOLICITATION_LEN,
+        ROUTER_ADVERTISEMENT | REDIRECT => return Some(Claim::Router),
+        _ => return None,
+    };
+    let mut another_mac = false;
+    let link_layer = |kind| [SOURCE_LINK_LAYER, TARGET_LINK_LAYER].contains(&kind);
+    each_option(message.get(fixed_len..)?, |kind, value| {
+        another_mac |= link_layer(kind) && !value.starts_with(&frame.src.0);
+    })?;
+    if another_mac {
+        return Some(Claim::AnotherMac);
+    }
+    let target = || array::<16>(message, 8).map(|target| Claim::Address((*target).into()));
+    (message.first() == Some(&ADVERTISEMENT)).then(target).flatten()
 }
 
 fn answer_arp(frame: &Inner<'_>, arp: &ArpView, mac: MacAddr, out: &mut [u8]) -> Option<usize> {

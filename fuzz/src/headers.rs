@@ -48,9 +48,11 @@ fn answer_neighbour(frame: &Inner<'_>) {
     let mut out = [0; neighbour::MAX_ANSWER_LEN];
     let len = neighbour::answer(frame, MacAddr([2, 0, 0, 0, 0, 9]), &mut out);
     assert_eq!(len.is_some(), neighbour::question(frame).is_some());
+    _ = neighbour::claim(frame);
     if let Some(len) = len {
         let answer = Inner::parse(&out[..len]).expect("our own frame");
         assert_eq!((neighbour::question(&answer), answer.l3), (None, frame.l3));
+        assert!(matches!(neighbour::claim(&answer), None | Some(neighbour::Claim::Address(_))));
     }
 }
 

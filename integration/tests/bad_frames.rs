@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 
+use etherparse::PacketBuilder;
 use weft_bridge::DropReason;
 use weft_integration::{
     AgentConfig, AgentNode, BOUND, Capture, Encapsulation, Family, Frame, Host, MacAddr, Node, PacketSocket, Site,
@@ -84,6 +85,25 @@ impl Source {
     }
 }
 
+/// A message of neighbour discovery to all nodes (RFC 4861 section 4) from the link-local address of a MAC, with a
+/// target and the option that names a MAC.
+fn discovery(kind: u8, from: MacAddr, (target, mac): (Ipv6Addr, MacAddr)) -> Frame {
+    let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(from.0, [0x33, 0x33, 0, 0, 0, 1])
+        .ipv6(link_local(from).octets(), to.octets(), 255)
+        .icmpv6_raw(kind, 0, [0x20, 0, 0, 0])
+        .write(&mut frame, &[&target.octets()[..], &[2, 1], &mac.0].concat())
+        .unwrap();
+    frame
+}
+
+/// The address that a device forms from its MAC (RFC 4291 appendix A).
+fn link_local(mac: MacAddr) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
 #[test]
 fn a_bound_pod_speaks_for_itself_only() {
     let site = site!();
@@ -100,12 +120,17 @@ fn a_bound_pod_speaks_for_itself_only() {
     let mut arp = arp_request(own, OWN, OTHER);
     arp[22..28].copy_from_slice(&mac_of(7).0);
     spoofs("an ARP for another's MAC", DropReason::SpoofedIp, &arp);
+    let others = "fd00::2".parse().unwrap();
+    spoofs("another's neighbour advertisement", DropReason::SpoofedIp, &discovery(136, own, (others, own)));
     // What is its own, and what is everybody's, goes out.
-    let [a, b, c, d, e, f] = own.0;
-    let link_local = Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    let link_local = link_local(own);
+    let lies = discovery(136, own, (link_local, mac_of(7)));
+    spoofs("an advertisement of another's MAC", DropReason::SpoofedMac, &lies);
+    spoofs("a router advertisement", DropReason::RogueRouter, &discovery(134, own, (link_local, own)));
     let socket = PacketSocket::open(pod, "eth0");
     let dropped = source.agent.dropped();
     for frame in [
+        discovery(136, own, (link_local, own)),
         datagram(OWN),
         datagram(Ipv4Addr::UNSPECIFIED),
         datagram6(link_local),

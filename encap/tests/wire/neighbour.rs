@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use etherparse::{Icmpv6Slice, Icmpv6Type, LaxNetSlice, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{
+    Icmpv6Slice, Icmpv6Type, LaxNetSlice, LaxSlicedPacket, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
+};
 use proptest::prelude::*;
-use weft_encap::neighbour::{MAX_ANSWER_LEN, Question, answer, question};
+use weft_encap::neighbour::{Claim, MAX_ANSWER_LEN, Question, answer, claim, question};
 use weft_encap::{Inner, MacAddr, Network};
 
 const ASKER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -39,7 +41,7 @@ fn arp(operation: u16, sender: (MacAddr, Ipv4Addr), target: Ipv4Addr) -> Vec<u8>
 /// A solicitation, with a right checksum.
 fn solicitation(src: Ipv6Addr, dst: Ipv6Addr, target: Ipv6Addr, hop_limit: u8, options: &[u8]) -> Vec<u8> {
     let payload = [&target.octets()[..], options].concat();
-    let builder = etherparse::PacketBuilder::ethernet2(ASKER.0, [0x33, 0x33, 0xff, 0, 0x12, 0x34]);
+    let builder = PacketBuilder::ethernet2(ASKER.0, [0x33, 0x33, 0xff, 0, 0x12, 0x34]);
     let builder = builder.ipv6(src.octets(), dst.octets(), hop_limit).icmpv6(Icmpv6Type::NeighborSolicitation);
     let mut frame = Vec::new();
     builder.write(&mut frame, &payload).unwrap();
@@ -136,6 +138,46 @@ fn what_breaks_a_rule_of_discovery_asks_nothing() {
         ("from a group", solicitation(group, SOLICITED_NODE, TARGET6, 255, &SOURCE_OPTION)),
     ] {
         assert_eq!(asked(&frame), None, "{what}");
+    }
+}
+
+/// A message of neighbour discovery: its type, what follows the checksum, its options.
+fn message(kind: u8, hop_limit: u8, rest: &[u8], options: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(ASKER.0, [0x33, 0x33, 0, 0, 0, 1])
+        .ipv6(OWN6.octets(), "ff02::1".parse::<Ipv6Addr>().unwrap().octets(), hop_limit)
+        .icmpv6_raw(kind, 0, *rest.first_chunk().unwrap())
+        .write(&mut frame, &[&rest[4..], options].concat())
+        .unwrap();
+    frame
+}
+
+#[test]
+fn what_a_sender_claims_by_discovery_is_seen() {
+    let claimed = |frame: &[u8]| claim(&Inner::parse(frame).unwrap());
+    let advertisement = [&[0x20, 0, 0, 0], &TARGET6.octets()[..]].concat();
+    let [own, another] = [ASKER, OWNER].map(|mac| move |kind: u8| [&[kind, 1], &mac.0[..]].concat());
+    let address = Some(Claim::Address(TARGET6));
+    for (frame, expected) in [
+        (message(136, 255, &advertisement, &own(2)), address),
+        (message(136, 255, &advertisement, &[]), address),
+        (message(136, 255, &advertisement, &another(2)), Some(Claim::AnotherMac)),
+        (message(136, 255, &advertisement, &[own(2), another(2)].concat()), Some(Claim::AnotherMac)),
+        (message(135, 255, &advertisement, &another(1)), Some(Claim::AnotherMac)),
+        (message(135, 255, &advertisement, &own(1)), None),
+        (message(133, 255, &[0; 4], &another(1)), Some(Claim::AnotherMac)),
+        (message(133, 255, &[0; 4], &own(1)), None),
+        (message(134, 255, &[0; 12], &[]), Some(Claim::Router)),
+        (message(137, 255, &[0; 36], &[]), Some(Claim::Router)),
+        (message(128, 255, &advertisement, &another(2)), None),
+        // What no receiver heeds.
+        (message(136, 254, &advertisement, &another(2)), None),
+        (message(134, 64, &[0; 12], &[]), None),
+        (message(136, 255, &advertisement[..19], &[]), None),
+        (message(136, 255, &advertisement, &[2, 0, 0, 0, 0, 0, 0, 0]), None),
+        (message(136, 255, &advertisement, &[2, 2, 0, 0, 0, 0, 0, 0]), None),
+    ] {
+        assert_eq!(claimed(&frame), expected, "{frame:02x?}");
     }
 }
 

@@ -103,6 +103,8 @@ drop_reasons! {
     SpoofedMac Verdict "spoofed_mac" "make the port `learning` if other MACs live behind it",
     /// A bound port sent from an IP address that is not its own.
     SpoofedIp Verdict "spoofed_ip" "give the port the address, or make it `learning` if it routes for others",
+    /// A bound port sent a router's message of neighbour discovery: an advertisement, or a redirect.
+    RogueRouter Verdict "rogue_router" "make the port `learning` if the pod is a router",
     /// The frame carries a VLAN tag in a VNI that does not carry them.
     VlanTagged Verdict "vlan_tagged" "set `vlan_transparent` on the VNI",
     /// The frame, or the packets it stands for, are longer than the port's MTU.

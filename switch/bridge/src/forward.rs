@@ -15,6 +15,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use weft_encap::inner::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP};
+use weft_encap::neighbour::Claim;
 use weft_encap::{Checksum, Inner, InnerError, MacAddr, Network, Offload, OffloadError, checksum, neighbour};
 
 use crate::drop_reason::DropReason;
@@ -246,6 +247,14 @@ fn check_port(port: &Port, inner: &Inner<'_>, offload: &Offload) -> Result<(), D
         if !addresses.is_empty() && !may_send_from(port.mac, addresses, inner) {
             return Err(DropReason::SpoofedIp);
         }
+        match neighbour::claim(inner) {
+            Some(Claim::AnotherMac) => return Err(DropReason::SpoofedMac),
+            Some(Claim::Address(ip)) if !addresses.is_empty() && !has_address(port.mac, addresses, ip) => {
+                return Err(DropReason::SpoofedIp);
+            }
+            Some(Claim::Router) if !addresses.is_empty() => return Err(DropReason::RogueRouter),
+            Some(Claim::Address(_) | Claim::Router) | None => {}
+        }
     }
     if wire_len(inner, offload) > usize::from(port.mtu) {
         return Err(DropReason::ExceedsIngressMtu);
@@ -259,11 +268,15 @@ fn may_send_from(mac: MacAddr, addresses: &[IpAddr], inner: &Inner<'_>) -> bool 
     let own = |address: IpAddr| address.is_unspecified() || addresses.contains(&address);
     match &inner.network {
         Network::Ipv4(ip) => own(IpAddr::V4(ip.src)),
-        Network::Ipv6(ip) => own(IpAddr::V6(ip.src)) || ip.src == link_local(mac),
+        Network::Ipv6(ip) => has_address(mac, addresses, ip.src) || ip.src.is_unspecified(),
         Network::Arp(arp) => arp.sender_mac == mac && own(IpAddr::V4(arp.sender_ip)),
         // What cannot be read as ARP, though it says that it is, has no address to check.
         Network::Other => inner.ethertype != ETHERTYPE_ARP,
     }
+}
+
+fn has_address(mac: MacAddr, addresses: &[IpAddr], ip: Ipv6Addr) -> bool {
+    addresses.contains(&ip.into()) || ip == link_local(mac)
 }
 
 /// The address that a device forms from its MAC (RFC 4291 appendix A).

@@ -187,6 +187,18 @@ fn tagged(src: MacAddr, dst: MacAddr) -> Vec<u8> {
     [&untagged[..12], &[0x81, 0, 0, 7], &untagged[12..]].concat()
 }
 
+/// A neighbour advertisement from and for an address, which names a MAC; or, by its type, another message.
+fn discovery(kind: u8, src: MacAddr, source: &str, (target, mac): (&str, MacAddr)) -> Vec<u8> {
+    let [source, target] = [source, target].map(|ip| ip.parse::<std::net::Ipv6Addr>().unwrap().octets());
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(src.0, [0x33, 0x33, 0, 0, 0, 1])
+        .ipv6(source, [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 255)
+        .icmpv6_raw(kind, 0, [0x20, 0, 0, 0])
+        .write(&mut frame, &[&target[..], &[2, 1], &mac.0].concat())
+        .unwrap();
+    frame
+}
+
 fn arp(src: MacAddr, sender_mac: MacAddr, sender_ip: [u8; 4]) -> Vec<u8> {
     asks_for(OTHER_POD, (src, sender_mac, sender_ip))
 }
@@ -282,6 +294,9 @@ fn refused_by_forward(node: &mut Node) -> Vec<(DropReason, Fate)> {
         (DropReason::SpoofedIp, node.fate(a, &arp(A, A, OTHER_POD))),
         (DropReason::SpoofedIp, node.fate(a, &arp(A, STRANGER, POD))),
         (DropReason::SpoofedIp, node.fate(a, &ethernet(A, B, 0x0806, &[0; 46]))),
+        (DropReason::SpoofedIp, node.fate(a, &discovery(136, A, "fd00::1", ("fd00::2", A)))),
+        (DropReason::SpoofedMac, node.fate(a, &discovery(136, A, "fd00::1", ("fd00::1", STRANGER)))),
+        (DropReason::RogueRouter, node.fate(a, &discovery(134, A, "fe80::ff:fe00:a", ("::", A)))),
         (DropReason::MalformedIp, node.fate(a, &ethernet(A, B, 0x0800, &[0; 46]))),
         (DropReason::MalformedIp, node.fate(learning, &ethernet(STRANGER, A, 0x86dd, &[0x60; 46]))),
         (DropReason::MalformedIp, node.fate(foreign, &udp(STRANGER, A)[..40])),
@@ -432,6 +447,9 @@ fn a_bound_port_may_speak_for_its_own_addresses_and_the_unspecified_ones() {
     }
     assert!(goes(&arp(A, A, POD)));
     assert!(goes(&arp(A, A, [0; 4])));
+    for own in ["fd00::1", "fe80::ff:fe00:a"] {
+        assert!(goes(&discovery(136, A, own, (own, A))), "{own}");
+    }
     assert!(goes(&ethernet(A, B, 0x88cc, &[0; 46])));
     assert!(matches!(node.fate(node.b, &udp_to(B, A, (OTHER_POD, POD), 9, 20)), Fate::Unicast(_)));
 }
