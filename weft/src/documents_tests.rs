@@ -40,7 +40,7 @@ struct Block {
     text: String,
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
@@ -130,7 +130,7 @@ fn is_placeholder(word: &str) -> bool {
 }
 
 /// Why the command line would refuse these words. `mentioned` ones may lack what is needed, and have placeholders.
-fn refusal(words: &[String], mentioned: bool) -> Option<String> {
+pub(crate) fn refusal(words: &[String], mentioned: bool) -> Option<String> {
     let error = Cli::command().try_get_matches_from(words).err()?;
     let allowed = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => true,

@@ -6,6 +6,8 @@ mod bench;
 mod capture;
 mod cni;
 mod demo;
+#[cfg(test)]
+mod deploy_tests;
 mod doctor;
 #[cfg(test)]
 mod documents_tests;
