@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test says so by failing")]
 
 #[path = "../../fuzz/src/lib.rs"]
+#[expect(clippy::missing_panics_doc, reason = "by that they tell what they have found")]
 pub mod fuzz;
 
 use std::path::{Path, PathBuf};

@@ -94,6 +94,9 @@ impl AgentNode {
     }
 
     /// The agent as a whole.
+    ///
+    /// # Panics
+    /// If the agent does not answer.
     #[must_use]
     pub fn status(&self) -> Status {
         match self.ask(Query::Status) {
@@ -103,6 +106,9 @@ impl AgentNode {
     }
 
     /// Its ports.
+    ///
+    /// # Panics
+    /// If the agent does not answer.
     #[must_use]
     pub fn ports(&self) -> Vec<PortRow> {
         match self.ask(Query::Ports) {
@@ -121,6 +127,9 @@ impl AgentNode {
     }
 
     /// The nodes it knows, itself included.
+    ///
+    /// # Panics
+    /// If the agent does not answer.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeRow> {
         match self.ask(Query::Nodes) {
@@ -130,6 +139,9 @@ impl AgentNode {
     }
 
     /// The VTEPs it knows.
+    ///
+    /// # Panics
+    /// If the agent does not answer.
     #[must_use]
     pub fn vteps(&self) -> Vec<VtepRow> {
         match self.ask(Query::Vteps) {
@@ -151,6 +163,9 @@ impl AgentNode {
     }
 
     /// Static and learned MACs.
+    ///
+    /// # Panics
+    /// If the agent does not answer.
     #[must_use]
     pub fn fdb(&self) -> Vec<FdbRow> {
         match self.ask(Query::Fdb) {
@@ -160,6 +175,9 @@ impl AgentNode {
     }
 
     /// Every drop reason, counted from the agent's start.
+    ///
+    /// # Panics
+    /// If the agent does not answer.
     #[must_use]
     pub fn drops(&self) -> Vec<DropRow> {
         match self.ask(Query::Drops) {
@@ -183,6 +201,9 @@ impl AgentNode {
     }
 
     /// All other counters.
+    ///
+    /// # Panics
+    /// If the agent does not answer.
     #[must_use]
     pub fn counters(&self) -> Counters {
         match self.ask(Query::Counters) {
@@ -225,6 +246,9 @@ impl AgentNode {
     ///
     /// # Errors
     /// What it says of a bad one.
+    ///
+    /// # Panics
+    /// If the agent does not answer.
     pub fn reload(&self) -> Result<Reloaded, ClientError> {
         match Client::connect(&self.run_dir)?.ask(Query::Reload)? {
             Reply::Reloaded(reloaded) => Ok(reloaded),

@@ -96,7 +96,7 @@ pub struct SegmentSpec {
 pub struct RouterSpec {
     /// Its name.
     pub name: String,
-    /// The segments it is in, as places in [`LabSpec::segments`]: `eth0` is in the first.
+    /// The segments it is in, each its index in [`LabSpec::segments`]: `eth0` is in the first.
     pub segments: Vec<usize>,
 }
 
@@ -156,7 +156,7 @@ pub struct NodeSpec {
     pub name: String,
     /// What it is.
     pub kind: NodeKind,
-    /// The segment it is in: its place in [`LabSpec::segments`].
+    /// The segment it is in: its index in [`LabSpec::segments`].
     pub segment: usize,
     /// MTU of its link in bytes, if not that of its segment.
     pub mtu: Option<u16>,

@@ -1,7 +1,13 @@
 //! etcd's messages and services, as `proto/` describes them: made by `tests/generated.rs`, which also fails when
 //! they are not what it would make.
 
-#![expect(missing_docs, unused_qualifications, clippy::allow_attributes, reason = "generated")]
+#![expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::missing_errors_doc,
+    reason = "generated"
+)]
 
 /// Keys, values and events.
 pub mod mvccpb {

@@ -35,7 +35,7 @@ pub enum Loss {
 pub struct ChannelCounters {
     /// Frames that came in.
     pub frames: u64,
-    /// Their bytes.
+    /// Bytes of these frames, Ethernet header included.
     pub bytes: u64,
     /// Frames that went out.
     pub delivered: u64,
@@ -45,7 +45,7 @@ pub struct ChannelCounters {
     pub lost_in_bursts: u64,
     /// Frames lost because too many waited.
     pub queue_full: u64,
-    /// Lost because they were longer than the MTU.
+    /// Frames lost because they were longer than the MTU.
     pub too_big: u64,
     /// Copies made.
     pub duplicated: u64,

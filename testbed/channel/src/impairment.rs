@@ -55,9 +55,9 @@ pub enum TooBig {
 #[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
 #[non_exhaustive]
 pub struct Impairment {
-    /// How much later frames arrive.
+    /// How much later frames arrive, up to [`DELAY_MAX`].
     pub delay: Duration,
-    /// By how much that varies, evenly to both sides. It reorders nothing.
+    /// By how much that varies, evenly to both sides, up to [`DELAY_MAX`]. It reorders nothing.
     pub jitter: Duration,
     /// How many are lost, each by itself.
     pub loss: Probability,
@@ -69,11 +69,11 @@ pub struct Impairment {
     pub reorder: Probability,
     /// How many arrive with one bit turned over, somewhere behind the Ethernet header.
     pub corrupt: Probability,
-    /// How fast frames leave, one after the other.
+    /// How fast frames leave, one after the other: [`RATE_MIN`] at least.
     pub rate: Option<Rate>,
     /// How many frames may wait for that; more are lost. Default: [`QUEUE_DEFAULT`].
     pub queue: Option<u32>,
-    /// The longest IP packet that passes, in bytes.
+    /// The longest IP packet that passes, in bytes: [`LINK_MTU_MIN`] to 65,535.
     pub mtu: Option<u16>,
     /// What becomes of longer ones.
     pub too_big: TooBig,
@@ -98,7 +98,7 @@ pub struct Impairments {
     pub to: Impairment,
     /// Frames from the node.
     pub from: Impairment,
-    /// Begins the sequence of chances: the same seed and the same frames have the same fate.
+    /// Begins the sequence of chances, 64 bits: the same seed and the same frames have the same fate.
     pub seed: u64,
 }
 

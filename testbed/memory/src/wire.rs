@@ -30,9 +30,9 @@ pub struct Wire {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WireCounters {
-    /// To an address that no node has.
+    /// Packets to an address that no node has.
     pub unreachable: u64,
-    /// With a wrong checksum, or headers that cannot be read.
+    /// Packets with a wrong checksum, or headers that cannot be read.
     pub damaged: u64,
     /// Frames on a link that was cut.
     pub cut: u64,

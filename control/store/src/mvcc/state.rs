@@ -91,12 +91,20 @@ impl State {
     }
 
     /// Reads.
+    ///
+    /// # Errors
+    /// [`Refusal::EmptyKey`]; [`Refusal::FutureRevision`] and [`Refusal::Compacted`] for a revision that is not there.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
         admit::range(request)?;
         range::read(&self.history, request)
     }
 
     /// Writes one key.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSpace`], [`Refusal::LeaseNotFound`], [`Refusal::KeyNotFound`] where something of the key is to be
+    /// kept, and of requests that contradict themselves [`Refusal::EmptyKey`], [`Refusal::ValueProvided`] and
+    /// [`Refusal::LeaseProvided`].
     pub fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Refusal> {
         admit::put(request)?;
         self.has_space()?;
@@ -109,12 +117,18 @@ impl State {
     }
 
     /// Deletes the keys of a range.
+    ///
+    /// # Errors
+    /// [`Refusal::EmptyKey`].
     pub fn delete(&mut self, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Refusal> {
         admit::delete(request)?;
         self.write(|history| Ok(txn::delete(history, request)))
     }
 
     /// Compares, and then does one thing or another, at once.
+    ///
+    /// # Errors
+    /// Those of what it would do, [`Refusal::TooManyOps`] and [`Refusal::DuplicateKey`]; nothing is done then.
     pub fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Refusal> {
         admit::txn(request)?;
         if puts(request) {
@@ -128,6 +142,9 @@ impl State {
     }
 
     /// Forgets what came before a revision.
+    ///
+    /// # Errors
+    /// [`Refusal::Compacted`] and [`Refusal::FutureRevision`].
     pub fn compact(&mut self, request: &CompactionRequest) -> Result<CompactionResponse, Refusal> {
         let removed = self.history.compact(request.revision)?;
         let revision = self.history.revision();
@@ -136,6 +153,9 @@ impl State {
     }
 
     /// Grants a lease; its id has to be given.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSpace`], [`Refusal::LeaseTtlTooLarge`] and [`Refusal::LeaseExists`].
     pub fn grant(&mut self, request: &LeaseGrantRequest, now: Duration) -> Result<LeaseGrantResponse, Refusal> {
         self.has_space()?;
         let ttl = self.leases.grant(request.id, request.ttl, now)?;
@@ -144,6 +164,9 @@ impl State {
     }
 
     /// Ends a lease, and deletes its keys in one write.
+    ///
+    /// # Errors
+    /// [`Refusal::LeaseNotFound`].
     pub fn revoke(&mut self, id: i64) -> Result<LeaseRevokeResponse, Refusal> {
         let keys = self.leases.remove(id)?;
         self.changes.push(Change::Ended(id));
