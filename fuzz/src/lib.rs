@@ -3,6 +3,8 @@
 //! Each takes any bytes, and holds what the crate makes of them against what has to be true of it. The first
 //! [`KNOBS_LEN`] bytes of most are [`Knobs`], the rest is the frame.
 
+#![warn(missing_docs)]
+
 mod headers;
 mod knobs;
 mod sizes;

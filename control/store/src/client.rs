@@ -83,7 +83,7 @@ pub enum StoreError {
 /// A moment of a store.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Seen {
-    /// Id of the store, random, chosen when its data was made.
+    /// Id of the store's cluster, as its answers have it.
     pub cluster: u64,
     /// The revision up to which it was.
     pub revision: i64,
