@@ -33,6 +33,7 @@ use crate::lock::{LockError, RunDirLock};
 use crate::metrics::{MetricsError, Server};
 use crate::paths::Paths;
 use crate::pods::{LedgerError, Pods};
+use crate::privileges::Confinement;
 use crate::prove::prove;
 use crate::takeover::{Inherited, Successors, TakeoverError};
 use crate::uplink::{Choice, Uplink, UplinkError, choose, remove_stale};
@@ -190,6 +191,7 @@ impl Agent {
     /// [`AgentError`]; nothing is left of what was made until then.
     pub fn start(config: Config) -> Result<Self, AgentError> {
         may_attach(&config)?;
+        Confinement::of(&config).prepare();
         open_as_many_as_allowed();
         let lock = RunDirLock::take(&config.run_dir)?;
         let keeper = Keeper::find(&config.run_dir);

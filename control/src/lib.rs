@@ -17,6 +17,7 @@ mod outside;
 mod passing;
 mod paths;
 mod pods;
+mod privileges;
 mod prove;
 mod reload;
 mod roaming;

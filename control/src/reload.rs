@@ -27,6 +27,7 @@ fn differences(old: &Config, new: &Config, underlay_mtu: u16) -> Reloaded {
     let mut takeover = changed(&[
         ("log", old.log != new.log),
         ("log_format", old.log_format != new.log_format),
+        ("confinement", old.confinement != new.confinement),
         ("[metrics]", old.metrics != new.metrics),
         ("underlay.mtu", old.underlay_mtu != new.underlay_mtu),
         ("underlay.path_probes", old.path_probes != new.path_probes),

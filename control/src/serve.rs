@@ -10,6 +10,7 @@ use crate::agent::{Agent, AgentError};
 use crate::cluster::NoRanges;
 use crate::following::Following;
 use crate::metrics::{Scrapes, Server};
+use crate::privileges::Confinement;
 use crate::supervisor::Supervisor;
 use crate::sync::News;
 use crate::takeover::Successors;
@@ -77,6 +78,7 @@ impl Agent {
     /// [`AgentError`] when signals, or what serves the local socket, cannot be had, and when another has the node's name
     /// or the cluster's network is another.
     pub fn run(mut self, ready: impl FnOnce()) -> Result<(), AgentError> {
+        Confinement::of(&self.config).confine();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| AgentError::Process { what: "starting the control loop", source })?;
         runtime.block_on(async {

@@ -45,6 +45,7 @@ impl AgentConfig {
             log_format: LogFormat::default(),
             metrics: None,
             keeper: Switch::Off,
+            confinement: Switch::Auto,
             underlay: Underlay { kind: default_kind(), ..Underlay::new(addresses) },
             offloads: Offloads::default(),
             fdb: Fdb::default(),

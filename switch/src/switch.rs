@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender};
 use crossbeam_utils::CachePadded;
 use rustix::process::{getpriority_process, setpriority_process};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet, sched_setaffinity, set_capabilities};
 use weft_bridge::tables::MAX_PORTS;
 use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables, VtepId};
 use weft_encap::probe::Probe;
@@ -320,6 +320,10 @@ fn spawn(runtime: Runtime, number: usize, cpu: Option<usize>) -> Result<JoinHand
         if let Err(error) = come_first() {
             tracing::warn!(%error, "frames wait for pods' programs: give the agent CAP_SYS_NICE for more throughput");
         }
+        // It reads what strangers send, and needs nothing but the descriptors that it has.
+        if let Err(error) = give_up_capabilities() {
+            tracing::debug!(%error, "a worker keeps the capabilities of its agent");
+        }
         let stays = result.is_ok();
         let _ = pinned.send(result);
         if stays && let Err(error) = runtime.run() {
@@ -339,6 +343,12 @@ fn come_first() -> io::Result<()> {
         setpriority_process(None, WORKER_NICE)?;
     }
     Ok(())
+}
+
+/// Gives up all that the calling thread may do as root.
+fn give_up_capabilities() -> io::Result<()> {
+    let none = CapabilitySet::empty();
+    Ok(set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
 }
 
 /// Keeps the calling thread on one processor.

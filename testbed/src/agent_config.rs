@@ -35,6 +35,7 @@ pub(crate) fn render(
         log_format: file::LogFormat::default(),
         metrics: Some(file::Metrics { listen: file::MetricsListen::Socket(run_dir.join(METRICS_SOCKET)) }),
         keeper: file::Switch::Off,
+        confinement: file::Switch::Auto,
         underlay: underlay(tunnel_address(spec, index).into_iter().collect(), &node.underlay)
             .map_err(<toml::ser::Error as serde::ser::Error>::custom)?,
         offloads: file::Offloads::default(),

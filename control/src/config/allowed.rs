@@ -65,7 +65,9 @@ pub(super) fn allowed(table: &str, field: &str) -> Option<String> {
             format!("allowed is a list of ports, {} to {}, each once in both lists", UDP_PORT.start(), UDP_PORT.end())
         }
         ("underlay", "kind") => "allowed are \"auto\", \"uplink\" and \"socket\"".to_owned(),
-        ("", "keeper") | ("underlay", "path_probes") | ("offloads", _) => "allowed are \"auto\" and \"off\"".to_owned(),
+        ("", "keeper" | "confinement") | ("underlay", "path_probes") | ("offloads", _) => {
+            "allowed are \"auto\" and \"off\"".to_owned()
+        }
         ("underlay", "ttl") => numbers_or_inherit(&TTL),
         ("underlay", "dscp") => numbers_or_inherit(&DSCP),
         ("underlay", "zero_checksums_over_ipv6") => "allowed are true and false".to_owned(),

@@ -112,6 +112,7 @@ pub(super) fn check(file: File) -> Result<Config, Wrong> {
         log_format: file.log_format,
         metrics: file.metrics.map(|metrics| metrics.listen),
         keeper: file.keeper == Switch::Auto,
+        confinement: file.confinement == Switch::Auto,
         addresses,
         underlay_mtu,
         listen,

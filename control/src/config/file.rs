@@ -58,6 +58,10 @@ pub struct File {
     /// `auto` or `off`. Default: `auto`.
     #[serde(default)]
     pub keeper: Switch,
+    /// Whether the agent gives up the capabilities and system calls that it does not need: `auto` or `off`. Default:
+    /// `auto`.
+    #[serde(default)]
+    pub confinement: Switch,
     /// Where tunnel packets leave and arrive.
     pub underlay: Underlay,
     /// What is left to the kernel.

@@ -50,6 +50,8 @@ pub struct Config {
     pub metrics: Option<MetricsListen>,
     /// Whether a keeper holds the pods' devices, so that they outlive an agent that is killed.
     pub keeper: bool,
+    /// Whether it gives up privileges that it does not need.
+    pub confinement: bool,
     /// This node's own VTEP addresses.
     pub addresses: Vec<IpAddr>,
     /// MTU of the underlay in bytes, where it is not to be read from the interface.

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::keeper::Keeper;
 use crate::lock::RunDirLock;
 use crate::passing;
+use crate::privileges::Confinement;
 use crate::prove::prove;
 use crate::uplink::{self, UplinkError};
 
@@ -73,6 +74,7 @@ impl Agent {
     /// [`AgentError`]; the other agent goes on then as if nobody had asked.
     pub fn take_over(config: Config) -> Result<Self, AgentError> {
         may_attach(&config)?;
+        Confinement::of(&config).prepare();
         let (interfaces, _) = interfaces(&config.addresses)?;
         // What takes long comes first: once it is asked, the other agent does nothing but forward.
         let levels = Arc::new(prove(&config.switched_off, &config.addresses, &interfaces));

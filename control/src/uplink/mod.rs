@@ -18,6 +18,7 @@ use weft_switch::levels::{Level, Levels};
 use weft_switch::underlay::{Listen, UplinkDevice, UplinkState};
 
 use crate::config::{Config, UnderlayKind};
+use crate::privileges::Confinement;
 use crate::takeover::TakeoverError;
 use follow::Follower;
 
@@ -232,6 +233,7 @@ struct Nic {
     mac: MacAddr,
     addresses: Vec<IpAddr>,
     listen: Vec<SocketAddr>,
+    confinement: Confinement,
 }
 
 impl Nic {
@@ -248,7 +250,7 @@ impl Nic {
         addresses
             .retain(|address| on(*address).is_ok_and(|found| found.is_some_and(|found| found.index == link.index)));
         let listen = on_addresses(&config.listen, &addresses);
-        Ok(Self { netns, link, mac, addresses, listen })
+        Ok(Self { netns, link, mac, addresses, listen, confinement: Confinement::of(config) })
     }
 
     /// Joins a device to it, and starts the thread that keeps the joint and its next hops true.
@@ -260,7 +262,7 @@ impl Nic {
         vteps: Vec<(VtepId, IpAddr)>,
         joint: Joint,
     ) -> Result<Uplink, UplinkError> {
-        let Self { netns, link: nic, mac, addresses, listen } = self;
+        let Self { netns, link: nic, mac, addresses, listen, confinement } = self;
         let name = device.name.clone();
         let joined = Joined { nic, mac, device, addresses, listen };
         let vteps = Arc::new(Mutex::new(vteps));
@@ -268,6 +270,7 @@ impl Nic {
         let follower = {
             let (state, vteps) = (state.clone(), vteps.clone());
             std::thread::Builder::new().name("next-hops".to_owned()).spawn(move || {
+                confinement.confine();
                 let ended = netns.links(|links| {
                     let follower = Follower::new(joined, state.clone(), vteps);
                     if joint == Joint::Made {

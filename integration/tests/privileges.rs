@@ -1,0 +1,121 @@
+//! What agents give up by themselves, as the kernel tells it of each of their threads.
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use weft_control::config::file::{Switch, unspanned};
+use weft_integration::{AgentConfig, AgentNode, Family, Overlay, UnderlayKind, eventually, ping_all, site};
+
+/// Numbers of capabilities (include/uapi/linux/capability.h).
+const DAC_READ_SEARCH: u64 = 1 << 2;
+const NET_ADMIN: u64 = 1 << 12;
+const SYS_PTRACE: u64 = 1 << 19;
+const SYS_ADMIN: u64 = 1 << 21;
+const BPF: u64 = 1 << 39;
+/// What docs/operations.md says that an agent keeps.
+const KEPT: u64 = DAC_READ_SEARCH | NET_ADMIN | SYS_PTRACE | SYS_ADMIN;
+
+/// What the kernel says of a process or a thread.
+#[derive(Debug, PartialEq, Eq)]
+struct Privileges {
+    name: String,
+    effective: u64,
+    permitted: u64,
+    inheritable: u64,
+    bounding: u64,
+    ambient: u64,
+    no_new: bool,
+    filtered: bool,
+}
+
+fn privileges(directory: &Path) -> Privileges {
+    let text = fs::read_to_string(directory.join("status")).unwrap();
+    let fields: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(":\t")).collect();
+    let set = |name: &str| u64::from_str_radix(fields[name], 16).unwrap();
+    Privileges {
+        name: fields["Name"].to_owned(),
+        effective: set("CapEff"),
+        permitted: set("CapPrm"),
+        inheritable: set("CapInh"),
+        bounding: set("CapBnd"),
+        ambient: set("CapAmb"),
+        no_new: fields["NoNewPrivs"] == "1",
+        // SECCOMP_MODE_FILTER.
+        filtered: fields["Seccomp"] == "2",
+    }
+}
+
+fn process(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+fn threads(agent: &AgentNode) -> Vec<Privileges> {
+    let tasks = fs::read_dir(process(agent.pid()).join("task")).unwrap();
+    tasks.map(|task| privileges(&task.unwrap().path())).collect()
+}
+
+#[track_caller]
+fn assert_confined(agent: &AgentNode, kept: u64, workers: usize) {
+    let threads = threads(agent);
+    let (own, others): (Vec<_>, Vec<_>) = threads.iter().partition(|thread| thread.name.starts_with("worker-"));
+    assert_eq!(own.len(), workers, "{threads:?}");
+    for worker in own {
+        let sets = [worker.effective, worker.permitted, worker.inheritable, worker.ambient];
+        assert_eq!((sets, worker.no_new), ([0; 4], true), "{worker:?}");
+    }
+    assert!(!others.is_empty());
+    for other in others {
+        let sets = [other.effective, other.permitted, other.bounding, other.inheritable, other.ambient];
+        assert_eq!((sets, other.no_new, other.filtered), ([kept, kept, kept, 0, 0], true, true), "{other:?}");
+    }
+}
+
+#[test]
+fn an_agent_keeps_what_is_written_down_and_its_workers_nothing() {
+    for (workers, kept) in [(1, KEPT), (2, KEPT | BPF)] {
+        let site = site!("ping");
+        let [node, _] = site.pair();
+        let pods = ["a", "b"].map(|name| site.host(name));
+        let config = || {
+            let mut config = AgentConfig::new(&site, &node, &[Family::Ipv4]).vni(Overlay::VNI).with_keeper();
+            config.file.workers.count = unspanned(workers);
+            let config = config.underlay(UnderlayKind::Auto);
+            config.port(&pods[0], Overlay::VNI, &["10.7.0.1/24"]).port(&pods[1], Overlay::VNI, &["10.7.0.2/24"])
+        };
+        let agent = config().start();
+        assert_confined(&agent, kept, workers.into());
+        ping_all(&pods[0], "10.7.0.2");
+        let next = config().take_over().unwrap_or_else(|refused| panic!("{}\n{}", refused.message, agent.log()));
+        agent.handed_over();
+        assert_confined(&next, kept, workers.into());
+        ping_all(&pods[0], "10.7.0.2");
+        // What it does later, it may still do: a device that is removed is made again.
+        pods[0].ip("link delete eth0");
+        eventually("the device is made again", || {
+            let port = next.port("a");
+            if port.state == "forwarding" && pods[0].netns().links(|links| links.get("eth0")).unwrap().is_some() {
+                Ok(())
+            } else {
+                Err(format!("{port:?}"))
+            }
+        });
+        ping_all(&pods[0], "10.7.0.2");
+        let children = fs::read_to_string(process(next.pid()).join(format!("task/{}/children", next.pid()))).unwrap();
+        for keeper in children.split_ascii_whitespace().map(|pid| privileges(&process(pid.parse().unwrap()))) {
+            assert_eq!((keeper.effective, keeper.permitted, keeper.no_new), (0, 0, true), "{keeper:?}");
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_is_not_to_be_confined_keeps_what_it_was_started_with() {
+    let site = site!();
+    let [node, _] = site.pair();
+    let mut config = AgentConfig::new(&site, &node, &[Family::Ipv4]).vni(Overlay::VNI);
+    config.file.confinement = Switch::Off;
+    let agent = config.start();
+    let (test, agent) = (privileges(Path::new("/proc/thread-self")), privileges(&process(agent.pid())));
+    assert_eq!(agent, Privileges { name: agent.name.clone(), ..test });
+}
