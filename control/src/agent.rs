@@ -35,6 +35,7 @@ use crate::paths::Paths;
 use crate::pods::{LedgerError, Pods};
 use crate::privileges::Confinement;
 use crate::prove::prove;
+use crate::recent::RecentDrops;
 use crate::takeover::{Inherited, Successors, TakeoverError};
 use crate::uplink::{Choice, Uplink, UplinkError, choose, remove_stale};
 
@@ -173,6 +174,7 @@ pub struct Agent {
     /// Why pods are not masqueraded, though they should be.
     pub(crate) not_masqueraded: Option<String>,
     pub(crate) started: Instant,
+    pub(crate) recent_drops: RecentDrops,
     pub(crate) listener: UnixListener,
     /// None where metrics are not served.
     pub(crate) metrics: Option<Server>,
@@ -322,6 +324,7 @@ impl Agent {
             pods,
             not_masqueraded: None,
             started: Instant::now(),
+            recent_drops: RecentDrops::new(Instant::now()),
             listener,
             metrics,
             keeper,
@@ -347,6 +350,7 @@ impl Agent {
             uplink.follow(&self.switch.tables());
         }
         self.switch.fdb().sweep(self.switch.now(), self.config.fdb_ageing_seconds);
+        self.recent_drops.look(&self.switch, Instant::now());
         for gone in self.switch.lost_ports() {
             if let Some(port) = self.ports.iter_mut().find(|port| port.id == gone.id) {
                 let why = why_lost(&gone.error);

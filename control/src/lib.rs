@@ -19,6 +19,7 @@ mod paths;
 mod pods;
 mod privileges;
 mod prove;
+mod recent;
 mod reload;
 mod roaming;
 mod rows;

@@ -183,6 +183,7 @@ fn port_row(agent: &Agent, port: &AttachedPort) -> PortRow {
         udp_superframes: port.offloads.udp,
         offloads: port.offloads.names().map(str::to_owned).collect(),
         learned: agent.switch.fdb().len_behind(attachment),
+        learn_limit: port.config.learn_limit,
         link: link(agent.switch.link_totals(attachment)),
         kernel_tx_dropped: None,
     }
@@ -312,6 +313,7 @@ fn drops(agent: &Agent) -> Vec<DropRow> {
         }
         .to_owned(),
         count: *count,
+        recent: agent.recent_drops.of(*reason, *count),
         meaning: reason.meaning().to_owned(),
         hint: reason.hint().to_owned(),
     };

@@ -34,6 +34,8 @@ pub struct Neighbour {
     pub mac: Option<MacAddr>,
     /// Whether nobody has confirmed the MAC for a while.
     pub stale: bool,
+    /// Whether somebody has set the MAC for good, so that nobody ever confirms it.
+    pub fixed: bool,
 }
 
 impl Links {
@@ -133,5 +135,6 @@ fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
             | NeighbourState::Probe
     );
     let stale = state == NeighbourState::Stale;
-    Some(Neighbour { interface: message.header.ifindex, address, mac: mac.filter(|_| valid), stale })
+    let fixed = state == NeighbourState::Permanent;
+    Some(Neighbour { interface: message.header.ifindex, address, mac: mac.filter(|_| valid), stale, fixed })
 }

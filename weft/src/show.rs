@@ -346,10 +346,12 @@ fn print_drops(rows: &[DropRow], all: bool) -> anyhow::Result<()> {
         return say!("nothing was dropped");
     }
     print(
-        &["reason", "#count", "of", "meaning", "what to do"],
+        &["reason", "#count", "#recent", "of", "meaning", "what to do"],
         shown.iter().map(|row| {
             let of = if row.stage == "verdict" { "frames" } else { "copies" };
-            vec![row.reason.clone(), row.count.to_string(), of.to_owned(), row.meaning.clone(), row.hint.clone()]
+            let counts = [row.count, row.recent].map(|count| count.to_string());
+            let [count, recent] = counts;
+            vec![row.reason.clone(), count, recent, of.to_owned(), row.meaning.clone(), row.hint.clone()]
         }),
     )
 }

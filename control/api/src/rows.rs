@@ -161,6 +161,9 @@ pub struct PortRow {
     pub offloads: Vec<String>,
     /// MACs learned behind it.
     pub learned: u32,
+    /// MACs that may be learned behind it; none for a bound port.
+    #[serde(default)]
+    pub learn_limit: Option<u32>,
     /// What went through it.
     #[serde(flatten)]
     pub link: Link,
@@ -262,6 +265,9 @@ pub struct DropRow {
     pub stage: String,
     /// How many frames, or copies of them, were dropped so since the agent started.
     pub count: u64,
+    /// How many of them within the last 5 to 10 seconds.
+    #[serde(default)]
+    pub recent: u64,
     /// What it means.
     pub meaning: String,
     /// What to look at or change.

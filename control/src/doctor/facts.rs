@@ -19,6 +19,8 @@ pub struct Facts {
     pub run_dir: PathBuf,
     /// Why no agent answers, where there is a sign that one should.
     pub agent_ended: Option<String>,
+    /// Whether one is there that takes questions and does not answer.
+    pub agent_hangs: bool,
     /// Where the node's configuration wants tunnel packets to arrive: of the running agent, or of a file.
     pub listen: Vec<SocketAddr>,
     /// The kernel.
@@ -27,6 +29,8 @@ pub struct Facts {
     pub interfaces: Vec<Interface>,
     /// VTEPs of the agent to which there is no route.
     pub unrouted: Vec<IpAddr>,
+    /// VTEPs of the agent to which packets go by a MAC that somebody has fixed.
+    pub fixed_neighbours: Vec<FixedNeighbour>,
     /// The node's firewall; none where it cannot be seen.
     pub firewall: Option<Ruleset>,
     /// UDP sockets of the node.
@@ -87,6 +91,19 @@ pub struct Interface {
     pub link: Link,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+}
+
+/// A peer to which packets go by an entry of the neighbour table that the kernel never confirms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixedNeighbour {
+    /// The peer's VTEP address.
+    pub peer: IpAddr,
+    /// The address whose MAC is fixed: the peer's own, or that of the router to it.
+    pub next_hop: IpAddr,
+    /// The MAC.
+    pub mac: MacAddr,
+    /// The interface.
+    pub interface: String,
 }
 
 /// One UDP socket.

@@ -73,6 +73,26 @@ impl Ruleset {
         self.rules.extend(other.rules);
     }
 
+    /// Adds what iptables, or with `program` its sister for IPv6, says. Where it works by nftables, nft has told of the
+    /// same rules and chains: these are left to iptables, which alone may change them.
+    pub fn extend_by_iptables(&mut self, other: Self, program: &str) {
+        let family = if program == "ip6tables" { "ip6" } else { "ip" };
+        let is_twin = |own: &str, its: &str| {
+            own.split_once(' ')
+                .is_some_and(|(of, name)| of == family && its.strip_prefix(program) == Some(&format!(" {name}")))
+        };
+        self.chains.retain(|own| {
+            let same = |its: &Chain| (&own.name, &own.hook, own.drops_rest) == (&its.name, &its.hook, its.drops_rest);
+            !other.chains.iter().any(|its| is_twin(&own.table, &its.table) && same(its))
+        });
+        self.rules.retain(|own| {
+            let same =
+                |its: &Rule| (&own.chain, &own.udp_ports, own.verdict) == (&its.chain, &its.udp_ports, its.verdict);
+            !other.rules.iter().any(|its| is_twin(&own.table, &its.table) && same(its))
+        });
+        self.extend(other);
+    }
+
     /// Reads what `nft -j list ruleset` prints; tables of iptables are left out, for [`Self::from_iptables`].
     ///
     /// # Errors
@@ -238,6 +258,24 @@ mod tests {
         assert_eq!((ports.verdict, ports.place.as_str()), (Verdict::Drop, "nft delete rule inet filter in handle 3"));
         assert_eq!((wide.verdict, wide.is_wide), (Verdict::Accept, true));
         assert!(Ruleset::from_nft("no JSON").is_err());
+    }
+
+    #[test]
+    fn a_rule_that_both_tell_of_is_told_once() {
+        let both = NFT.replace("inet", "ip").replace("xt", "counter");
+        let mut ruleset = Ruleset::from_nft(&both).unwrap();
+        let (rules, chains) = (ruleset.rules.len(), ruleset.chains.len());
+        let text = "*filter\n:in DROP [0:0]\n-A in -p udp -m multiport --dports 53,4780:4790 -j DROP\nCOMMIT\n";
+        let mut other = Ruleset::from_iptables(text, "iptables");
+        // A chain at a hook has the hook's name there.
+        other.chains[0].hook = "input".to_owned();
+        ruleset.extend_by_iptables(other.clone(), "iptables");
+        assert_eq!((ruleset.rules.len(), ruleset.chains.len()), (rules, chains));
+        let drops: Vec<&Rule> = ruleset.rules.iter().filter(|rule| rule.names(4789)).collect();
+        assert!(drops.len() == 1 && drops[0].place.starts_with("iptables "), "{drops:?}");
+        let mut unlike = Ruleset::from_nft(&NFT.replace("xt", "counter")).unwrap();
+        unlike.extend_by_iptables(other, "iptables");
+        assert_eq!(unlike.rules.len(), rules + 1, "another family is another table");
     }
 
     #[test]

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use weft_api::{Client, ClientError, NodeRow, PortRow, Query, Reply, SOCKET_NAME};
-use weft_netns::{Link, LinkError, Links, Netns, NetnsError};
+use weft_netns::{Link, LinkError, Links, Neighbour, Netns, NetnsError, Route};
 
 use super::Unseen;
-use super::facts::{AgentFacts, Device, Facts, Interface, KernelFacts, PortDevice, Process, StaleDevice, UdpSocket};
+use super::facts::{
+    AgentFacts, Device, Facts, FixedNeighbour, Interface, KernelFacts, PortDevice, Process, StaleDevice, UdpSocket,
+};
 use super::firewall::Ruleset;
 use super::proc::{socket_inode, udp_sockets};
 use crate::attach::MARK;
@@ -63,7 +65,11 @@ pub fn gather(place: &Place) -> Result<Facts, GatherError> {
             facts.listen = listen;
         }
         Err(ClientError::NotRunning { path }) => facts.agent_ended = sign_of_one(&path),
-        Err(error) => facts.agent_ended = Some(error.to_string()),
+        Err(error) => {
+            let waited = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
+            facts.agent_hangs = matches!(&error, ClientError::Io { source, .. } if waited.contains(&source.kind()));
+            facts.agent_ended = Some(error.to_string());
+        }
     }
     if let (None, Some(config)) = (&facts.agent, &place.config) {
         facts.listen = config.listen.iter().map(|listen| listen.at).collect();
@@ -75,18 +81,19 @@ pub fn gather(place: &Place) -> Result<Facts, GatherError> {
     let links = place.netns.links(|links| {
         let interfaces = interfaces(links)?;
         let stale = stale_redirects(links, &interfaces);
-        let mut unrouted = Vec::new();
+        let (mut unrouted, mut fixed) = (Vec::new(), Vec::new());
+        let neighbours = links.neighbours()?;
         for peer in peers {
             let from = own.iter().find(|address| address.is_ipv4() == peer.is_ipv4() && has(&interfaces, **address));
-            if let Some(from) = from
-                && links.route(*from, peer)?.is_none()
-            {
-                unrouted.push(peer);
+            let Some(from) = from else { continue };
+            match links.route(*from, peer)? {
+                Some(route) => fixed.extend(fixed_neighbour(peer, route, &neighbours, &interfaces)),
+                None => unrouted.push(peer),
             }
         }
-        Ok((interfaces, stale, unrouted))
+        Ok((interfaces, stale, unrouted, fixed))
     })?;
-    (facts.interfaces, facts.stale_redirects, facts.unrouted) = links;
+    (facts.interfaces, facts.stale_redirects, facts.unrouted, facts.fixed_neighbours) = links;
     facts.sockets = place.netns.run(sockets)?;
     match place.netns.run(firewall)? {
         Ok(firewall) => facts.firewall = Some(firewall),
@@ -146,6 +153,20 @@ fn interface(links: &mut Links, link: Link) -> Result<Interface, LinkError> {
     Ok(Interface { link, addresses })
 }
 
+/// The entry by which packets to a peer go, if somebody has fixed it.
+fn fixed_neighbour(
+    peer: IpAddr,
+    route: Route,
+    neighbours: &[Neighbour],
+    interfaces: &[Interface],
+) -> Option<FixedNeighbour> {
+    let next_hop = route.gateway.unwrap_or(peer);
+    let entry = neighbours.iter().find(|entry| entry.interface == route.interface && entry.address == next_hop)?;
+    let interface = interfaces.iter().find(|interface| interface.link.index == route.interface)?;
+    let mac = entry.mac.filter(|_| entry.fixed)?;
+    Some(FixedNeighbour { peer, next_hop, mac, interface: interface.link.name.clone() })
+}
+
 fn has(interfaces: &[Interface], address: IpAddr) -> bool {
     interfaces.iter().any(|interface| interface.addresses.contains(&address))
 }
@@ -201,7 +222,7 @@ fn firewall() -> Result<Ruleset, String> {
     }
     for (program, save) in [("iptables", "iptables-save"), ("ip6tables", "ip6tables-save")] {
         match output(save, &[]) {
-            Ok(text) => ruleset.extend(Ruleset::from_iptables(&text, program)),
+            Ok(text) => ruleset.extend_by_iptables(Ruleset::from_iptables(&text, program), program),
             // Its rules are then those of nobody's, or nft told of them.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("{save}: {error}")),

@@ -19,6 +19,7 @@ use super::explain::{
 use super::packet::{Sender, packet, question};
 use crate::agent::{Agent, AttachedPort};
 use crate::desired::name_of;
+use crate::following::Following;
 use crate::show::{path_name, publisher, publishers};
 
 /// What would happen, or why that cannot be said.
@@ -113,8 +114,28 @@ impl Node<'_> {
         });
         let mut told = self.told(outcome, vec![ask])?;
         told.answer = answered.or_else(|| self.owner_among(&told, next_hop));
+        if told.answer.is_none() {
+            told.steps.extend(self.elsewhere(port.config.vni, next_hop).map(|text| step("ask", text)));
+        }
         told.next_hop = Some(next_hop);
         Ok(told)
+    }
+
+    /// Says so if nobody in a virtual network is known to have an address, and somebody in another is.
+    fn elsewhere(&self, vni: Vni, address: IpAddr) -> Option<String> {
+        let own = self.agent.ports.iter().filter(|port| port.config.addresses.iter().any(|net| net.addr() == address));
+        let view = self.agent.following.as_ref().map(Following::view);
+        let published = view.into_iter().flat_map(|view| view.members().flat_map(|(_, member)| view.endpoints(member)));
+        let published = published.filter(|endpoint| endpoint.ips.contains(&address)).map(|endpoint| endpoint.vni);
+        let vnis: BTreeSet<Vni> = own.map(|port| port.config.vni).chain(published).collect();
+        if vnis.is_empty() || vnis.contains(&vni) {
+            return None;
+        }
+        let others: Vec<String> = vnis.iter().map(ToString::to_string).collect();
+        let others = others.join(", ");
+        Some(format!(
+            "nobody in VNI {vni} is known to have {address}: it is in VNI {others}, and networks do not reach each other"
+        ))
     }
 
     fn send(&self, port: &AttachedPort, frame: Vec<u8>) -> Result<Foretold, String> {

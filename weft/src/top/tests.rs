@@ -51,6 +51,7 @@ fn look(seconds: u64) -> Sample {
             reason: "unknown_vni".to_owned(),
             stage: "verdict".to_owned(),
             count: 3 * seconds,
+            recent: 0,
             meaning: String::new(),
             hint: "check the sender's peers".to_owned(),
         }],

@@ -21,6 +21,15 @@ pub(super) fn agent(facts: &Facts) -> Vec<Finding> {
     }
     let run_dir = facts.run_dir.display();
     match &facts.agent_ended {
+        Some(sign) if facts.agent_hangs => vec![error(
+            "agent_hangs",
+            [
+                format!("the agent in {run_dir} takes questions and does not answer: {sign}"),
+                "it is stopped, or stuck: its workers may forward by what they know, and nothing new comes to them".to_owned(),
+                "see whether it is stopped (state T in ps); else systemctl restart weft-agent, which costs pods no link"
+                    .to_owned(),
+            ],
+        )],
         Some(sign) => vec![error(
             "agent_not_running",
             [

@@ -1,6 +1,7 @@
 //! The checks: facts in, findings out.
 
 mod devices;
+mod drops;
 mod peers;
 mod underlay;
 
@@ -11,7 +12,7 @@ use super::{Finding, Severity};
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// All of them.
-pub(super) const ALL: [Check; 16] = [
+pub(super) const ALL: [Check; 20] = [
     devices::agent,
     devices::kernel,
     devices::ports,
@@ -27,7 +28,11 @@ pub(super) const ALL: [Check; 16] = [
     peers::paths,
     peers::duplicates,
     peers::store,
+    peers::families,
     peers::counters,
+    drops::recent,
+    drops::reflected,
+    drops::full,
 ];
 
 fn finding(severity: Severity, name: &'static str, [what, why, fix]: [String; 3]) -> Finding {

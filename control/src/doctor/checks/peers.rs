@@ -1,10 +1,11 @@
 //! Other nodes, and the store by which they find each other.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::{error, of_agent, warning};
 use crate::doctor::Finding;
-use crate::doctor::facts::Facts;
+use crate::doctor::facts::{Facts, FixedNeighbour};
 
 /// Why a store that refuses or is away matters.
 const UNHEARD: &str = "pods that come or move elsewhere meanwhile are not known here; what is known is forwarded";
@@ -31,6 +32,7 @@ pub(super) fn paths(facts: &Facts) -> Vec<Finding> {
                 return None;
             }
             match (vtep.path.as_str(), vtep.kind.as_str()) {
+                ("down", _) if facts.fixed_neighbours.iter().any(|fixed| fixed.peer.to_string() == *address) => None,
                 ("down", _) => Some(error(
                     "peer_down",
                     [
@@ -58,24 +60,51 @@ pub(super) fn paths(facts: &Facts) -> Vec<Finding> {
                 _ => None,
             }
         });
-        unrouted.chain(silent).collect()
+        let is_down =
+            |peer: IpAddr| agent.vteps.iter().any(|vtep| vtep.path == "down" && vtep.address == peer.to_string());
+        let fixed = facts.fixed_neighbours.iter().filter(|fixed| is_down(fixed.peer)).map(|fixed| {
+            let FixedNeighbour { peer, next_hop, mac, interface } = fixed;
+            let wrong = error(
+                "neighbour_fixed",
+                [
+                    format!("the peer {peer} answers no probe, and somebody has fixed the MAC of {next_hop} as {mac}"),
+                    "the kernel never asks for it: if it is wrong, nothing gets there".to_owned(),
+                    format!("ip neigh del {next_hop} dev {interface}"),
+                ],
+            );
+            wrong.by_command()
+        });
+        unrouted.chain(silent).chain(fixed).collect()
+    })
+}
+
+/// Nodes to which this one has no address to send from.
+pub(super) fn families(facts: &Facts) -> Vec<Finding> {
+    let has = |peer: &IpAddr| facts.listen.iter().any(|own| own.is_ipv4() == peer.is_ipv4());
+    of_agent(facts, |agent| {
+        let others = agent.nodes.iter().filter(|node| node.name != agent.status.node && !node.addresses.is_empty());
+        let related = others.filter(|node| node.vnis.iter().any(|vni| agent.status.vnis.contains(vni)));
+        let found = related.filter(|node| !node.addresses.iter().any(has)).map(|node| {
+            let (name, address) = (&node.name, node.addresses[0]);
+            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            error(
+                "family_missing",
+                [
+                    format!("the node {name} has the VTEP address {address}, and this node has none of {family}"),
+                    "neither sends anything to the pods of the other".to_owned(),
+                    format!(
+                        "add an {family} address to `underlay.addresses` here, or give {name} one of this node's family"
+                    ),
+                ],
+            )
+        });
+        found.collect()
     })
 }
 
 pub(super) fn duplicates(facts: &Facts) -> Vec<Finding> {
     of_agent(facts, |agent| {
         let mut found = Vec::new();
-        let reflected = agent.drops.iter().find(|row| row.reason == "own_source" && row.count > 0);
-        if let Some(row) = reflected {
-            found.push(error(
-                "own_address_elsewhere",
-                [
-                    format!("{} tunnel packets came from this node's own VTEP address", row.count),
-                    "another machine has the address too, or the underlay reflects packets".to_owned(),
-                    format!("arping -D {} on the underlay finds who", agent.status.underlay.addresses.join(" ")),
-                ],
-            ));
-        }
         let mut holders: BTreeMap<_, Vec<&str>> = BTreeMap::new();
         for node in &agent.nodes {
             node.addresses.iter().for_each(|address| holders.entry(address).or_default().push(&node.name));

@@ -4,7 +4,9 @@ use serde_json::json;
 use weft_api::{ControlStatus, DropRow, NodeRow, OffloadRow, PortRow, Status, UnderlayStatus, VtepRow};
 use weft_encap::MacAddr;
 
-use crate::doctor::facts::{AgentFacts, Device, Facts, KernelFacts, PortDevice, Process, StaleDevice, UdpSocket};
+use crate::doctor::facts::{
+    AgentFacts, Device, Facts, FixedNeighbour, KernelFacts, PortDevice, Process, StaleDevice, UdpSocket,
+};
 use crate::doctor::firewall::Ruleset;
 use crate::doctor::{Severity, examine};
 
@@ -66,6 +68,7 @@ fn well() -> Facts {
                 reason: "own_source".to_owned(),
                 stage: "verdict".to_owned(),
                 count: 0,
+                recent: 0,
                 meaning: String::new(),
                 hint: String::new(),
             }],
@@ -129,6 +132,10 @@ fn an_address_that_no_interface_has() {
 fn an_agent_that_ended_is_an_error_and_one_that_never_was_a_note() {
     let found = names(|facts| (facts.agent, facts.agent_ended) = (None, Some("its socket is there".to_owned())));
     assert!(found.contains(&"agent_not_running"), "{found:?}");
+    let hangs = |facts: &mut Facts| {
+        (facts.agent, facts.agent_ended, facts.agent_hangs) = (None, Some("timed out".to_owned()), true);
+    };
+    assert!(names(hangs).contains(&"agent_hangs"));
     let mut facts = Facts { agent: None, listen: Vec::new(), sockets: Vec::new(), ..well() };
     let report = examine(&facts);
     assert!(!report.has_findings() && !report.agent_answers);
@@ -239,6 +246,21 @@ fn peers_that_do_not_answer() {
         agent(facts).status.uptime_seconds = 3;
     };
     assert_eq!(names(young), [""; 0]);
+    let fixed = |path: &'static str| {
+        move |facts: &mut Facts| {
+            agent(facts).vteps[0].path = path.to_owned();
+            let peer = "192.0.2.2".parse().unwrap();
+            let (mac, interface) = (MacAddr([2; 6]), "eth0".to_owned());
+            facts.fixed_neighbours.push(FixedNeighbour { peer, next_hop: peer, mac, interface });
+        }
+    };
+    assert_eq!(names(fixed("down")), ["neighbour_fixed"]);
+    assert_eq!(names(fixed("up")), [""; 0]);
+    let other_family = |facts: &mut Facts| {
+        agent(facts).status.vnis = vec![100];
+        agent(facts).nodes[1] = node("n2", "2001:db8::2");
+    };
+    assert_eq!(names(other_family), ["family_missing"]);
     let unrouted = |facts: &mut Facts| {
         agent(facts).vteps[0].path = "down".to_owned();
         facts.unrouted.push("192.0.2.2".parse().unwrap());
@@ -248,9 +270,48 @@ fn peers_that_do_not_answer() {
 
 #[test]
 fn what_two_have() {
-    assert_eq!(names(|facts| agent(facts).drops[0].count = 3), ["own_address_elsewhere"]);
+    let once = |facts: &mut Facts| agent(facts).drops[0].count = 3;
+    assert_eq!(names(once), [""; 0]);
+    assert_eq!(names(|facts| agent(facts).drops[0].recent = 3), ["own_address_elsewhere"]);
     assert_eq!(names(|facts| agent(facts).nodes[1] = node("n2", "192.0.2.1")), ["duplicate_vtep"]);
     assert_eq!(names(|facts| control(facts).conflicts.push("10.0.0.1 is claimed".to_owned())), ["duplicate_address"]);
+}
+
+#[test]
+fn what_is_dropped_of_late_has_the_name_of_its_reason() {
+    let dropped = |reason: &'static str, recent: u64| {
+        move |facts: &mut Facts| {
+            let row = &mut agent(facts).drops[0];
+            (row.reason, row.recent, row.count) = (reason.to_owned(), recent, 1000);
+            (row.meaning, row.hint) = ("why".to_owned(), "what to do.".to_owned());
+        }
+    };
+    assert_eq!(names(dropped("spoofed_mac", 10)), ["spoofed_mac"]);
+    assert_eq!(names(dropped("spoofed_mac", 9)), [""; 0]);
+    assert_eq!(names(dropped("exceeds_path_mtu", 500)), [""; 0]);
+    let young = |facts: &mut Facts| {
+        dropped("unknown_source", 500)(facts);
+        agent(facts).status.uptime_seconds = 3;
+    };
+    assert_eq!(names(young), [""; 0]);
+}
+
+#[test]
+fn tables_that_are_full() {
+    let learned = |entries| {
+        move |facts: &mut Facts| {
+            (agent(facts).status.fdb_entries, agent(facts).status.fdb_capacity) = (entries, 1000);
+        }
+    };
+    assert_eq!(names(learned(900)), ["fdb_full"]);
+    assert_eq!(names(learned(899)), [""; 0]);
+    let behind = |learned| {
+        move |facts: &mut Facts| {
+            (agent(facts).ports[0].learned, agent(facts).ports[0].learn_limit) = (learned, Some(256));
+        }
+    };
+    assert_eq!(names(behind(256)), ["learn_limit"]);
+    assert_eq!(names(behind(255)), [""; 0]);
 }
 
 #[test]
@@ -283,7 +344,9 @@ fn counters_that_do_not_add_up() {
 #[test]
 fn the_page_has_every_finding() {
     let page = include_str!("../../../../docs/doctor.md");
-    let texts = [include_str!("devices.rs"), include_str!("underlay.rs"), include_str!("peers.rs")].concat();
+    let texts =
+        [include_str!("devices.rs"), include_str!("underlay.rs"), include_str!("peers.rs"), include_str!("drops.rs")]
+            .concat();
     let mut count = 0;
     for (word, severity) in [("error(", "error"), ("warning(", "warning"), ("note(", "note")] {
         for rest in texts.split(word).skip(1) {
