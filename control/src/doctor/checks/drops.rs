@@ -37,7 +37,7 @@ pub(super) fn recent(facts: &Facts) -> Vec<Finding> {
                 [
                     format!("{} {what} were dropped as {} within the last 10 s", row.recent, row.reason),
                     row.meaning.clone(),
-                    format!("{} Which ones: weft trace --live --drops", row.hint),
+                    format!("{}; which ones: weft trace --live --drops", row.hint),
                 ],
             ))
         });

@@ -283,7 +283,7 @@ fn what_is_dropped_of_late_has_the_name_of_its_reason() {
         move |facts: &mut Facts| {
             let row = &mut agent(facts).drops[0];
             (row.reason, row.recent, row.count) = (reason.to_owned(), recent, 1000);
-            (row.meaning, row.hint) = ("why".to_owned(), "what to do.".to_owned());
+            (row.meaning, row.hint) = ("why".to_owned(), "what to do".to_owned());
         }
     };
     assert_eq!(names(dropped("spoofed_mac", 10)), ["spoofed_mac"]);
