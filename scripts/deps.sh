@@ -11,6 +11,7 @@ peers=(
     tshark:tshark
     ethtool:ethtool
     nft:nftables
+    iptables:iptables
     setpriv:util-linux
     script:bsdutils
     ovs-vswitchd:openvswitch-switch

@@ -18,6 +18,8 @@ pub enum Requirement {
     Tool(&'static str),
     /// The kernel's own VXLAN devices.
     KernelVxlan,
+    /// A kernel of this version at least.
+    Linux(u32, u32),
 }
 
 /// The name of the function in which it stands.
@@ -70,6 +72,13 @@ fn missing(needed: &Requirement) -> Option<String> {
         Requirement::Root if !Path::new("/dev/net/tun").exists() => Some("needs /dev/net/tun".to_owned()),
         Requirement::Root => None,
         Requirement::Tool(tool) => (!is_on_path(tool)).then(|| format!("needs the program `{tool}`")),
+        Requirement::Linux(major, minor) => {
+            let release = rustix::system::uname().release().to_string_lossy().into_owned();
+            let mut numbers =
+                release.split(|letter: char| !letter.is_ascii_digit()).map_while(|part| part.parse().ok());
+            let have: (u32, u32) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+            (have < (*major, *minor)).then(|| format!("needs Linux {major}.{minor}, and this is {release}"))
+        }
         Requirement::KernelVxlan => {
             let missing = rustix::process::geteuid().is_root() && !kernel_has_vxlan();
             missing.then(|| "needs the kernel's VXLAN devices".to_owned())

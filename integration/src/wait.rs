@@ -10,12 +10,21 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// # Panics
 /// If that does not happen within [`BOUND`].
 #[track_caller]
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + BOUND;
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    within(BOUND, look).unwrap_or_else(|seen| panic!("{what}: not within {} s; {seen}", BOUND.as_secs()))
+}
+
+/// Waits so long at most until `look` gives `Ok`.
+///
+/// # Errors
+/// What it saw last.
+pub fn within<T>(bound: Duration, mut look: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    let deadline = Instant::now() + bound;
     loop {
         match look() {
-            Ok(value) => return value,
-            Err(seen) => assert!(Instant::now() < deadline, "{what}: not within {} s; {seen}", BOUND.as_secs()),
+            Ok(value) => return Ok(value),
+            Err(seen) if Instant::now() >= deadline => return Err(seen),
+            Err(_) => {}
         }
         std::thread::sleep(PAUSE);
     }
