@@ -65,10 +65,17 @@ impl<'a> CniCall<'a> {
 }
 
 impl CniNetwork {
-    /// A network `pods` whose agent has this run directory.
+    /// The network that `weft cni install` writes, as a runtime hands it to the plugin, of an agent with this run directory.
+    ///
+    /// # Panics
+    /// If it is none.
     #[must_use]
     pub fn new(node: &Host, run_dir: &Path) -> Self {
-        let config = json!({ "cniVersion": "1.1.0", "name": "pods", "type": "weft-cni", "runDir": run_dir });
+        let list: Value = serde_json::from_str(include_str!("../../deploy/cni/10-weft.conflist")).unwrap();
+        let mut config = list["plugins"][0].clone();
+        config["name"] = list["name"].clone();
+        config["cniVersion"] = json!("1.1.0");
+        config["runDir"] = json!(run_dir);
         Self { config, through: Vec::new(), node: node.clone(), path: "/usr/lib/cni".to_owned() }
     }
 

@@ -118,7 +118,7 @@ fn host_local_gives_addresses_and_gets_them_back() {
         "ranges": [[{ "subnet": "192.0.2.0/28" }]] });
     let network = CniNetwork::new(&cluster.nodes[0], &cluster.run_dir(0)).with("ipam", ipam);
     let given = || {
-        let files = std::fs::read_dir(data.join("pods")).unwrap().map(|file| file.unwrap().file_name());
+        let files = std::fs::read_dir(data.join("weft")).unwrap().map(|file| file.unwrap().file_name());
         files.filter(|name| name.to_str().unwrap().starts_with("192.")).count()
     };
     let pods = ["a", "b", "c"].map(|name| cluster.site().host(name));

@@ -12,6 +12,8 @@ use crate::out::say;
 
 /// The plugin's program.
 const PROGRAM: &str = "weft-cni";
+/// The network configuration, as it is where nothing else is asked for.
+const LIST: &str = include_str!("../../deploy/cni/10-weft.conflist");
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -39,15 +41,15 @@ struct Install {
     /// Name of the network configuration's file: runtimes take the first in order
     #[arg(long, value_name = "NAME", default_value = "10-weft.conflist")]
     file: String,
-    /// Name of the network, the same on all nodes
-    #[arg(long, value_name = "NAME", default_value = "weft")]
-    name: String,
-    /// Version of CNI that the runtime speaks
-    #[arg(long, value_name = "VERSION", default_value = "1.0.0")]
-    cni_version: String,
-    /// The agent's run directory
-    #[arg(long, value_name = "DIR", default_value = "/run/weft")]
-    run_dir: PathBuf,
+    /// Name of the network, the same on all nodes [default: weft]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Version of CNI that the runtime speaks [default: 1.0.0]
+    #[arg(long, value_name = "VERSION")]
+    cni_version: Option<String>,
+    /// The agent's run directory [default: /run/weft]
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
     /// The plugin to install [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
@@ -73,20 +75,26 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         format!("{}: name the plugin with --plugin; `cargo build --release -p weft-cni` makes it", plugin.display())
     })?;
     put(&program, &bytes, 0o755)?;
-    put(&list, format!("{:#}\n", configuration(install)).as_bytes(), 0o644)?;
+    put(&list, configuration(install)?.as_bytes(), 0o644)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn configuration(install: &Install) -> serde_json::Value {
-    json!({
-        "cniVersion": install.cni_version,
-        "name": install.name,
-        "plugins": [{
-            "type": PROGRAM,
-            "runDir": install.run_dir,
-            "capabilities": { "ips": true, "mac": true },
-        }],
-    })
+/// The network configuration with what is to be another in it.
+fn configuration(install: &Install) -> anyhow::Result<String> {
+    let Install { name, cni_version, run_dir, .. } = install;
+    if name.is_none() && cni_version.is_none() && run_dir.is_none() {
+        return Ok(LIST.to_owned());
+    }
+    let mut list: serde_json::Value = serde_json::from_str(LIST)?;
+    let mut set = |pointer: &str, value: serde_json::Value| {
+        if let Some(place) = list.pointer_mut(pointer).filter(|_| !value.is_null()) {
+            *place = value;
+        }
+    };
+    set("/name", json!(name));
+    set("/cniVersion", json!(cni_version));
+    set("/plugins/0/runDir", json!(run_dir));
+    Ok(format!("{list:#}\n"))
 }
 
 /// Puts a file in place as a whole, and says so; one that is there and the same is left as it is.
