@@ -149,6 +149,9 @@ pub(crate) fn attach(
                 tracing::info!(port = port.name, "nobody kept the device open: the pod saw its link go down");
             }
             let (taps, link) = open(port, offloads, workers, kept, links)?;
+            if !is_there && let Err(error) = links.set_no_queue(&port.interface) {
+                tracing::debug!(port = port.name, %error, "the kernel puts its default queues in front of the device");
+            }
             give(links, port, mtu, link.as_ref()).map_err(NetnsError::from)?;
             Ok(taps)
         })())

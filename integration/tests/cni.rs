@@ -31,7 +31,7 @@ fn networks(cluster: &Cluster<2>) -> [CniNetwork; 2] {
 
 #[test]
 fn pods_of_two_nodes_reach_each_other_and_what_del_takes_away_is_free_again() {
-    let cluster = Cluster::<2>::new(site!("ip", "ping"));
+    let cluster = Cluster::<2>::new(site!("ip", "tc", "ping"));
     let [first, second] = cluster.start();
     let networks = networks(&cluster);
     let pods = ["a", "b", "c"].map(|name| cluster.site().host(name));
@@ -48,6 +48,9 @@ fn pods_of_two_nodes_reach_each_other_and_what_del_takes_away_is_free_again() {
         assert_eq!(interface["mtu"], json!(pod.link("eth0").mtu));
         assert_eq!(interface["sandbox"], json!(path_of(pod)));
         assert_eq!(result["ips"].as_array().unwrap().len(), 2, "{result}");
+        // Frames wait in the device alone, and not in 256 queues in front of it.
+        let queues = pod.tc("qdisc show dev eth0");
+        assert!(queues.starts_with("qdisc noqueue ") && queues.lines().count() == 1, "{queues}");
         let shown = pod.ip("address show dev eth0");
         for ip in result["ips"].as_array().unwrap() {
             assert!(shown.contains(ip["address"].as_str().unwrap()), "{shown}");

@@ -16,6 +16,7 @@ mod masquerade;
 mod named;
 mod namespace;
 mod next_hop;
+mod queueing;
 mod redirect;
 mod routes;
 mod vxlan;

@@ -160,7 +160,12 @@ impl Links {
         Ok(messages.collect())
     }
 
-    fn command(&mut self, step: Step<'_>, command: RouteNetlinkMessage, flags: u16) -> Result<(), LinkError> {
+    pub(crate) fn command(
+        &mut self,
+        step: Step<'_>,
+        command: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), LinkError> {
         self.ask(step, command, NLM_F_ACK | flags).map(|_| ())
     }
 

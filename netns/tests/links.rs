@@ -116,6 +116,29 @@ fn open_queues_of_a_tap_are_counted() {
 }
 
 #[test]
+fn a_tap_without_queues_in_front_of_it_stays_so() {
+    if !root_or_skip("a_tap_without_queues_in_front_of_it_stays_so") {
+        return;
+    }
+    let temporary = Temporary::new("queueing");
+    let run = |words: &str| {
+        let (program, words) = words.split_once(' ').unwrap();
+        let output = temporary.netns.run(|| Command::new(program).args(words.split(' ')).output()).unwrap().unwrap();
+        assert!(output.status.success(), "{words}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run("ip tuntap add t0 mode tap multi_queue");
+    temporary.netns.links(|links| links.set_no_queue("t0")).unwrap();
+    let refused = temporary.netns.links(|links| links.set_no_queue("t0")).unwrap_err().to_string();
+    assert!(refused.contains("cannot take the queues in front of `t0`"), "{refused}");
+    for change in ["up", "down", "up"] {
+        run(&format!("ip link set t0 {change}"));
+        let queues = run("tc qdisc show dev t0");
+        assert!(queues.starts_with("qdisc noqueue ") && queues.lines().count() == 1, "{queues}");
+    }
+}
+
+#[test]
 fn addresses_are_reconciled() {
     if !root_or_skip("addresses_are_reconciled") {
         return;
