@@ -11,6 +11,7 @@ mod deploy_tests;
 mod doctor;
 #[cfg(test)]
 mod documents_tests;
+mod flows;
 mod interrupt;
 mod keeper;
 mod log;
@@ -79,7 +80,7 @@ enum Command {
     Peer(peer::Args),
     /// Show how an agent is doing
     Status(show::StatusArgs),
-    /// Show an agent's ports, VTEPs, MACs, drops, counters, workers or configuration
+    /// Show an agent's ports, VTEPs, MACs, drops, counters, workers, configuration, or the flows that carry most
     Show(show::ShowArgs),
     /// Say what would become of a packet, step by step, or watch what becomes of those that pass
     Trace(trace::Args),

@@ -6,6 +6,7 @@ use weft_api::{
     ControlStatus, Counters, DropRow, FdbRow, NeighbourRow, NodeRow, PortRow, Query, Reply, Status, VtepRow, WorkerRow,
 };
 
+use crate::flows;
 use crate::out::say;
 use crate::table::{bytes, print};
 use crate::target::Target;
@@ -58,6 +59,8 @@ enum What {
     Workers,
     /// The configuration in force, with every default
     Config,
+    /// Which flows carry most, of the frames that pass within a second
+    Flows,
 }
 
 pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
@@ -65,7 +68,11 @@ pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    if args.all && !matches!(args.what, What::Drops) {
+        bail!("`--all` goes with `drops` alone: weft show drops --all");
+    }
     let query = match args.what {
+        What::Flows => return flows::show(&args.target, &args.watch, args.json),
         What::Ports => Query::Ports,
         What::Vteps => Query::Vteps,
         What::Fdb => Query::Fdb,
@@ -76,9 +83,6 @@ pub(crate) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         What::Workers => Query::Workers,
         What::Config => Query::Config,
     };
-    if args.all && !matches!(args.what, What::Drops) {
-        bail!("`--all` goes with `drops` alone: weft show drops --all");
-    }
     show_again(&args.target, &args.watch, &query, args.json, args.all)
 }
 

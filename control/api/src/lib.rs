@@ -18,7 +18,7 @@ pub use rows::{
     Reloaded, Status, UnderlayStatus, VtepRow, WorkerRow,
 };
 pub use trace::{
-    CapturedRow, CopyEnd, CopyForetold, DropHint, Foretold, HexBytes, IdentityRow, PacketSpec, Protocol, Step,
+    CapturedRow, CopyEnd, CopyForetold, DropHint, FlowKey, Foretold, HexBytes, IdentityRow, PacketSpec, Protocol, Step,
     TraceBatch, TraceFilter, TraceRow, WhatIf,
 };
 

@@ -203,6 +203,9 @@ pub struct TraceRow {
     pub packets_in: u16,
     /// What it is.
     pub packet: String,
+    /// The flow that it belongs to; none of what is not IP.
+    #[serde(default)]
+    pub flow: Option<FlowKey>,
     /// The verdict: `unicast`, `flood`, `answer` or `drop`.
     pub verdict: String,
     /// Why: `static`, `learned`, `gateway`, `neighbour`; `unknown`, `group`; or the MAC answered with.
@@ -221,6 +224,21 @@ pub struct TraceRow {
     pub identity: Option<IdentityRow>,
     /// Its bytes, where they were asked for.
     pub captured: Option<CapturedRow>,
+}
+
+/// What all packets of one direction of a flow have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
+pub struct FlowKey {
+    /// From this address.
+    pub source: IpAddr,
+    /// To this one.
+    pub destination: IpAddr,
+    /// Protocol number of IP; none for ARP, whose addresses are those that it speaks of.
+    pub protocol: Option<u8>,
+    /// Source port of TCP, UDP and SCTP; none in a later fragment.
+    pub source_port: Option<u16>,
+    /// Destination port.
+    pub destination_port: Option<u16>,
 }
 
 /// By what a frame is known again; docs/trace.md defines it.

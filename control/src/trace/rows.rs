@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weft_api::{CapturedRow, HexBytes, IdentityRow, TraceRow};
+use weft_api::{CapturedRow, FlowKey, HexBytes, IdentityRow, TraceRow};
 use weft_bridge::{Attachment, FloodCause, How, Tables};
 use weft_encap::inner::{ETHERTYPE_ARP, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP};
 use weft_encap::outer::{self, Addresses, Outer, UdpChecksum};
@@ -53,6 +53,7 @@ pub(super) fn row(here: &Here, tables: &Tables, worker: usize, record: &Record) 
         bytes: record.len,
         packets_in: record.identity.as_ref().map_or(1, |identity| identity.packets),
         packet: record.summary.as_ref().map_or_else(|| "no frame".to_owned(), packet_text),
+        flow: record.summary.as_ref().and_then(flow),
         verdict: verdict.to_owned(),
         why,
         to_kind: to.as_ref().map(|(kind, _)| (*kind).to_owned()),
@@ -119,6 +120,12 @@ fn packet_text(summary: &Summary) -> String {
         }
         None => format!("{from} > {to} {name}{more}"),
     }
+}
+
+fn flow(summary: &Summary) -> Option<FlowKey> {
+    let (source, destination, protocol) = summary.network?;
+    let (source_port, destination_port) = summary.ports.unzip();
+    Some(FlowKey { source, destination, protocol, source_port, destination_port })
 }
 
 fn at_port(address: IpAddr, port: u16) -> String {
