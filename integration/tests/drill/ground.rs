@@ -18,9 +18,9 @@ use weft_testbed::{AgentState, Lab};
 use crate::fault::{Ask, Deed, Fault, Macs, Repair};
 
 /// Within which time a fault has to be named.
-const NAMED_WITHIN: Duration = Duration::from_secs(16);
+const NAMED_WITHIN: Duration = Duration::from_secs(25);
 /// Within which time nothing may be found any more: the slowest is a path that widens again.
-const GONE_WITHIN: Duration = Duration::from_secs(30);
+const GONE_WITHIN: Duration = Duration::from_secs(45);
 /// Seconds for which an agent has to run until drops are told of (docs/doctor.md).
 const SETTLED_SECONDS: u64 = 10;
 /// How often each bad frame is sent: what happens once or twice is no fault yet.

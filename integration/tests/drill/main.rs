@@ -4,6 +4,7 @@
 
 mod fault;
 mod ground;
+mod outside;
 mod pods;
 mod store;
 mod tunnel;
@@ -41,7 +42,7 @@ const TOOLS: [Requirement; 7] = [
 ];
 
 /// The faults by what is seen of them, with the lab in which they are planted and who sends to whom there all the time.
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind { seen: "A pod sends or gets nothing, or not everything", lab: pods::LAB, traffic: &[], faults: pods::FAULTS },
     Kind {
         seen: "Nothing gets to another node, or nothing back",
@@ -56,7 +57,13 @@ const KINDS: [Kind; 5] = [
         faults: store::FAULTS,
     },
     Kind { seen: "What a peer sends does not reach the pods", lab: tunnel::LAB, traffic: &[], faults: tunnel::FAULTS },
-    Kind { seen: "The same where there is an uplink", lab: uplink::LAB, traffic: &[], faults: uplink::FAULTS },
+    Kind { seen: "Pods do not reach the outside", lab: outside::LAB, traffic: &[], faults: outside::FAULTS },
+    Kind {
+        seen: "Tunnel packets are lost where there is an uplink",
+        lab: uplink::LAB,
+        traffic: &[],
+        faults: uplink::FAULTS,
+    },
 ];
 
 /// Faults of one kind.
@@ -102,9 +109,16 @@ fn tunnel() {
 }
 
 #[test]
+fn outside() {
+    if !unmet(test_name!(), &TOOLS) {
+        KINDS[4].drill();
+    }
+}
+
+#[test]
 fn uplink() {
     if !unmet(test_name!(), &[&TOOLS[..], &[Requirement::Linux(6, 17)]].concat()) {
-        KINDS[4].drill();
+        KINDS[5].drill();
     }
 }
 

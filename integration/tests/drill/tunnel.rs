@@ -23,6 +23,8 @@ const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 const VXLAN: u16 = 4789;
 const GENEVE: u16 = 6081;
 const VNI: u32 = 100;
+/// More MACs than the smallest table holds.
+const MANY: u16 = 1200;
 /// Bytes of payload in a TCP segment.
 const SEGMENT: usize = 1000;
 
@@ -110,4 +112,20 @@ pub(crate) const FAULTS: &[Fault] = &[
     packet!("a pod's MAC comes out of the tunnel", "k", VXLAN, "static_mac_moved", |macs, _| {
         vxlan(VNI, &ethernet(BROADCAST, macs.of("a"), EXPERIMENT, b"x"))
     }),
+    Fault {
+        name: "more MACs are behind a peer than the table holds",
+        plant: &[
+            Deed::In("n1", "sed -i 's/^capacity = .*/capacity = 1024/' $DIR/n1/agent.toml"),
+            Deed::Testbed("node", &["n1", "restart"]),
+            Deed::Sends("d", |_| {
+                let mac = |number: u16| MacAddr([2, 0, 0, 8, (number >> 8) as u8, number as u8]);
+                (0..MANY).map(|number| ethernet(BROADCAST, mac(number), EXPERIMENT, b"x")).collect()
+            }),
+        ],
+        asks: &[Ask::Doctor("n1", "fdb_full")],
+        repair: Repair::By(&[
+            Deed::In("n1", "sed -i 's/^capacity = .*/capacity = 65536/' $DIR/n1/agent.toml"),
+            Deed::Testbed("node", &["n1", "restart"]),
+        ]),
+    },
 ];
