@@ -138,7 +138,7 @@ async fn an_agent_says_what_is_wrong_with_its_certificate_and_goes_on_when_it_is
     eventually("the agent says why it is not let in", || {
         let control = stranger.status().control.unwrap();
         let why = control.reason.clone().unwrap_or_default();
-        let told = control.state == "stale" && why.contains("did not sign this node's certificate");
+        let told = control.state == "stale" && control.denied && why.contains("did not sign this node's certificate");
         if told { Ok(()) } else { Err(format!("{control:?}")) }
     });
     stranger.finish();
