@@ -17,9 +17,10 @@ use crate::config::Config;
 const RUNNING: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::SYS_PTRACE)
-    .union(CapabilitySet::DAC_READ_SEARCH);
-/// What only its start needs: frames of its own making, workers before programs, and giving up the rest.
-const STARTING: CapabilitySet = CapabilitySet::NET_RAW.union(CapabilitySet::SYS_NICE).union(CapabilitySet::SETPCAP);
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::SYS_NICE);
+/// What only its start needs: frames of its own making, and giving up the rest.
+const STARTING: CapabilitySet = CapabilitySet::NET_RAW.union(CapabilitySet::SETPCAP);
 
 /// Why privileges were not given up.
 #[derive(Debug, thiserror::Error)]
