@@ -12,7 +12,8 @@ pub const ETHERNET_LEN: usize = 14;
 pub const TAG_LEN: usize = 4;
 /// Tags that are looked through; a frame with more is [`Network::Other`].
 pub const MAX_TAGS: usize = 2;
-/// IPv6 extension headers that are walked (RFC 8200 section 4); what follows is taken as the upper protocol.
+/// IPv6 extension headers that are walked (RFC 8200 section 4). What follows is taken as the upper protocol:
+/// [`Ipv6View::is_walked`].
 pub const MAX_EXTENSION_HEADERS: usize = 8;
 /// Bytes of an IPv4 header without options (RFC 791 section 3.1).
 pub const IPV4_LEN: usize = 20;
@@ -137,6 +138,16 @@ pub struct Ipv6View {
     pub traffic_class: u8,
     /// Hop limit, 0 to 255 hops.
     pub hop_limit: u8,
+}
+
+impl Ipv6View {
+    /// Whether all extension headers were walked, so that the protocol is what a receiver takes it for. Behind a fragment
+    /// header that is known only once the packet is whole again.
+    #[inline]
+    #[must_use]
+    pub const fn is_walked(&self) -> bool {
+        self.fragment || !is_extension(self.protocol)
+    }
 }
 
 /// An ARP packet for IPv4 over Ethernet (RFC 826).

@@ -79,8 +79,10 @@ fn listen(target: &Target) -> anyhow::Result<Sample> {
     let (sender, batches) = channel();
     std::thread::spawn(move || {
         // It ends when it is hung up, or nobody listens any more.
-        while let Ok(batch) = trace.next_batch() {
-            if sender.send(batch).is_err() {
+        loop {
+            let told = trace.next_batch();
+            let last = told.is_err();
+            if sender.send(told).is_err() || last {
                 return;
             }
         }
@@ -89,7 +91,7 @@ fn listen(target: &Target) -> anyhow::Result<Sample> {
     let mut tally = Tally::default();
     while let Some(left) = MOMENT.checked_sub(started.elapsed()) {
         match batches.recv_timeout(left) {
-            Ok(batch) => tally.take(batch),
+            Ok(told) => tally.take(told?),
             Err(_) => break,
         }
     }

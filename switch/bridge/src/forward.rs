@@ -233,6 +233,9 @@ fn check_frame(tables: &Tables, domain: &BridgeDomain, inner: &Inner<'_>) -> Res
     if inner.network == Network::Other && [ETHERTYPE_IPV4, ETHERTYPE_IPV6].contains(&inner.ethertype) {
         return Err(DropReason::MalformedIp);
     }
+    if matches!(&inner.network, Network::Ipv6(ip) if !ip.is_walked()) {
+        return Err(DropReason::TooManyHeaders);
+    }
     if carries_own_encapsulation(tables, inner) {
         return Err(DropReason::EncapLoop);
     }

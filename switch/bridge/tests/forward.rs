@@ -199,6 +199,17 @@ fn discovery(kind: u8, src: MacAddr, source: &str, (target, mac): (&str, MacAddr
     frame
 }
 
+/// An IPv6 packet without extension headers, behind so many of destination options that say nothing.
+fn behind_headers(frame: &[u8], headers: u8) -> Vec<u8> {
+    let (mut frame, upper) = (frame.to_vec(), frame[20]);
+    let length = u16::from_be_bytes([frame[18], frame[19]]) + 8 * u16::from(headers);
+    frame[18..20].copy_from_slice(&length.to_be_bytes());
+    frame[20] = 60;
+    let options = (1..=headers).flat_map(|place| [if place == headers { upper } else { 60 }, 0, 1, 4, 0, 0, 0, 0]);
+    frame.splice(54..54, options);
+    frame
+}
+
 fn arp(src: MacAddr, sender_mac: MacAddr, sender_ip: [u8; 4]) -> Vec<u8> {
     asks_for(OTHER_POD, (src, sender_mac, sender_ip))
 }
@@ -300,6 +311,8 @@ fn refused_by_forward(node: &mut Node) -> Vec<(DropReason, Fate)> {
         (DropReason::MalformedIp, node.fate(a, &ethernet(A, B, 0x0800, &[0; 46]))),
         (DropReason::MalformedIp, node.fate(learning, &ethernet(STRANGER, A, 0x86dd, &[0x60; 46]))),
         (DropReason::MalformedIp, node.fate(foreign, &udp(STRANGER, A)[..40])),
+        (DropReason::TooManyHeaders, node.fate(a, &behind_headers(&discovery(136, A, "fd00::1", ("fd00::2", A)), 9))),
+        (DropReason::SpoofedIp, node.fate(a, &behind_headers(&discovery(136, A, "fd00::1", ("fd00::2", A)), 8))),
         (DropReason::VlanTagged, node.fate(b, &tagged(B, A))),
         (DropReason::VlanTagged, node.fate(foreign, &tagged(STRANGER, A))),
         (DropReason::ExceedsIngressMtu, node.fate(a, &long)),
