@@ -98,12 +98,16 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     let drops = happened(view);
     let drop_lines = if drops.is_empty() { 1 } else { (drops.len() + 1).min(DROP_LINES) };
     let length = |lines: usize| Constraint::Length(lines as u16);
+    let free = usize::from(frame.area().height).saturating_sub(3 + workers + 1 + drop_lines + 1 + 1);
+    // Each with its heading, and a line between.
+    let [ports, vteps] = shares(free, [view.now.ports.len() + 2, view.now.vteps.len() + 2]);
     let areas = Layout::vertical([
         length(3),
         length(workers + 1),
-        Constraint::Fill(1),
-        Constraint::Fill(1),
+        length(ports),
+        length(vteps),
         length(drop_lines + 1),
+        Constraint::Fill(1),
         length(1),
     ])
     .split(frame.area());
@@ -113,7 +117,19 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     draw_vteps(frame, areas[3], view);
     draw_drops(frame, areas[4], &drops);
     let foot = "q ends   space holds   s sorts   up/down scroll   +/- how often";
-    frame.render_widget(Paragraph::new(foot).style(dim()), areas[5]);
+    frame.render_widget(Paragraph::new(foot).style(dim()), areas[6]);
+}
+
+/// Lines for each of two lists that want so many: what they want, or where that is too much, half for each but for what
+/// one of them leaves.
+fn shares(free: usize, [one, other]: [usize; 2]) -> [usize; 2] {
+    let half = free / 2;
+    match (one + other <= free, one <= half, other <= half) {
+        (true, ..) => [one, other],
+        (_, true, _) => [one, free - one],
+        (_, _, true) => [free - other, other],
+        _ => [free - half, half],
+    }
 }
 
 fn head(frame: &mut Frame<'_>, area: Rect, view: &View) {

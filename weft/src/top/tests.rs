@@ -110,6 +110,18 @@ fn numbers_are_those_of_the_second() {
 }
 
 #[test]
+fn lists_take_what_they_need_and_share_what_there_is() {
+    let seen = drawn(&view(), 100, 60);
+    let at = |heading: &str| seen.lines().position(|line| line.starts_with(heading)).unwrap();
+    assert_eq!(at("PEER") - at("PORT"), look(0).ports.len() + 2, "{seen}");
+    // Too many for the screen: the peers still have their lines.
+    let mut many = look(0);
+    many.ports = vec![many.ports[0].clone(); 100];
+    let seen = drawn(&View::new(many, 1), 100, 24);
+    assert!(seen.contains("192.0.2.2") && seen.contains("192.0.2.3"), "{seen}");
+}
+
+#[test]
 fn small_screens_are_no_trouble() {
     for (width, height) in [(80, 24), (40, 10), (10, 3), (1, 1)] {
         drawn(&view(), width, height);
