@@ -91,7 +91,12 @@ fn a_mac_behind_a_learning_port_is_published_and_may_turn_up_elsewhere() {
     finds(&agents[2], guest, "n1", "static");
     goes_to(c, own, guest, r, s, b"to r");
     let socket = PacketSocket::open(c, "eth0");
-    (0..FRAMES).for_each(|_| socket.send(&ethernet(guest, own, EXPERIMENT, b"many")));
+    for _ in 0..FRAMES {
+        eventually("the device has room", || {
+            let sent = socket.try_send(&ethernet(guest, own, EXPERIMENT, b"many"));
+            sent.map_err(|full| full.to_string())
+        });
+    }
     assert_eq!(agents[2].dropped_as(DropReason::UnknownFloodLimit), 0);
 
     // It moves, and back again.
