@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use libc::c_long;
 use rustix::io::Errno;
+pub(super) use seccompiler::Error as FilterError;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter,
@@ -28,7 +29,7 @@ const LOAD: u64 = 5;
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// Files, descriptors and what is waited for.
-const FILES: [c_long; 50] = [
+const FILES: [c_long; 49] = [
     libc::SYS_chdir,
     libc::SYS_close,
     libc::SYS_close_range,
@@ -69,7 +70,6 @@ const FILES: [c_long; 50] = [
     libc::SYS_read,
     libc::SYS_readlinkat,
     libc::SYS_readv,
-    libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_statfs,
     libc::SYS_statx,
@@ -169,7 +169,7 @@ const PROCESS: [c_long; 60] = [
 
 /// What older processors have besides, under other names elsewhere.
 #[cfg(target_arch = "x86_64")]
-const OLD: [c_long; 24] = [
+const OLD: [c_long; 25] = [
     libc::SYS_access,
     libc::SYS_arch_prctl,
     libc::SYS_chmod,
@@ -185,6 +185,7 @@ const OLD: [c_long; 24] = [
     libc::SYS_poll,
     libc::SYS_readlink,
     libc::SYS_rename,
+    libc::SYS_renameat,
     libc::SYS_rmdir,
     libc::SYS_select,
     libc::SYS_setrlimit,
@@ -195,18 +196,20 @@ const OLD: [c_long; 24] = [
     libc::SYS_unlink,
     libc::SYS_vfork,
 ];
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+const OLD: [c_long; 1] = [libc::SYS_renameat];
+#[cfg(target_arch = "riscv64")]
 const OLD: [c_long; 0] = [];
 
-/// Filters the system calls of this thread and of all that it starts from now on. Says whether it could be done for this
+/// Filters the system calls of this thread and of all that it starts from now on. Says whether there is a filter for this
 /// processor.
-pub(super) fn filter() -> Result<bool, seccompiler::Error> {
-    let Ok(processor) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(false) };
-    apply_filter(&program(processor)?)?;
+pub(super) fn filter() -> Result<bool, FilterError> {
+    apply_filter(&program()?)?;
     Ok(true)
 }
 
-fn program(processor: TargetArch) -> Result<BpfProgram, seccompiler::Error> {
+fn program() -> Result<BpfProgram, FilterError> {
+    let processor = TargetArch::try_from(std::env::consts::ARCH)?;
     let always = [FILES.as_slice(), &SOCKETS, &PROCESS, &OLD].concat();
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = always.into_iter().map(|call| (call, Vec::new())).collect();
     let without_namespaces = [when(0, SeccompCmpOp::MaskedEq(NAMESPACES), 0)?];
@@ -216,15 +219,13 @@ fn program(processor: TargetArch) -> Result<BpfProgram, seccompiler::Error> {
     let families = FAMILIES.map(|family| when(0, SeccompCmpOp::Eq, family as u64));
     rules.insert(libc::SYS_socket, families.into_iter().collect::<Result<_, _>>()?);
     let others = SeccompAction::Errno(Errno::NOSYS.raw_os_error() as u32);
-    let filter =
-        SeccompFilter::new(rules, others, SeccompAction::Allow, processor).map_err(seccompiler::Error::from)?;
-    filter.try_into().map_err(seccompiler::Error::from)
+    let filter = SeccompFilter::new(rules, others, SeccompAction::Allow, processor)?;
+    Ok(filter.try_into()?)
 }
 
-fn when(argument: u8, is: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::Error> {
+fn when(argument: u8, is: SeccompCmpOp, value: u64) -> Result<SeccompRule, FilterError> {
     let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, is, value);
-    SeccompRule::new(condition.map(|one| vec![one]).map_err(seccompiler::Error::from)?)
-        .map_err(seccompiler::Error::from)
+    Ok(SeccompRule::new(vec![condition?])?)
 }
 
 #[cfg(test)]
@@ -234,9 +235,35 @@ mod tests {
 
     use rustix::mount::{UnmountFlags, unmount};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    use rustix::thread::{CapabilitySet, LinkNameSpaceType, capabilities, move_into_link_name_space};
 
     use super::*;
+    use crate::privileges::{Confinement, PrivilegeError};
+
+    /// Has the kernel refuse what takes a capability from the bounding set.
+    fn refuse_bounding() {
+        let rules = [(libc::SYS_prctl, vec![when(0, SeccompCmpOp::Eq, libc::PR_CAPBSET_DROP as u64).unwrap()])];
+        let refused = SeccompAction::Errno(Errno::PERM.raw_os_error() as u32);
+        let processor = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(rules.into(), SeccompAction::Allow, refused, processor).unwrap();
+        let program: BpfProgram = filter.try_into().unwrap();
+        apply_filter(&program).unwrap();
+    }
+
+    #[test]
+    fn what_is_refused_keeps_nothing_else_from_being_given_up() {
+        let inside = || {
+            refuse_bounding();
+            let may_bound = capabilities(None).unwrap().effective.contains(CapabilitySet::SETPCAP);
+            let kept = CapabilitySet::NET_ADMIN;
+            let given_up = Confinement { wanted: true, kept }.give_up();
+            assert_eq!(matches!(given_up, Err(PrivilegeError::Kernel(Errno::PERM))), may_bound, "{given_up:?}");
+            let left = capabilities(None).unwrap();
+            assert!(kept.contains(left.effective.union(left.permitted)), "{left:?}");
+            assert_eq!(unmount("/nowhere", UnmountFlags::empty()), Err(Errno::NOSYS));
+        };
+        std::thread::spawn(inside).join().unwrap();
+    }
 
     #[test]
     fn what_is_not_on_the_list_is_not_there_and_programs_start_all_the_same() {

@@ -3,7 +3,19 @@
 //!
 //! Privileges are each thread's own. Those of a thread that is started later are those of the one that starts it.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 mod calls;
+/// Of other processors nobody compiles a filter.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+mod calls {
+    pub(super) type FilterError = std::convert::Infallible;
+
+    pub(super) fn filter() -> Result<bool, FilterError> {
+        Ok(false)
+    }
+}
+
+use std::fmt::Display;
 
 use rustix::io::Errno;
 use rustix::thread::{
@@ -30,7 +42,7 @@ pub(crate) enum PrivilegeError {
     Kernel(#[from] Errno),
     /// The filter of system calls.
     #[error("system calls: {0}")]
-    Filter(#[from] seccompiler::Error),
+    Filter(#[from] calls::FilterError),
 }
 
 /// What is given up, and when.
@@ -50,10 +62,8 @@ impl Confinement {
 
     /// Gives up what not even the start needs. Called before there are other threads.
     pub(crate) fn prepare(self) {
-        if self.wanted
-            && let Err(error) = set_no_new_privs(true).and_then(|()| keep(self.kept.union(STARTING)))
-        {
-            tracing::warn!(%error, "this agent goes on with more privileges than it needs");
+        if self.wanted {
+            told(set_no_new_privs(true).and(keep(self.kept.union(STARTING))));
         }
     }
 
@@ -61,34 +71,51 @@ impl Confinement {
     /// all that it starts. Workers, which were started before, have no filter, which would cost each frame, and no
     /// capability either.
     pub(crate) fn confine(self) {
-        let given_up = match self.wanted {
-            true => keep(self.kept).map_err(PrivilegeError::from).and_then(|()| Ok(calls::filter()?)),
-            false => return,
-        };
-        match given_up {
-            Ok(true) => tracing::debug!("capabilities and system calls are those that an agent needs"),
-            Ok(false) => tracing::info!("system calls are not filtered: no filter is known for this processor"),
-            Err(error) => tracing::warn!(%error, "this agent goes on with more privileges than it needs"),
+        if !self.wanted {
+            return;
         }
+        match told(self.give_up()) {
+            Some(true) => tracing::debug!("capabilities and system calls are those that an agent needs"),
+            Some(false) => tracing::info!("system calls are not filtered: no filter is known for this processor"),
+            None => {}
+        }
+    }
+
+    /// Says whether there is a filter for this processor.
+    fn give_up(self) -> Result<bool, PrivilegeError> {
+        let (kept, filtered) = (keep(self.kept), calls::filter());
+        kept?;
+        Ok(filtered?)
     }
 }
 
-/// Gives up all capabilities but these, of the calling thread and what it starts, for good.
+/// What came of it, if nothing was refused.
+fn told<T, E: Display>(given_up: Result<T, E>) -> Option<T> {
+    given_up.inspect_err(|error| tracing::warn!(%error, "this agent goes on with more privileges than it needs")).ok()
+}
+
+/// Gives up all capabilities but these, of the calling thread and what it starts, for good. What is refused keeps nothing
+/// else from being given up.
 fn keep(kept: CapabilitySet) -> Result<(), Errno> {
     let have = capabilities(None)?;
-    if have.effective.contains(CapabilitySet::SETPCAP) {
-        for bit in 0..u64::BITS {
-            let one = CapabilitySet::from_bits_retain(1 << bit);
-            if kept.contains(one) {
-                continue;
-            }
-            match remove_capability_from_bounding_set(one) {
-                // The kernel knows no more of them.
-                Err(Errno::INVAL) => break,
-                removed => removed?,
-            }
+    let bounded = if have.effective.contains(CapabilitySet::SETPCAP) { bound(kept) } else { Ok(()) };
+    let [effective, permitted] = [have.effective, have.permitted].map(|set| set.intersection(kept));
+    let set = set_capabilities(None, CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() });
+    bounded.and(set)
+}
+
+/// Takes all capabilities but these from the bounding set.
+fn bound(kept: CapabilitySet) -> Result<(), Errno> {
+    let mut bounded = Ok(());
+    for one in (0..u64::BITS).map(|bit| CapabilitySet::from_bits_retain(1 << bit)) {
+        if kept.contains(one) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(one) {
+            // The kernel knows no more of them.
+            Err(Errno::INVAL) => break,
+            removed => bounded = bounded.and(removed),
         }
     }
-    let [effective, permitted] = [have.effective, have.permitted].map(|set| set.intersection(kept));
-    set_capabilities(None, CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() })
+    bounded
 }
