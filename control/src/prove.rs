@@ -11,6 +11,7 @@ use weft_switch::levels::{Level, Levels, Off};
 use weft_switch::port::{Tap, TapOffloads};
 use weft_switch::self_test::{self, DEVICE, MAC, Segmentation};
 
+use crate::privileges::give_up_all;
 use crate::uplink::{UplinkError, make, redirect};
 
 /// Levels that are tested on the scratch device.
@@ -110,7 +111,11 @@ fn uplink(levels: &Levels, scratch: &Netns) -> Result<(), NoScratch> {
 
 /// The kernel takes longer to remove a device than the whole test did: nobody waits for it.
 fn close(devices: impl Send + 'static) {
-    let closing = std::thread::Builder::new().name("scratch".to_owned()).spawn(move || drop(devices));
+    let closing = std::thread::Builder::new().name("scratch".to_owned()).spawn(move || {
+        // It may outlive the start, and closing takes no privilege.
+        give_up_all();
+        drop(devices);
+    });
     // Where there is no thread, they were closed by now.
     drop(closing);
 }

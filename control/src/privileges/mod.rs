@@ -89,6 +89,11 @@ impl Confinement {
     }
 }
 
+/// Gives up all capabilities of the calling thread, which needs none for what it still has to do.
+pub(crate) fn give_up_all() {
+    told(keep(CapabilitySet::empty()));
+}
+
 /// What came of it, if nothing was refused.
 fn told<T, E: Display>(given_up: Result<T, E>) -> Option<T> {
     given_up.inspect_err(|error| tracing::warn!(%error, "this agent goes on with more privileges than it needs")).ok()
