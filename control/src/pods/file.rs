@@ -109,27 +109,33 @@ impl LedgerFile {
     /// the machine, so nothing waits for a disk.
     pub(super) fn append(&mut self, change: &Change, ledger: &Ledger) -> Result<(), LedgerError> {
         let line = self.line(change)?;
-        let write = |left: Left| -> io::Result<Option<Left>> {
-            let mut file = OpenOptions::new().append(true).open(&self.path)?;
-            let seen = file.metadata()?;
-            if (seen.ino(), seen.len()) != (left.inode, left.bytes) {
-                return Ok(None);
-            }
-            file.write_all(&line)?;
-            Ok(Some(Left { bytes: left.bytes + line.len() as u64, changes: left.changes + 1, ..left }))
-        };
-        let appended = match self.left.take() {
-            Some(left) => match write(left) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                appended => appended.map_err(|source| self.failed(source))?,
-            },
+        let appended = match self.left {
+            Some(left) => self.write_line(left, &line).map_err(|source| self.failed(source))?,
             None => None,
         };
-        self.left = match appended {
-            Some(left) => Some(left),
-            None => Some(self.replace(ledger, &line)?),
-        };
+        self.left = appended;
+        if self.left.is_none() {
+            self.left = Some(self.replace(ledger, &line)?);
+        }
         Ok(())
+    }
+
+    /// None if somebody else wrote to the file, or took it away. A line that cannot be written is taken back.
+    fn write_line(&mut self, left: Left, line: &[u8]) -> io::Result<Option<Left>> {
+        let mut file = match OpenOptions::new().append(true).open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let seen = file.metadata()?;
+        if (seen.ino(), seen.len()) != (left.inode, left.bytes) {
+            return Ok(None);
+        }
+        if let Err(error) = file.write_all(line) {
+            // A part of it may be there.
+            self.left = file.set_len(left.bytes).ok().and(Some(left));
+            return Err(error);
+        }
+        Ok(Some(Left { bytes: left.bytes + line.len() as u64, changes: left.changes + 1, ..left }))
     }
 
     /// Writes it as a whole where it has grown long. Who dies meanwhile leaves the old one.
@@ -141,7 +147,7 @@ impl LedgerFile {
         Ok(())
     }
 
-    /// The disk has it when this returns: the next run of the machine has to read of which run it is.
+    /// It is on the disk before it has the file's name: the next run of the machine has to read of which run it is.
     fn replace(&self, ledger: &Ledger, more: &[u8]) -> Result<Left, LedgerError> {
         let new = self.path.with_extension("json.new");
         let mut text = self.line(&ledger.written(&self.boot))?;
@@ -153,8 +159,12 @@ impl LedgerFile {
             std::fs::rename(&new, &self.path)?;
             file.metadata()
         };
-        let inode = write().map_err(|source| self.failed(source))?.ino();
-        Ok(Left { inode, bytes: text.len() as u64, changes: usize::from(!more.is_empty()) })
+        let written = write().map_err(|source| {
+            // What is left of it would take the room that the next attempt needs.
+            let _ = std::fs::remove_file(&new);
+            self.failed(source)
+        })?;
+        Ok(Left { inode: written.ino(), bytes: text.len() as u64, changes: usize::from(!more.is_empty()) })
     }
 
     fn line(&self, what: &impl Serialize) -> Result<Vec<u8>, LedgerError> {
@@ -172,6 +182,7 @@ impl LedgerFile {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use weft_api::PodInterface;
     use weft_encap::{MacAddr, Vni};
 
@@ -276,6 +287,52 @@ mod tests {
             change(&mut file, &mut ledger, Change::Attached(pod(9)));
             assert_eq!(directory.kept(), ledger);
         }
+    }
+
+    /// Does so in a process of its own, in which a file that would grow longer than allowed is an error and not the end.
+    fn where_files_are_bounded(name: &str, inside: impl FnOnce()) {
+        const INSIDE: &str = "WEFT_TEST_FILES_ARE_BOUNDED";
+        if std::env::var_os(INSIDE).is_some() {
+            return inside();
+        }
+        let mut again = std::process::Command::new("sh");
+        again.args(["-c", r#"trap '' XFSZ; exec "$@""#, "sh"]).arg(std::env::current_exe().unwrap());
+        let output = again.args(["--exact", name]).env(INSIDE, "yes").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    }
+
+    #[test]
+    fn a_line_that_the_disk_has_no_room_for_is_taken_back() {
+        where_files_are_bounded("pods::file::tests::a_line_that_the_disk_has_no_room_for_is_taken_back", || {
+            let directory = Directory::new("room");
+            let (mut file, mut ledger) = LedgerFile::open(&directory.0, "this").unwrap();
+            change(&mut file, &mut ledger, Change::Attached(pod(7)));
+            let path = directory.0.join(FILE);
+            let (whole, inode) = (std::fs::read(&path).unwrap(), std::fs::metadata(&path).unwrap().ino());
+            let unbounded = getrlimit(Resource::Fsize);
+            let bytes = Some(whole.len() as u64 + 10);
+            setrlimit(Resource::Fsize, Rlimit { current: bytes, ..unbounded }).unwrap();
+            for _ in 0..2 {
+                let refused = file.append(&Change::Attached(pod(8)), &ledger).unwrap_err().to_string();
+                assert!(refused.contains("File too large"), "{refused}");
+                assert_eq!(std::fs::read(&path).unwrap(), whole);
+            }
+            setrlimit(Resource::Fsize, unbounded).unwrap();
+            change(&mut file, &mut ledger, Change::Attached(pod(9)));
+            assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode, "written as a whole");
+            assert_eq!(directory.kept(), ledger);
+        });
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_file_that_could_not_be_put_in_place() {
+        let directory = Directory::new("place");
+        let (mut file, ledger) = LedgerFile::open(&directory.0, "this").unwrap();
+        std::fs::create_dir(directory.0.join(FILE)).unwrap();
+        file.append(&Change::Attached(pod(7)), &ledger).unwrap_err();
+        let names = std::fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), [FILE]);
     }
 
     #[test]
