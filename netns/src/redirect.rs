@@ -48,6 +48,14 @@ pub struct Redirect {
     own_clsact: bool,
 }
 
+impl Redirect {
+    /// Its priority: [`REDIRECT_PRIORITY`] or the next one.
+    #[must_use]
+    pub fn priority(&self) -> u16 {
+        TcHandle::from(self.info).major
+    }
+}
+
 impl Links {
     /// Redirects UDP packets that arrive on `from` for one of these addresses and ports: those in one piece, without
     /// IP options, extension headers and VLAN tags. All others go on as before.

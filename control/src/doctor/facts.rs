@@ -35,8 +35,8 @@ pub struct Facts {
     pub firewall: Option<Ruleset>,
     /// UDP sockets of the node.
     pub sockets: Vec<UdpSocket>,
-    /// Redirects whose target is gone, by the interface they are on.
-    pub stale_redirects: Vec<String>,
+    /// Redirects whose target is gone.
+    pub stale_redirects: Vec<StaleRedirect>,
     /// The devices of the agent's ports, as their namespaces have them.
     pub devices: Vec<PortDevice>,
     /// Devices that an agent made and nobody holds open, outside of the agent's ports.
@@ -144,6 +144,15 @@ pub struct Device {
     pub mac: Option<MacAddr>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+}
+
+/// Filters of one priority, of which one at least redirects to a device that is gone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StaleRedirect {
+    /// The interface they are on.
+    pub interface: String,
+    /// Their priority, as `pref` of tc.
+    pub priority: u16,
 }
 
 /// A device that nobody holds.

@@ -1,6 +1,6 @@
 //! The one place that looks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::OpenOptions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,8 @@ use weft_netns::{Link, LinkError, Links, Neighbour, Netns, NetnsError, Route};
 
 use super::Unseen;
 use super::facts::{
-    AgentFacts, Device, Facts, FixedNeighbour, Interface, KernelFacts, PortDevice, Process, StaleDevice, UdpSocket,
+    AgentFacts, Device, Facts, FixedNeighbour, Interface, KernelFacts, PortDevice, Process, StaleDevice, StaleRedirect,
+    UdpSocket,
 };
 use super::firewall::Ruleset;
 use super::proc::{socket_inode, udp_sockets};
@@ -172,17 +173,16 @@ fn has(interfaces: &[Interface], address: IpAddr) -> bool {
 }
 
 /// A kernel without tc has no redirects either.
-fn stale_redirects(links: &mut Links, interfaces: &[Interface]) -> Vec<String> {
+fn stale_redirects(links: &mut Links, interfaces: &[Interface]) -> Vec<StaleRedirect> {
     let redirects = links.redirects().unwrap_or_default();
     let stale = redirects.iter().filter(|redirect| redirect.to.is_none());
     let name = |index: u32| {
         let interface = interfaces.iter().find(|interface| interface.link.index == index);
         interface.map_or_else(|| format!("#{index}"), |interface| interface.link.name.clone())
     };
-    let mut names: Vec<String> = stale.map(|redirect| name(redirect.from)).collect();
-    names.sort();
-    names.dedup();
-    names
+    let stale = stale.map(|redirect| StaleRedirect { interface: name(redirect.from), priority: redirect.priority() });
+    let stale: BTreeSet<StaleRedirect> = stale.collect();
+    stale.into_iter().collect()
 }
 
 /// The UDP sockets of the calling thread's namespace.

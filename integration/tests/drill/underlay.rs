@@ -151,7 +151,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "the kernel has a VXLAN device on our port",
         plant: &[Deed::In("n1", "ip link add vx0 type vxlan id 1 dstport 4789 dev eth0")],
         asks: &[Ask::Doctor("n1", "kernel_tunnel_on_port")],
-        repair: Repair::AsTold(&[]),
+        repair: Repair::By(&[Deed::In("n1", "ip link delete vx0")]),
     },
     Fault {
         name: "the peer's agent is killed",

@@ -2,16 +2,16 @@
 
 use weft_api::PortRow;
 
-use super::{error, note, of_agent, warning};
+use super::{error, note, of_agent, quoted, warning};
 use crate::doctor::Finding;
-use crate::doctor::facts::{Device, Facts, StaleDevice};
+use crate::doctor::facts::{Device, Facts, StaleDevice, StaleRedirect};
 
 /// What to type so that a command works on a device of a namespace, by name or path.
 fn ip(netns: Option<&str>) -> String {
     match netns {
         None => "ip".to_owned(),
-        Some(path) if path.starts_with('/') => format!("nsenter --net={path} ip"),
-        Some(name) => format!("ip -n {name}"),
+        Some(path) if path.starts_with('/') => format!("nsenter --net={} ip", quoted(path)),
+        Some(name) => format!("ip -n {}", quoted(name)),
     }
 }
 
@@ -93,15 +93,15 @@ pub(super) fn pod_devices(facts: &Facts) -> Vec<Finding> {
 }
 
 fn pod_device(row: &PortRow, device: &Device) -> Vec<Finding> {
-    let (ip, interface) = (ip(Some(&row.netns)), &row.interface);
-    let place = format!("`{interface}` of port `{}`", row.name);
+    let (ip, interface) = (ip(Some(&row.netns)), quoted(&row.interface));
+    let place = format!("`{}` of port `{}`", row.interface, row.name);
     if !device.up {
         let down = error(
             "pod_device_down",
             [
                 format!("{place} is down in its pod"),
                 "frames to the pod are dropped as port_down".to_owned(),
-                format!("{ip} link set {interface} up"),
+                format!("{ip} link set dev {interface} up"),
             ],
         );
         return vec![down.by_command()];
@@ -114,7 +114,7 @@ fn pod_device(row: &PortRow, device: &Device) -> Vec<Finding> {
             [
                 format!("{place} has MTU {mtu}, and the port {}", row.mtu),
                 "somebody changed it in the pod; longer packets are dropped as exceeds_ingress_mtu".to_owned(),
-                format!("{ip} link set {interface} mtu {}", row.mtu),
+                format!("{ip} link set dev {interface} mtu {}", row.mtu),
             ],
         );
         found.push(changed.by_command());
@@ -127,7 +127,7 @@ fn pod_device(row: &PortRow, device: &Device) -> Vec<Finding> {
             [
                 format!("{place} has the MAC {mac}, and the port {}", row.mac),
                 "what the pod sends is dropped as spoofed_mac, and it does not take what is for it".to_owned(),
-                format!("{ip} link set {interface} address {}", row.mac),
+                format!("{ip} link set dev {interface} address {}", row.mac),
             ],
         );
         found.push(changed.by_command());
@@ -151,13 +151,13 @@ fn pod_device(row: &PortRow, device: &Device) -> Vec<Finding> {
 }
 
 pub(super) fn stale(facts: &Facts) -> Vec<Finding> {
-    let redirects = facts.stale_redirects.iter().map(|interface| {
+    let redirects = facts.stale_redirects.iter().map(|StaleRedirect { interface, priority }| {
         error(
             "stale_redirect",
             [
-                format!("a tc filter at {interface} redirects tunnel packets to a device that is gone"),
+                format!("the tc filter of priority {priority} at {interface} redirects tunnel packets to a device that is gone"),
                 "it swallows every tunnel packet that arrives, and is left of an agent that was killed".to_owned(),
-                format!("tc filter del dev {interface} ingress"),
+                format!("tc filter del dev {} ingress pref {priority}", quoted(interface)),
             ],
         )
         .by_command()
@@ -165,16 +165,20 @@ pub(super) fn stale(facts: &Facts) -> Vec<Finding> {
     });
     let devices = facts.stale_devices.iter().map(|StaleDevice { netns, name }| {
         let place = netns.as_ref().map_or(String::new(), |netns| format!(" in `{netns}`"));
-        warning(
+        let stale = warning(
             "stale_device",
             [
-                format!("`{name}`{place} was made by an agent, and no running agent holds it"),
+                format!("`{}`{place} was made by an agent, and no running agent holds it", name.escape_debug()),
                 "its pod has an interface whose packets nobody reads".to_owned(),
-                format!("{} link delete {name}", ip(netns.as_deref())),
+                format!("{} link delete dev {}", ip(netns.as_deref()), quoted(name)),
             ],
-        )
-        .by_command()
-        .or("start the agent whose port it is")
+        );
+        let other = "start the agent whose port it is";
+        // Control characters would do to a terminal what its pod wants.
+        if name.contains(char::is_control) {
+            return Finding { fix: other.to_owned(), ..stale };
+        }
+        stale.by_command().or(other)
     });
     redirects.chain(devices).collect()
 }

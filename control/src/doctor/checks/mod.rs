@@ -5,6 +5,8 @@ mod drops;
 mod peers;
 mod underlay;
 
+use std::borrow::Cow;
+
 use super::facts::{AgentFacts, Facts};
 use super::{Finding, Severity};
 
@@ -49,6 +51,12 @@ fn warning(name: &'static str, texts: [String; 3]) -> Finding {
 
 fn note(name: &'static str, texts: [String; 3]) -> Finding {
     finding(Severity::Note, name, texts)
+}
+
+/// A name as a shell takes it for one word: pods name their devices as they like.
+fn quoted(name: &str) -> Cow<'_, str> {
+    // Only a NUL cannot be quoted, which no name of the kernel's has.
+    shlex::try_quote(name).unwrap_or_default()
 }
 
 /// Those of a running agent; nothing without one.

@@ -5,7 +5,7 @@ use weft_api::{ControlStatus, DropRow, NodeRow, OffloadRow, PortRow, Status, Und
 use weft_encap::MacAddr;
 
 use crate::doctor::facts::{
-    AgentFacts, Device, Facts, FixedNeighbour, KernelFacts, PortDevice, Process, StaleDevice, UdpSocket,
+    AgentFacts, Device, Facts, FixedNeighbour, KernelFacts, PortDevice, Process, StaleDevice, StaleRedirect, UdpSocket,
 };
 use crate::doctor::firewall::Ruleset;
 use crate::doctor::{Severity, examine};
@@ -154,8 +154,48 @@ fn ports_and_their_devices() {
     assert_eq!(device(|device| device.addresses.clear()), ["pod_address_gone"]);
     let device = StaleDevice { netns: Some("old".to_owned()), name: "eth0".to_owned() };
     assert_eq!(names(|facts| facts.stale_devices.push(device)), ["stale_device"]);
-    assert_eq!(names(|facts| facts.stale_redirects.push("eth0".to_owned())), ["stale_redirect"]);
+    let redirect = StaleRedirect { interface: "eth0".to_owned(), priority: 22343 };
+    assert_eq!(names(|facts| facts.stale_redirects.push(redirect)), ["stale_redirect"]);
     assert_eq!(names(|facts| facts.network_manager = true), ["network_manager"]);
+}
+
+/// The words of the only command.
+fn command(change: impl FnOnce(&mut Facts)) -> Option<Vec<String>> {
+    let mut facts = Facts { listen: Vec::new(), ..well() };
+    change(&mut facts);
+    let findings = examine(&facts).findings;
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    finding.command.as_ref().map(|command| shlex::split(command).unwrap())
+}
+
+#[test]
+fn names_of_devices_are_one_word_each() {
+    for name in ["eth0", "x;reboot", "$(reboot)", "it's", "-x", "`id`", "a&&b", "#1"] {
+        let stale = |netns: &str| StaleDevice { netns: Some(netns.to_owned()), name: name.to_owned() };
+        let expected = ["ip", "-n", name, "link", "delete", "dev", name];
+        assert_eq!(command(|facts| facts.stale_devices.push(stale(name))).unwrap(), expected);
+        let path = format!("/run/{name}");
+        let words = command(|facts| facts.stale_devices.push(stale(&path))).unwrap();
+        assert_eq!(words[1], format!("--net={path}"));
+        let redirect = StaleRedirect { interface: name.to_owned(), priority: 22342 };
+        let words = command(|facts| facts.stale_redirects.push(redirect)).unwrap();
+        assert_eq!(words, ["tc", "filter", "del", "dev", name, "ingress", "pref", "22342"]);
+        let down = |facts: &mut Facts| {
+            agent(facts).ports[0].interface = name.to_owned();
+            facts.devices[0].found.as_mut().unwrap().up = false;
+        };
+        assert_eq!(command(down).unwrap(), ["ip", "-n", "web", "link", "set", "dev", name, "up"]);
+    }
+}
+
+#[test]
+fn control_characters_of_a_pod_do_not_reach_the_terminal() {
+    let mut facts = well();
+    facts.stale_devices.push(StaleDevice { netns: None, name: "\u{1b}[2J".to_owned() });
+    let findings = examine(&facts).findings;
+    let stale = findings.iter().find(|finding| finding.name == "stale_device").unwrap();
+    assert_eq!(stale.command, None);
+    assert!(!format!("{}{}", stale.what, stale.fix).contains(char::is_control), "{stale:?}");
 }
 
 #[test]
@@ -225,6 +265,11 @@ fn somebody_else_on_our_port() {
         let other = UdpSocket { at: at.parse().unwrap(), holder: Some(process(7)) };
         assert_eq!(names(|facts| facts.sockets.push(other)), ["port_taken"], "{at}");
     }
+    let other = UdpSocket { at: "0.0.0.0:4789".parse().unwrap(), holder: Some(process(7)) };
+    let mut facts = well();
+    facts.sockets.push(other);
+    let commands = examine(&facts).findings.into_iter().filter_map(|finding| finding.command);
+    assert_eq!(commands.collect::<Vec<_>>(), [""; 0], "nobody ends another's process unasked");
     for at in ["192.0.2.9:4789", "0.0.0.0:53"] {
         let other = UdpSocket { at: at.parse().unwrap(), holder: Some(process(7)) };
         assert_eq!(names(|facts| facts.sockets.push(other)), [""; 0], "{at}");

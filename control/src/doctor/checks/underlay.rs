@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{error, note, of_agent, warning};
+use super::{error, note, of_agent, quoted, warning};
 use crate::doctor::Finding;
 use crate::doctor::facts::Facts;
 use crate::doctor::firewall::{Chain, Rule, Ruleset, Verdict};
@@ -38,7 +38,7 @@ pub(super) fn addresses(facts: &Facts) -> Vec<Finding> {
             [
                 format!("the underlay's interface {name} is down"),
                 "no tunnel packet leaves or arrives".to_owned(),
-                format!("ip link set {name} up"),
+                format!("ip link set dev {} up", quoted(name)),
             ],
         )
         .by_command()
@@ -105,7 +105,7 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
                     [
                         format!("{name} has MTU {mtu}, and the agent counts on {configured}"),
                         "tunnel packets that are longer do not leave this node".to_owned(),
-                        format!("ip link set {name} mtu {configured}"),
+                        format!("ip link set dev {} mtu {configured}", quoted(name)),
                     ],
                 );
                 let other = format!("set `underlay.mtu = {mtu}` and start the agent again");
@@ -235,6 +235,7 @@ pub(super) fn forwarding(facts: &Facts) -> Vec<Finding> {
 
 /// What lets a chain accept what comes from the node's own port, and what goes there.
 fn letting_through(chain: &Chain, interface: &str) -> String {
+    let interface = quoted(interface);
     match chain.table.split_once(' ') {
         Some((program @ ("iptables" | "ip6tables"), _)) => {
             let one = |way| format!("{program} -I {} {way} {interface} -j ACCEPT", chain.name);
@@ -257,10 +258,10 @@ pub(super) fn port_conflicts(facts: &Facts) -> Vec<Finding> {
             [
                 format!("the kernel's device {} takes tunnel packets on UDP port {port} too", device.name),
                 "a packet goes to one of the two, and to the other not".to_owned(),
-                format!("ip link delete {}", device.name),
+                format!("give one of them another port, or ip link delete dev {}", quoted(&device.name)),
             ],
         );
-        found.push(taken.by_command().or("give one of them another port"));
+        found.push(taken);
     }
     for socket in &facts.sockets {
         let Some(holder) = socket.holder.as_ref().filter(|holder| Some(holder.pid) != own) else { continue };
@@ -277,10 +278,10 @@ pub(super) fn port_conflicts(facts: &Facts) -> Vec<Finding> {
                     holder.pid, holder.name, socket.at
                 ),
                 "tunnel packets may go to it, or the agent does not start".to_owned(),
-                format!("kill {}", holder.pid),
+                format!("end it: kill {}, or take other `underlay.vxlan_ports` and `geneve_ports`", holder.pid),
             ],
         );
-        found.push(taken.by_command().or("take other `underlay.vxlan_ports` and `geneve_ports`"));
+        found.push(taken);
     }
     found
 }
