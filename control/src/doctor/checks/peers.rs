@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{error, of_agent, warning};
+use super::{error, of_agent, quoted, warning};
 use crate::doctor::Finding;
 use crate::doctor::facts::{Facts, FixedNeighbour};
 
@@ -32,7 +32,6 @@ pub(super) fn paths(facts: &Facts) -> Vec<Finding> {
                 return None;
             }
             match (vtep.path.as_str(), vtep.kind.as_str()) {
-                ("down", _) if facts.fixed_neighbours.iter().any(|fixed| fixed.peer.to_string() == *address) => None,
                 ("down", _) => Some(error(
                     "peer_down",
                     [
@@ -64,15 +63,14 @@ pub(super) fn paths(facts: &Facts) -> Vec<Finding> {
             |peer: IpAddr| agent.vteps.iter().any(|vtep| vtep.path == "down" && vtep.address == peer.to_string());
         let fixed = facts.fixed_neighbours.iter().filter(|fixed| is_down(fixed.peer)).map(|fixed| {
             let FixedNeighbour { peer, next_hop, mac, interface } = fixed;
-            let wrong = error(
+            warning(
                 "neighbour_fixed",
                 [
                     format!("the peer {peer} answers no probe, and somebody has fixed the MAC of {next_hop} as {mac}"),
                     "the kernel never asks for it: if it is wrong, nothing gets there".to_owned(),
-                    format!("ip neigh del {next_hop} dev {interface}"),
+                    format!("if it is wrong: ip neigh del {next_hop} dev {}", quoted(interface)),
                 ],
-            );
-            wrong.by_command()
+            )
         });
         unrouted.chain(silent).chain(fixed).collect()
     })

@@ -299,7 +299,7 @@ fn peers_that_do_not_answer() {
             facts.fixed_neighbours.push(FixedNeighbour { peer, next_hop: peer, mac, interface });
         }
     };
-    assert_eq!(names(fixed("down")), ["neighbour_fixed"]);
+    assert_eq!(names(fixed("down")), ["peer_down", "neighbour_fixed"]);
     assert_eq!(names(fixed("up")), [""; 0]);
     let other_family = |facts: &mut Facts| {
         agent(facts).status.vnis = vec![100];
