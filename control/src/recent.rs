@@ -7,6 +7,9 @@ use weft_switch::Switch;
 
 /// How long counts stand before they are taken anew. What is recent is at least as old, and twice as old at most.
 pub(crate) const SPAN: Duration = Duration::from_secs(5);
+/// How long an agent has run when what its start brought is recent no more, in whole seconds: two spans, each of which
+/// may last a second longer, for counts are looked at once a second.
+pub const SETTLED: Duration = Duration::from_secs(2 * SPAN.as_secs() + 2);
 
 type Counts = Vec<(DropReason, u64)>;
 
@@ -61,5 +64,17 @@ mod tests {
         assert_eq!(recent.of(DropReason::Runt, 4), 1);
         recent.take(counts(4), start + 3 * SPAN);
         assert_eq!(recent.of(DropReason::Runt, 4), 0);
+    }
+
+    #[test]
+    fn what_a_start_brought_is_not_recent_once_it_has_settled() {
+        let start = Instant::now();
+        let mut recent = RecentDrops::new(start);
+        // The latest looks that there can be: almost a second after they are due.
+        let late = SPAN + Duration::from_millis(999);
+        recent.take(vec![(DropReason::Runt, 3)], start + late);
+        recent.take(vec![(DropReason::Runt, 3)], start + 2 * late);
+        assert!(recent.taken <= start + SETTLED);
+        assert_eq!(recent.of(DropReason::Runt, 3), 0);
     }
 }

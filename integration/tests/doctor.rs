@@ -2,14 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
 use serde_json::Value;
+use weft_control::doctor::SETTLED;
 use weft_integration::{CommandLab, Requirement, eventually, test_name, unmet};
 use weft_testbed::{AgentState, Lab};
 
 const TOOLS: [Requirement; 4] =
     [Requirement::Root, Requirement::Tool("ip"), Requirement::Tool("nft"), Requirement::KernelVxlan];
-
-/// Seconds for which an agent has to run until drops are told of (docs/doctor.md).
-const SETTLED_SECONDS: u64 = 10;
 
 /// Exit code and report.
 fn doctor(lab: &CommandLab, node: &str) -> (i32, Value) {
@@ -55,7 +53,7 @@ fn healthy_labs_have_no_finding() {
         eventually("it has settled", || {
             let status: Value = serde_json::from_str(&lab.run(&["status", "--json", "--node", &place])).unwrap();
             let seconds = status["uptime_seconds"].as_u64().unwrap();
-            if seconds >= SETTLED_SECONDS { Ok(()) } else { Err(format!("{seconds} s")) }
+            if seconds >= SETTLED.as_secs() { Ok(()) } else { Err(format!("{seconds} s")) }
         });
     }
     all_are_well();

@@ -11,6 +11,7 @@ pub mod proc;
 
 use serde::Serialize;
 
+pub use crate::recent::SETTLED;
 pub use facts::Facts;
 
 /// How bad a finding is.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::io::write;
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
+use weft_control::doctor::SETTLED;
 use weft_integration::{Child, CommandLab, weft, within};
 use weft_switch::PacketTap;
 use weft_testbed::{AgentState, Lab};
@@ -21,8 +22,6 @@ use crate::fault::{Ask, Deed, Fault, Macs, Repair};
 const NAMED_WITHIN: Duration = Duration::from_secs(25);
 /// Within which time nothing may be found any more: the slowest is a path that widens again.
 const GONE_WITHIN: Duration = Duration::from_secs(45);
-/// Seconds for which an agent has to run until drops are told of (docs/doctor.md).
-const SETTLED_SECONDS: u64 = 10;
 /// How often each bad frame is sent: what happens once or twice is no fault yet.
 const COPIES: u32 = 40;
 /// Frames that a live trace tells of at most before the one that is waited for.
@@ -268,7 +267,7 @@ impl Ground {
                 let status: Value =
                     serde_json::from_str(&self.lab.run(&["status", "--json", "--node", &place])).unwrap();
                 let seconds = status["uptime_seconds"].as_u64().unwrap();
-                if seconds >= SETTLED_SECONDS { Ok(()) } else { Err(format!("{node} has run for {seconds} s")) }
+                if seconds >= SETTLED.as_secs() { Ok(()) } else { Err(format!("{node} has run for {seconds} s")) }
             })
         })
     }

@@ -5,11 +5,10 @@ use weft_bridge::DropReason;
 use super::{error, of_agent, warning};
 use crate::doctor::Finding;
 use crate::doctor::facts::Facts;
+use crate::recent::SETTLED;
 
 /// From how many on drops of late are told of: single ones come with every change.
 const MANY: u64 = 10;
-/// Seconds after which what a start brings is over: frames of nodes that are not known yet.
-const SETTLED: u64 = 10;
 /// What belongs to forwarding, or is told of by what causes it.
 const TOLD_ELSEWHERE: [DropReason; 8] = [
     DropReason::OwnSource,
@@ -25,7 +24,8 @@ const TOLD_ELSEWHERE: [DropReason; 8] = [
 /// Each has the name of its reason.
 pub(super) fn recent(facts: &Facts) -> Vec<Finding> {
     of_agent(facts, |agent| {
-        if agent.status.uptime_seconds < SETTLED {
+        // A start brings drops: frames of nodes that are not known yet.
+        if agent.status.uptime_seconds < SETTLED.as_secs() {
             return Vec::new();
         }
         let reasons = DropReason::ALL.iter().filter(|reason| !TOLD_ELSEWHERE.contains(reason));
