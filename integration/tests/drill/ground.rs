@@ -8,7 +8,7 @@ use std::process::{Child as Process, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use rustix::io::write;
+use rustix::io::{Errno, write};
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 use weft_control::doctor::SETTLED;
@@ -22,6 +22,8 @@ use crate::fault::{Ask, Deed, Fault, Macs, Repair};
 const NAMED_WITHIN: Duration = Duration::from_secs(25);
 /// Within which time nothing may be found any more: the slowest is a path that widens again.
 const GONE_WITHIN: Duration = Duration::from_secs(45);
+/// Within which time an agent reads some of what waits in a pod's device.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 /// How often each bad frame is sent: what happens once or twice is no fault yet.
 const COPIES: u32 = 40;
 /// Frames that a live trace tells of at most before the one that is waited for.
@@ -174,7 +176,13 @@ impl Ground {
                 let frames = frames(&self.macs);
                 let socket = self.socket(member);
                 for frame in frames.iter().cycle().take(frames.len().max(COPIES as usize)) {
-                    write(&socket, frame).map_err(|error| format!("{member} sends {} bytes: {error}", frame.len()))?;
+                    let failed = |error| format!("{member} sends {} bytes: {error}", frame.len());
+                    // The device's queue is full: the agent has yet to read what is in it.
+                    let sent = within(READ_WITHIN, || match write(&socket, frame) {
+                        Err(Errno::NOBUFS) => Err(failed(Errno::NOBUFS)),
+                        sent => Ok(sent),
+                    });
+                    sent?.map_err(failed)?;
                 }
                 Ok(())
             }
