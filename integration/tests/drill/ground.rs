@@ -43,7 +43,14 @@ struct Planted {
     sockets: Vec<UdpSocket>,
 }
 
-/// A live trace of a node's drops.
+/// What somebody says who was asked.
+struct Answer {
+    has_name: bool,
+    /// All of it.
+    text: String,
+}
+
+/// A live trace of a node's drops, which ends with it.
 struct Watching {
     process: Process,
     lines: Receiver<String>,
@@ -103,43 +110,58 @@ impl Ground {
         }
         let watching: Vec<Watching> = fault.asks.iter().filter_map(|ask| self.watch(ask)).collect();
         let mut planted = Planted::default();
-        fault.plant.iter().try_for_each(|deed| self.act(deed, &mut planted))?;
-        let named = fault.asks.iter().try_for_each(|ask| match ask {
-            Ask::Live(..) => Ok(()),
-            _ => within(NAMED_WITHIN, || self.names(ask)).map_err(|seen| format!("{ask}: {seen}")),
+        let named = fault.plant.iter().try_for_each(|deed| self.act(deed, &mut planted)).and_then(|()| {
+            let asked = fault.asks.iter().filter(|ask| !matches!(ask, Ask::Live(..)));
+            let named = asked.map(|ask| within(NAMED_WITHIN, || self.is_told(ask)));
+            named.chain(watching.into_iter().map(Watching::wait)).fold(Ok(()), Result::and)
         });
-        let live = watching.into_iter().try_for_each(Watching::wait);
         drop(planted);
+        // What was planted by halves too: the next fault is to be the only one.
         let repaired = self.repair(fault);
-        named.and(live).and(repaired)?;
+        named.and(repaired)?;
         if matches!(fault.repair, Repair::Over) {
             return Ok(());
         }
+        self.is_over(fault)
+    }
+
+    /// Whether nothing of it is named any more, within the time that this may take.
+    fn is_over(&self, fault: &Fault) -> Result<(), String> {
         within(GONE_WITHIN, || fault.asks.iter().try_for_each(|ask| self.is_silent_of(ask)))
     }
 
-    fn is_silent_of(&self, ask: &Ask) -> Result<(), String> {
-        match self.names(ask) {
-            Ok(()) => Err(format!("{ask} is named")),
-            Err(_) => Ok(()),
-        }
+    fn is_told(&self, ask: &Ask) -> Result<(), String> {
+        let Answer { has_name, text } = self.answer(ask)?;
+        if has_name { Ok(()) } else { Err(format!("{ask}: {text}")) }
     }
 
-    /// Whether the answer has the name.
-    fn names(&self, ask: &Ask) -> Result<(), String> {
+    /// Who does not answer is not silent: the name may be in the answer.
+    fn is_silent_of(&self, ask: &Ask) -> Result<(), String> {
+        if matches!(ask, Ask::Live(..)) {
+            return Ok(());
+        }
+        if self.answer(ask)?.has_name { Err(format!("{ask} is named")) } else { Ok(()) }
+    }
+
+    /// Asks. An error is no answer, or one of somebody who does not see everything.
+    fn answer(&self, ask: &Ask) -> Result<Answer, String> {
         match ask {
             Ask::Doctor(node, name) => {
                 let report = self.doctor(node)?;
-                let has = findings(&report).iter().any(|finding| finding["name"] == *name);
-                if has { Ok(()) } else { Err(format!("{report}")) }
+                let has_name = findings(&report).iter().any(|finding| finding["name"] == *name);
+                let sees_all = report["agent_answers"] == true && report["unseen"] == Value::Array(Vec::new());
+                let text = report.to_string();
+                if has_name || sees_all { Ok(Answer { has_name, text }) } else { Err(format!("{ask}: {text}")) }
             }
             Ask::Trace(words, name) => {
                 let output = CommandLab::try_run(&[&["trace", "--lab", self.lab.name(), "--json"], *words].concat());
-                let told = String::from_utf8_lossy(&output.stdout);
-                let has = !output.status.success() && told.contains(name);
-                if has { Ok(()) } else { Err(format!("{told}{}", String::from_utf8_lossy(&output.stderr))) }
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                if text.is_empty() {
+                    return Err(format!("{ask}: {}", String::from_utf8_lossy(&output.stderr)));
+                }
+                Ok(Answer { has_name: !output.status.success() && text.contains(name), text })
             }
-            Ask::Live(..) => Err("is asked while the fault is planted".to_owned()),
+            Ask::Live(..) => Err(format!("{ask}: is asked while the fault is planted")),
         }
     }
 
@@ -156,13 +178,15 @@ impl Ground {
         let mut command = Command::new(weft());
         command.args(["trace", "--node", &place, "--live", "--drops", "--json", "-n", TOLD]);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut first = String::new();
-        BufReader::new(process.stderr.take().unwrap()).read_line(&mut first).unwrap();
-        assert!(first.starts_with("tracing on"), "{first}");
-        let (sender, lines) = channel();
+        let mut complaints = BufReader::new(process.stderr.take().unwrap());
         let told = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = channel();
         std::thread::spawn(move || told.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Some(Watching { process, lines, reason })
+        let watching = Watching { process, lines, reason };
+        let mut first = String::new();
+        complaints.read_line(&mut first).unwrap();
+        assert!(first.starts_with("tracing on"), "{first}");
+        Some(watching)
     }
 
     fn act(&self, deed: &Deed, planted: &mut Planted) -> Result<(), String> {
@@ -210,14 +234,18 @@ impl Ground {
     fn repair(&self, fault: &Fault) -> Result<(), String> {
         match &fault.repair {
             Repair::Over => Ok(()),
-            Repair::By(deeds) => deeds.iter().try_for_each(|deed| self.act(deed, &mut Planted::default())),
+            Repair::By(deeds) => self.act_all(deeds),
             Repair::AsTold(rest) => {
-                self.do_as_told(fault)?;
                 // What else there is may not be what ended it.
-                let ended = within(GONE_WITHIN, || fault.asks.iter().try_for_each(|ask| self.is_silent_of(ask)));
-                ended.and(rest.iter().try_for_each(|deed| self.act(deed, &mut Planted::default())))
+                let ended = self.do_as_told(fault).and_then(|()| self.is_over(fault));
+                ended.and(self.act_all(rest))
             }
         }
+    }
+
+    /// Does each, also after one has failed.
+    fn act_all(&self, deeds: &[Deed]) -> Result<(), String> {
+        deeds.iter().map(|deed| self.act(deed, &mut Planted::default())).fold(Ok(()), Result::and)
     }
 
     /// Runs the commands of the findings.
@@ -300,18 +328,24 @@ impl Ground {
 
 impl Watching {
     /// Waits until a frame is dropped for the reason.
-    fn wait(mut self) -> Result<(), String> {
+    fn wait(self) -> Result<(), String> {
         let deadline = Instant::now() + NAMED_WITHIN;
         let mut told = String::new();
-        let seen = loop {
+        loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) if has_reason(&line, self.reason) => break Ok(()),
                 Ok(line) => told = line,
                 Err(_) => break Err(format!("no frame was dropped as {}; the last: {told}", self.reason)),
             }
-        };
-        self.process.kill().and_then(|()| self.process.wait()).map_err(|error| error.to_string())?;
-        seen
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        // Both fail where it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
