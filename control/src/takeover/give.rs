@@ -104,8 +104,9 @@ impl Agent {
             }
             say(successor, &Say::Senders, &sockets.senders()).await?;
         }
-        if let Some(uplink) = self.uplink.as_ref().filter(|uplink| !uplink.state.is_given_up()) {
-            say(successor, &Say::Uplink, &[uplink.descriptor.as_fd()]).await?;
+        let uplink = self.uplink.as_ref().filter(|uplink| !uplink.state.is_given_up());
+        if let Some(descriptor) = uplink.and_then(|uplink| uplink.descriptor.upgrade()) {
+            say(successor, &Say::Uplink, &[descriptor.as_fd()]).await?;
         }
         if let Some(metrics) = &self.metrics {
             say(successor, &Say::Metrics, &[metrics.as_fd()]).await?;

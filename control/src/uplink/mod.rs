@@ -8,7 +8,7 @@ mod follow;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use weft_bridge::{Tables, VtepId};
@@ -69,8 +69,9 @@ pub enum UplinkError {
 /// The agent's end of an uplink. Dropping it ends the uplink, redirects first.
 pub(crate) struct Uplink {
     pub(crate) state: Arc<UplinkState>,
-    /// The device's, which the worker has: to be handed on.
-    pub(crate) descriptor: Arc<OwnedFd>,
+    /// The device's, to be handed on. The worker has it alone: what it closes has to go, or it would be told for ever that
+    /// there is an error to be read.
+    pub(crate) descriptor: Weak<OwnedFd>,
     device: String,
     vteps: Arc<Mutex<Vec<(VtepId, IpAddr)>>>,
     follower: Option<JoinHandle<()>>,
@@ -288,7 +289,8 @@ impl Nic {
                 }
             })?
         };
-        let uplink = Uplink { state, descriptor, device: name, vteps, follower: Some(follower) };
+        let uplink =
+            Uplink { state, descriptor: Arc::downgrade(&descriptor), device: name, vteps, follower: Some(follower) };
         match outcome.recv() {
             Ok(Ok(())) => Ok(uplink),
             Ok(Err(error)) => Err(UplinkError::Join(error)),
