@@ -173,7 +173,7 @@ fn set_up(config: &Config) -> Result<(Uplink, UplinkDevice), UplinkError> {
     let state = Arc::new(UplinkState::new()?);
     let name = device.name().to_owned();
     let link = nic.netns.links(|links| raise(links, &name)).map_err(UplinkError::Join)?;
-    let uplink = nic.follow(link, state, device.descriptor(), Vec::new(), Joint::Made)?;
+    let uplink = nic.follow(link, state, &device.descriptor(), Vec::new(), Joint::Made)?;
     Ok((uplink, device))
 }
 
@@ -191,7 +191,7 @@ pub(crate) fn adopt(
     let nic = Nic::of(config)?;
     let gone = || io::Error::other(format!("`{name}` is gone"));
     let link = nic.netns.links(|links| links.get(&name)).map_err(UplinkError::Join)?.ok_or_else(gone)?;
-    nic.follow(link, state.clone(), descriptor, vteps(tables), Joint::Found)
+    nic.follow(link, state.clone(), &descriptor, vteps(tables), Joint::Found)
 }
 
 /// The device that another process hands on, if there is one and this configuration wants it.
@@ -259,7 +259,7 @@ impl Nic {
         self,
         device: Link,
         state: Arc<UplinkState>,
-        descriptor: Arc<OwnedFd>,
+        descriptor: &Arc<OwnedFd>,
         vteps: Vec<(VtepId, IpAddr)>,
         joint: Joint,
     ) -> Result<Uplink, UplinkError> {
@@ -290,7 +290,7 @@ impl Nic {
             })?
         };
         let uplink =
-            Uplink { state, descriptor: Arc::downgrade(&descriptor), device: name, vteps, follower: Some(follower) };
+            Uplink { state, descriptor: Arc::downgrade(descriptor), device: name, vteps, follower: Some(follower) };
         match outcome.recv() {
             Ok(Ok(())) => Ok(uplink),
             Ok(Err(error)) => Err(UplinkError::Join(error)),
