@@ -12,7 +12,8 @@ use crate::gather::{Buffers, Piece};
 use crate::levels::{Level, Levels};
 use crate::sys::tap::TapQueue;
 
-/// Longest frame a port takes, in bytes: a 64 KiB IP packet, an Ethernet header and two tags, rounded up.
+/// Longest frame a port takes, in bytes, with what the kernel puts before it: a 64 KiB IP packet, an Ethernet header and
+/// two tags, rounded up.
 pub const MAX_FRAME_LEN: usize = 65_536 + 64;
 /// Frames read from one port in one turn at most.
 pub const BATCH_FRAMES: usize = 128;
@@ -183,13 +184,13 @@ impl Port for Tap {
     fn recv(&mut self, arena: &mut [u8], frames: &mut Vec<PortFrame>, reads: &mut u64) -> io::Result<()> {
         let mut start = 0;
         while frames.len() < BATCH_FRAMES && arena.len() - start >= MAX_FRAME_LEN {
-            let mut header = [0; VIRTIO_NET_HDR_LEN];
             *reads += 1;
-            let Some(len) = self.queue.read(&mut header, &mut arena[start..start + MAX_FRAME_LEN])? else {
+            let Some((header, frame)) = self.queue.read(&mut arena[start..start + MAX_FRAME_LEN])? else {
                 return Ok(());
             };
-            frames.push(PortFrame { range: start..start + len, offload: Offload::from_bytes(&header) });
-            start += len;
+            start += VIRTIO_NET_HDR_LEN;
+            frames.push(PortFrame { range: start..start + frame.len(), offload: Offload::from_bytes(header) });
+            start += frame.len();
         }
         Ok(())
     }

@@ -244,12 +244,11 @@ fn write(device: &mut UplinkDevice, load: &Load, outer_ipv6: bool) -> Result<(),
 fn read(device: &UplinkDevice, arena: &mut [u8], what: &'static str) -> Result<Seen, Failure> {
     let until = Instant::now() + WAIT;
     loop {
-        let mut header = [0; VIRTIO_NET_HDR_TUNNEL_LEN];
-        match device.queue.read(&mut header, arena).map_err(|error| Failure::call("reading", error))? {
+        match device.queue.read(arena).map_err(|error| Failure::call("reading", error))? {
             None => wait(device.as_fd(), what, until)?,
             // What else a kernel may have to say on a device that is new.
-            Some(len) if !is_udp(&arena[..len]) => {}
-            Some(len) => return Ok(Seen { header, bytes: arena[..len].to_vec() }),
+            Some((_, packet)) if !is_udp(packet) => {}
+            Some((header, packet)) => return Ok(Seen { header: *header, bytes: packet.to_vec() }),
         }
     }
 }

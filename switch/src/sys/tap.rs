@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
+use rustix::io::{Errno, read};
 use weft_encap::{VIRTIO_NET_HDR_LEN, VIRTIO_NET_HDR_TUNNEL_LEN};
 
 use super::iovec::IoVecs;
@@ -99,18 +100,13 @@ impl TapQueue {
         Ok(())
     }
 
-    /// Reads one frame, behind a header of the length that the device has. None when the queue is empty.
-    pub(crate) fn read<const N: usize>(&self, header: &mut [u8; N], buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let iovecs = [
-            libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() },
-            libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() },
-        ];
-        // SAFETY: both iovecs describe buffers that are borrowed mutably for the whole call.
-        let result = check(unsafe { libc::readv(self.file.as_raw_fd(), iovecs.as_ptr(), 2) } as libc::c_long);
-        match result {
-            Ok(len) => Ok(Some(len.saturating_sub(N))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+    /// Reads one frame: the header, whose length is the device's, and right behind it the frame. None when the queue is
+    /// empty.
+    pub(crate) fn read<'a, const N: usize>(&self, buffer: &'a mut [u8]) -> io::Result<Option<(&'a [u8; N], &'a [u8])>> {
+        match read(&*self.file, &mut *buffer) {
+            Ok(len) => buffer[..len].split_first_chunk().map(Some).ok_or(io::ErrorKind::UnexpectedEof.into()),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -138,16 +138,16 @@ impl Carrier {
         let Some(device) = &self.device else { return };
         let (mut start, mut packets) = (0, 0);
         while packets < BATCH_FRAMES && arena.len() - start >= MAX_FRAME_LEN {
-            let mut header = [0; VIRTIO_NET_HDR_TUNNEL_LEN];
             counts.receives += 1;
-            match device.queue.read(&mut header, &mut arena[start..start + MAX_FRAME_LEN]) {
+            match device.queue.read(&mut arena[start..start + MAX_FRAME_LEN]) {
                 Ok(None) => return,
-                Ok(Some(len)) => {
-                    match self.accepted.read(&header, &arena[start..start + len], start) {
+                Ok(Some((header, packet))) => {
+                    start += VIRTIO_NET_HDR_TUNNEL_LEN;
+                    match self.accepted.read(header, packet, start) {
                         Some(datagram) => datagrams.push(datagram),
                         None => counts.malformed += 1,
                     }
-                    start += len;
+                    start += packet.len();
                     packets += 1;
                 }
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENOMEM)) => return,
