@@ -10,6 +10,7 @@ peers=(
     sockperf:sockperf
     tshark:tshark
     ethtool:ethtool
+    strace:strace
     nft:nftables
     iptables:iptables
     setpriv:util-linux

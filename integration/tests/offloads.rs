@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
+use std::process::Command;
+
 use rustix::process::Signal;
 use weft_api::{Client, OffloadRow, Query, Reply};
 use weft_control::config::file::Switch;
@@ -224,6 +226,49 @@ fn a_test_that_cannot_run_is_a_reason() {
     let reason = status.underlay.reason.unwrap();
     let told = "no uplink: self-test: there is no device to test it on: making the uplink's TAP: No such file";
     assert!(reason.contains(told) && status.underlay.level == "socket+offload", "{reason}");
+}
+
+/// Has the kernel answer the first sendmmsg of each of a process' threads with this error, until the test ends it.
+fn refuse_first_send(pid: u32, error: &str) -> Child {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendmmsg"]);
+    strace.args(["-e", &format!("inject=sendmmsg:error={error}:when=1"), "-p", &pid.to_string()]);
+    let strace = Child::spawn(strace);
+    eventually("strace holds every thread", || {
+        let tracer = format!("TracerPid:\t{}\n", strace.pid());
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("status")).ok());
+        if states.all(|state| state.contains(&tracer)) { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    strace
+}
+
+/// What a device or route that lost its offloads makes the kernel say (`udp_send_skb`, net/ipv4/udp.c).
+#[test]
+fn segmentation_that_fails_in_use_is_left_and_no_packet_is_lost() {
+    let site = site!("strace");
+    let lab = Lab::new(&site);
+    let [a, b, _] = &lab.pods;
+    for (error, said) in [("EIO", "Input/output error"), ("EINVAL", "Invalid argument")] {
+        let agents = lab.start(&site, &[Level::Uplink], [true; 2]);
+        ping_all(a, Overlay::IPV4[1]);
+        let reason = eventually("the level is left", || {
+            // The first send may be of something else that a pod's kernel has to say; the next ones are left alone.
+            let mut strace = refuse_first_send(agents[0].pid(), error);
+            exchange_superframes(a, b, Overlay::IPV4[1], 1200, 2, 2);
+            strace.signal(Signal::TERM);
+            strace.wait();
+            let rows = agents[0].status().offloads;
+            let segment = row(&rows, "segment");
+            if segment.used { Err(format!("{rows:?}")) } else { Ok(segment.reason.clone()) }
+        });
+        let told = format!("the kernel refused 2 packets as a group and took each alone: {said}");
+        assert!(reason.starts_with("demoted") && reason.contains(&told), "{reason}");
+        assert!(agents[0].log().contains("segmentation offload of the underlay is off from now on"));
+        assert_eq!(off(&agents[1].status().offloads), ["uplink"], "the other node's kernel refused nothing");
+        lab.exercise();
+        agents.into_iter().for_each(AgentNode::finish);
+    }
 }
 
 /// A host with the device that the self-test asks for.
