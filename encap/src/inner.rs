@@ -1,4 +1,5 @@
-//! The one dissector of Ethernet frames.
+//! The one dissector of Ethernet frames: tags (IEEE 802.1Q), ARP (RFC 826), IPv4 (RFC 791), IPv6 and its extension headers
+//! (RFC 8200), and the ports of what is inside (RFC 768, RFC 9293, RFC 9260).
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! TCP and UDP inside a frame: where their headers lie and whether the lengths agree.
+//! TCP (RFC 9293) and UDP (RFC 768) inside a frame: where their headers lie and whether the lengths agree.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -5,7 +5,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddr(pub [u8; 6]);
 
-/// A text that is not an Ethernet address.
+/// A text that is not an Ethernet address: not six pairs of hexadecimal digits with colons between them (IEEE 802-2014 section 8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MacAddrError {
     /// The text seen.

@@ -1,4 +1,5 @@
-//! Frames of one flow into the superframe they could have come from.
+//! Frames of one flow into the superframe they could have come from, by the rules of the kernel's own merging
+//! (`tcp_gro_receive`, net/ipv4/tcp_offload.c; `udp_gro_receive_segment`, net/ipv4/udp_offload.c), but stricter.
 //!
 //! Scatter style: frames lie in the caller's arena and stay there; a group is rewritten headers and a list of
 //! ranges. Groups come out in the order in which their first frames came in, and within a flow (egress, addresses,

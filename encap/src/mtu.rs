@@ -1,4 +1,4 @@
-//! How much of an underlay's MTU is left for a pod.
+//! How much of an underlay's MTU is left for a pod behind the headers of a tunnel (RFC 7348 section 4.3, RFC 8926 section 4.4.1).
 //!
 //! All lengths are bytes. An MTU counts from the IP header on, without Ethernet.
 

@@ -1,4 +1,5 @@
-//! The outer headers of a tunnel packet: Ethernet, IPv4 or IPv6, UDP.
+//! The outer headers of a tunnel packet: Ethernet (IEEE 802.3), IPv4 (RFC 791) or IPv6 (RFC 8200), UDP (RFC 768), as
+//! RFC 7348 section 5 and RFC 8926 section 3 want them.
 //!
 //! The writer puts them before a payload it never reads; the reader is strict: no tags, no IP options, no
 //! extension headers, no fragments, a right IPv4 header checksum, and lengths that agree. Bytes behind the IP

@@ -1,4 +1,5 @@
-//! A superframe into the wire packets it stands for.
+//! A superframe into the wire packets it stands for, as the kernel cuts it (`tcp_gso_segment`, net/ipv4/tcp_offload.c;
+//! `__udp_gso_segment`, net/ipv4/udp_offload.c).
 //!
 //! Scatter style: each segment gets its own finished headers, and its payload stays where it is. All is derived
 //! from the packet itself and the segment size; `header_len` and `csum_start` of the Offload are not trusted.

@@ -1,3 +1,5 @@
+//! Tunnel headers of either encapsulation: VXLAN (RFC 7348) and Geneve (RFC 8926).
+
 use std::fmt;
 use std::ops::Deref;
 use std::str::FromStr;

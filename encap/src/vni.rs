@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vni(u32);
 
-/// A number that is not a VNI.
+/// A number that is not a VNI (RFC 7348 section 5, RFC 8926 section 3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VniError {
     /// What stands for the VNI: 0, or 2^24 and more.

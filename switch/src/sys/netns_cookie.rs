@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd};
 /// From include/uapi/asm-generic/socket.h.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// The cookie of the namespace in which a socket was opened.
+/// The cookie of the namespace in which a socket was opened (`sk_getsockopt`, net/core/sock.c): above 0, and of no other
+/// namespace until the machine starts again.
 ///
 /// # Errors
 /// The kernel's: ENOPROTOOPT before Linux 5.14.
