@@ -1,6 +1,8 @@
 //! The CNI plugin, driven as the specification lets a runtime drive it.
 
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -19,6 +21,60 @@ pub fn weft_cni() -> PathBuf {
     let path = weft().with_file_name("weft-cni");
     assert!(path.is_file(), "no {}: run `cargo build -p weft-cni`", path.display());
     path
+}
+
+/// The plugins that come with the system.
+const PLUGINS: &str = "/usr/lib/cni";
+
+/// Where a runtime finds plugins and networks: as `weft cni install` makes it, with the system's own plugins.
+#[derive(Clone, Debug)]
+pub struct CniDirectories {
+    /// Of programs.
+    pub bin: PathBuf,
+    /// Of network configurations.
+    pub conf: PathBuf,
+}
+
+impl CniDirectories {
+    /// Makes them below a directory, for an agent with this run directory.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    #[must_use]
+    pub fn install(directory: &Path, run_dir: &Path) -> Self {
+        let (bin, conf) = (directory.join("bin"), directory.join("net.d"));
+        let mut install = Command::new(weft());
+        install
+            .args(["cni", "install", "--bin-dir"])
+            .arg(&bin)
+            .arg("--conf-dir")
+            .arg(&conf)
+            .arg("--run-dir")
+            .arg(run_dir);
+        let output = install.arg("--plugin").arg(weft_cni()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        for plugin in fs::read_dir(PLUGINS).unwrap() {
+            let plugin = plugin.unwrap();
+            symlink(plugin.path(), bin.join(plugin.file_name())).unwrap();
+        }
+        Self { bin, conf }
+    }
+
+    /// Has each call of Weft's plugin leave a line in a file: its verb, and `-` where it names no namespace.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    pub fn record_calls(&self, file: &Path) {
+        let (plugin, behind) = (self.bin.join("weft-cni"), self.bin.join("weft-cni.behind"));
+        fs::rename(&plugin, &behind).unwrap();
+        let script = format!(
+            "#!/bin/sh\necho \"$CNI_COMMAND ${{CNI_NETNS:--}}\" >> {}\nexec {} \"$@\"\n",
+            file.display(),
+            behind.display()
+        );
+        fs::write(&plugin, script).unwrap();
+        fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+    }
 }
 
 /// A network on one node: its configuration, and who is called.
@@ -76,7 +132,7 @@ impl CniNetwork {
         config["name"] = list["name"].clone();
         config["cniVersion"] = json!("1.1.0");
         config["runDir"] = json!(run_dir);
-        Self { config, through: Vec::new(), node: node.clone(), path: "/usr/lib/cni".to_owned() }
+        Self { config, through: Vec::new(), node: node.clone(), path: PLUGINS.to_owned() }
     }
 
     /// The same with more in its configuration.
@@ -104,9 +160,9 @@ impl CniNetwork {
     /// If that cannot be done.
     #[must_use]
     pub fn start_child(&self, verb: &str, call: &CniCall<'_>, input: &Path) -> Child {
-        std::fs::write(input, self.input(call)).unwrap();
+        fs::write(input, self.input(call)).unwrap();
         let mut command = self.command(verb, call);
-        command.stdin(std::fs::File::open(input).unwrap()).stdout(Stdio::null());
+        command.stdin(fs::File::open(input).unwrap()).stdout(Stdio::null());
         Child::spawn(command)
     }
 

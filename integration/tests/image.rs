@@ -4,11 +4,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use weft_integration::{Family, Host, Output, eventually, ping_all, site, weft, weft_cni};
+use weft_integration::{Family, Host, Podman, eventually, ping_all, put_busybox, site, weft, weft_cni};
 
 /// The port of the manifest's `[metrics]`.
 const METRICS: u16 = 9469;
@@ -18,59 +17,17 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
 }
 
-/// `podman` in a machine's network, everything of it in one directory.
-struct Podman {
-    node: Host,
-    directory: PathBuf,
+/// An image of a directory, at a place of the image's.
+fn pack(podman: &Podman, directory: &str, at: &str, tag: &str) {
+    let recipe = podman.place(&format!("{directory}.recipe"));
+    fs::write(&recipe, format!("FROM scratch\nCOPY . {at}\n")).unwrap();
+    build(podman, &recipe, &podman.place(directory), tag, &[]);
 }
 
-impl Podman {
-    fn new(node: &Host, directory: &Path) -> Self {
-        let config = "[engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\nevents_logger = \"none\"\n\
-             [containers]\ndefault_ulimits = [\"nofile=1024:4096\", \"nproc=4096:4096\"]\n";
-        fs::write(directory.join("containers.conf"), config).unwrap();
-        fs::write(directory.join("policy.json"), r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).unwrap();
-        Self { node: node.clone(), directory: directory.to_owned() }
-    }
-
-    fn place(&self, name: &str) -> String {
-        self.directory.join(name).display().to_string()
-    }
-
-    fn try_run(&self, words: &[&str]) -> Output {
-        let (root, run, temporary) = (self.place("root"), self.place("runroot"), self.place("tmp"));
-        let own = ["podman", "--root", &root, "--runroot", &run, "--tmpdir", &temporary, "--storage-driver", "vfs"];
-        let mut command = self.node.command(&[&own[..], words].concat());
-        command.env("CONTAINERS_CONF", self.place("containers.conf"));
-        command.output().unwrap().into()
-    }
-
-    #[track_caller]
-    fn run(&self, words: &[&str]) -> String {
-        let output = self.try_run(words);
-        assert!(output.status.success(), "{words:?}: {}\n{}", output.stdout, output.stderr);
-        output.stdout
-    }
-
-    /// An image of a directory, at a place of the image's.
-    fn pack(&self, directory: &str, at: &str, tag: &str) {
-        let recipe = self.place(&format!("{directory}.recipe"));
-        fs::write(&recipe, format!("FROM scratch\nCOPY . {at}\n")).unwrap();
-        self.build(&recipe, &self.place(directory), tag, &[]);
-    }
-
-    fn build(&self, recipe: &str, context: &str, tag: &str, more: &[&str]) {
-        let policy = self.place("policy.json");
-        let words = ["build", "--signature-policy", &policy, "--pull=never", "-t", tag, "-f", recipe];
-        self.run(&[&words[..], more, &[context]].concat());
-    }
-}
-
-impl Drop for Podman {
-    fn drop(&mut self) {
-        // Containers outlive the program that started them.
-        let _ = self.try_run(&["rm", "-f", "-t", "0", "-a"]);
-    }
+fn build(podman: &Podman, recipe: &str, context: &str, tag: &str, more: &[&str]) {
+    let policy = podman.place("policy.json");
+    let words = ["build", "--signature-policy", &policy, "--pull=never", "-t", tag, "-f", recipe];
+    podman.run(&[&words[..], more, &[context]].concat());
 }
 
 /// What the programs run on, as little as will do: the libraries that they name, and a shell.
@@ -83,13 +40,7 @@ fn base(directory: &Path) {
         fs::create_dir_all(place.parent().unwrap()).unwrap();
         fs::copy(path, place).unwrap();
     }
-    let programs = directory.join("bin");
-    fs::create_dir_all(&programs).unwrap();
-    let busybox = ["/usr/bin/busybox", "/bin/busybox"].into_iter().find(|path| Path::new(path).exists()).unwrap();
-    fs::copy(busybox, programs.join("busybox")).unwrap();
-    for applet in ["sh", "sed"] {
-        symlink("busybox", programs.join(applet)).unwrap();
-    }
+    put_busybox(&directory.join("bin"), &["sh", "sed"]);
 }
 
 /// The first line and the body of an answer over HTTP.
@@ -118,17 +69,17 @@ fn bounds(capabilities: &str) -> Vec<String> {
 fn an_image_by_the_recipe_runs_the_agent_with_the_units_privileges() {
     let site = site!("podman", "runc", "busybox", "ldd", "ping");
     let [node, _] = site.pair();
-    let podman = Podman::new(&node, site.directory());
+    let podman = Podman::new(&node, site.directory(), "");
     base(&site.directory().join("base"));
     fs::create_dir(site.directory().join("programs")).unwrap();
     for program in [weft(), weft_cni()] {
         fs::copy(&program, site.directory().join("programs").join(program.file_name().unwrap())).unwrap();
     }
-    podman.pack("base", "/", "localhost/base");
-    podman.pack("programs", "/programs/", "localhost/programs");
+    pack(&podman, "base", "/", "localhost/base");
+    pack(&podman, "programs", "/programs/", "localhost/programs");
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/container/Containerfile").display().to_string();
     let given = ["--build-arg", "PROGRAMS=localhost/programs", "--build-arg", "BASE=localhost/base"];
-    podman.build(&recipe, &podman.place("programs"), IMAGE, &given);
+    build(&podman, &recipe, &podman.place("programs"), IMAGE, &given);
     assert!(podman.run(&["run", "--rm", IMAGE, "--version"]).starts_with("weft "));
 
     // The manifest's first container makes the node's configuration, with no capability at all.
