@@ -95,7 +95,7 @@ impl Agent {
                 conversations.map_err(|source| AgentError::Process { what: "serving the local socket", source })?;
             let no_metrics = |source| AgentError::Process { what: "serving metrics", source };
             let mut scrapes = self.metrics.as_ref().map(Server::serve).transpose().map_err(no_metrics)?;
-            let supervisor = Supervisor::new();
+            let supervisor = Supervisor::default();
             let successors = Successors::at(&self.successors);
             let successors =
                 successors.map_err(|source| AgentError::Process { what: "waiting for a successor", source })?;

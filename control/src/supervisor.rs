@@ -2,19 +2,30 @@
 
 use std::cell::RefCell;
 
+use rustix::process::Pid;
 use sd_notify::NotifyState;
 
+/// Where systemd listens.
+const SOCKET: &str = "NOTIFY_SOCKET";
+
+/// Whether anybody listens.
+pub(crate) fn listens() -> bool {
+    std::env::var_os(SOCKET).is_some()
+}
+
+/// Says that another process is the service from now on. To be said before this one ends: systemd goes by the order of
+/// messages and ends.
+pub(crate) fn succeeded_by(process: Pid) {
+    say(&[NotifyState::MainPid(process.as_raw_nonzero().get().unsigned_abs())]);
+}
+
 /// Whoever started this process and wants to know how it is; nobody, as a rule.
+#[derive(Default)]
 pub(crate) struct Supervisor {
-    wants_watchdog: bool,
     told: RefCell<String>,
 }
 
 impl Supervisor {
-    pub(crate) fn new() -> Self {
-        Self { wants_watchdog: sd_notify::watchdog_enabled().is_some(), told: RefCell::default() }
-    }
-
     pub(crate) fn ready(&self) {
         say(&[NotifyState::Ready]);
     }
@@ -29,9 +40,8 @@ impl Supervisor {
             say(&[NotifyState::Status(state)]);
             state.clone_into(&mut self.told.borrow_mut());
         }
-        if self.wants_watchdog {
-            say(&[NotifyState::Watchdog]);
-        }
+        // systemd tells of its watchdog only to the process that it started as the service.
+        say(&[NotifyState::Watchdog]);
     }
 }
 

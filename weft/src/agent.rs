@@ -1,7 +1,8 @@
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
@@ -13,6 +14,8 @@ use crate::out::say;
 
 /// Names the descriptor on which whoever started the agent waits for the word `ready`.
 const READY_FD: &str = "WEFT_READY_FD";
+/// That word, as a line.
+const READY: &str = "ready\n";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -25,6 +28,9 @@ pub(crate) struct Args {
     /// Take over from the agent that runs in the same run directory, without losing a frame
     #[arg(long, conflicts_with = "check")]
     takeover: bool,
+    /// Take over in a process of its own, and end once that one forwards: what systemd's `ExecReload=` asks for
+    #[arg(long, requires = "takeover")]
+    background: bool,
     /// Log as lines of JSON, whatever `log_format` says
     #[arg(long)]
     log_json: bool,
@@ -37,11 +43,35 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         say!("{} is in order: node {}", args.config.display(), config.node)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if args.background {
+        return take_over_in_background(args);
+    }
     let format = if args.log_json { LogFormat::Json } else { config.log_format };
     log::start(filter, format);
     let agent = if args.takeover { Agent::take_over(config)? } else { Agent::start(config)? };
     agent.run(say_ready)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has a process of its own take over, which stays. Returns when that one is ready, or has said why it is not and ended.
+fn take_over_in_background(args: &Args) -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("finding the program that is to take over")?;
+    let (word, own_end) = std::io::pipe().context("making a pipe for the process that is to take over")?;
+    let mut command = Command::new(&program);
+    command.args(["agent", "--takeover", "--config"]).arg(&args.config);
+    command.args(args.log_json.then_some("--log-json"));
+    // What a terminal sends to this process is not meant for that one.
+    command.stdin(own_end).env(READY_FD, "0").process_group(0);
+    let mut successor = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+    // With it goes this process's copy of the pipe's other end.
+    drop(command);
+    let mut said = String::new();
+    BufReader::new(word).read_line(&mut said).context("waiting for the process that takes over")?;
+    if said == READY {
+        return Ok(ExitCode::SUCCESS);
+    }
+    successor.wait().context("waiting for the end of the process that was to take over")?;
+    Ok(ExitCode::FAILURE)
 }
 
 fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
@@ -53,7 +83,7 @@ fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
 pub(crate) fn say_ready() {
     let Ok(number) = std::env::var(READY_FD) else { return };
     let open = OpenOptions::new().write(true).open(format!("/proc/self/fd/{number}"));
-    if let Err(error) = open.and_then(|mut file| file.write_all(b"ready\n")) {
+    if let Err(error) = open.and_then(|mut file| file.write_all(READY.as_bytes())) {
         tracing::warn!(%error, "{READY_FD} names no descriptor that can be written");
     }
 }

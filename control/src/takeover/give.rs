@@ -6,13 +6,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::sockopt::socket_peercred;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use super::{Ask, Ground, Hurry, SOCKET, STATE_VERSION, Say, State};
 use crate::agent::Agent;
-use crate::passing;
+use crate::{passing, supervisor};
 
 /// How long a successor may take to say what it wants, and to fetch a message.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -49,8 +50,9 @@ impl Agent {
     pub(crate) async fn hand_over(&mut self, successor: io::Result<UnixStream>) -> io::Result<()> {
         let successor = successor?;
         passing::check_user(&successor)?;
-        let (state, version) = match hear(&successor, PATIENCE).await? {
-            Ask::Hello { state, version } => (state, version),
+        let process = socket_peercred(&successor)?.pid;
+        let (state, version, supervised) = match hear(&successor, PATIENCE).await? {
+            Ask::Hello { state, version, supervised } => (state, version, supervised),
             other => return Err(unexpected(&other)),
         };
         if state != STATE_VERSION {
@@ -73,6 +75,9 @@ impl Agent {
         self.switch.pause();
         match self.let_go(&successor).await {
             Ok(()) => {
+                if supervised {
+                    supervisor::succeeded_by(process);
+                }
                 tracing::info!(microseconds = begun.elapsed().as_micros() as u64, "handed over; this process ends");
                 // All that ends with this process has another owner now: nothing of it is to be undone.
                 std::process::exit(0);

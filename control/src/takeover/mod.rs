@@ -4,6 +4,7 @@
 //! asks. The old one sends copies of all descriptors that frames come in by, and what it knows; frames still go through it.
 //! When the new one is ready, with workers that pause, it has the old one's workers pause too. From then on nobody reads, and
 //! what comes waits in the kernel. It says "commit"; the old one says "committed" and ends, and the new one's workers go on.
+//! Its last word is for systemd, where that started it: which process is the service now.
 //! Whatever goes wrong before that word, the old one's workers go on, and the new process ends without having read a frame.
 //!
 //! [`give`] is the old one's end, [`take`] the new one's, [`state`] what both know.
@@ -43,6 +44,9 @@ pub(crate) enum Ask {
         state: u32,
         /// Its version, for people.
         version: String,
+        /// Whether whoever supervises the running agent hears this one too, and is to be told of it.
+        #[serde(default)]
+        supervised: bool,
     },
     /// To read no frame any more.
     Quiesce,

@@ -19,6 +19,7 @@ use crate::lock::RunDirLock;
 use crate::passing;
 use crate::privileges::Confinement;
 use crate::prove::prove;
+use crate::supervisor;
 use crate::uplink::{self, UplinkError};
 
 /// How long the running agent may take for an answer: as long as it may be about something else.
@@ -61,7 +62,8 @@ fn ask(config: &Config) -> Result<(Conversation, Heritage), TakeoverError> {
         other => other.map_err(failed("beginning"))?,
     };
     let conversation = Conversation(socket);
-    conversation.ask(&Ask::Hello { state: STATE_VERSION, version: env!("CARGO_PKG_VERSION").to_owned() })?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    conversation.ask(&Ask::Hello { state: STATE_VERSION, version, supervised: supervisor::listens() })?;
     let heritage = conversation.fetch(config)?;
     Ok((conversation, heritage))
 }
@@ -97,6 +99,7 @@ impl Agent {
         conversation.commit()?;
         agent.switch.resume();
         drop(hurry);
+        conversation.wait_for_end();
         if let Err(error) = agent.lock.sign() {
             tracing::debug!(%error, "the lock's file names the agent that ended");
         }
@@ -113,7 +116,7 @@ impl Agent {
 
 impl Conversation {
     /// From its return on nobody but this process forwards.
-    fn commit(self) -> Result<(), TakeoverError> {
+    fn commit(&self) -> Result<(), TakeoverError> {
         for (ask, wanted) in [(Ask::Quiesce, Say::Quiesced), (Ask::Commit, Say::Committed)] {
             self.ask(&ask)?;
             let (said, _) = self.hear()?;
@@ -122,6 +125,13 @@ impl Conversation {
             }
         }
         Ok(())
+    }
+
+    /// The other process hangs up when it ends, after its last word to systemd: nobody but the service is heard there.
+    fn wait_for_end(self) {
+        if let Ok((said, _)) = self.hear() {
+            tracing::debug!(?said, "the agent that was taken over from goes on talking");
+        }
     }
 
     fn fetch(&self, config: &Config) -> Result<Heritage, TakeoverError> {
