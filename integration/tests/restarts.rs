@@ -19,6 +19,10 @@ const STREAM_RATE: u32 = 4_000_000;
 /// Datagrams sent while nobody forwards: fewer than a TAP's queue holds.
 const WAITING: usize = 200;
 
+/// Agents killed in one test, and how soon after the next one is started a stream has to go on.
+const KILLS: usize = 4;
+const BACK_WITHIN: Duration = Duration::from_millis(100);
+
 /// Two nodes with a pod each. The first agent has a keeper.
 struct Pair {
     config: AgentConfig,
@@ -103,7 +107,7 @@ fn expect_all(receiver: &UdpSocket) {
 #[track_caller]
 fn a_killed_agent_is_not_noticed(kind: UnderlayKind, workers: u16) {
     let site = site!();
-    let pair = Pair::new(&site, |mut config| {
+    let mut pair = Pair::new(&site, |mut config| {
         config.file.workers.count = weft_control::config::file::unspanned(workers);
         config.underlay(kind)
     });
@@ -111,29 +115,37 @@ fn a_killed_agent_is_not_noticed(kind: UnderlayKind, workers: u16) {
     wait_until_held(keeper, workers.into());
     let stream = pair.stream();
     let before = pair.seen_by_pod();
-    let Pair { config, pods, agents: [first, second] } = pair;
-    first.kill();
-    let waiting = send_some(&pods[0], &pods[1]);
-    let begun = Instant::now();
-    let bytes = stream.bytes();
-    let (first, back) = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            while stream.bytes() == bytes {
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            begun.elapsed()
+    let mut back = Vec::new();
+    for _ in 0..KILLS {
+        let Pair { config, pods, agents: [first, second] } = pair;
+        first.kill();
+        let waiting = send_some(&pods[0], &pods[1]);
+        let begun = Instant::now();
+        let bytes = stream.bytes();
+        let first = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                while stream.bytes() == bytes {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                begun.elapsed()
+            });
+            let first = config.clone().start();
+            back.push(watch.join().unwrap());
+            first
         });
-        (config.clone().start(), watch.join().unwrap())
-    });
-    expect_all(&waiting);
-    println!("{kind:?}, {workers} workers: a TCP stream went on {back:?} after the new agent was started");
-    let pair = Pair { config, pods, agents: [first, second] };
-    assert_eq!(pair.seen_by_pod(), before, "the pod saw it");
-    let arrived = stream.bytes();
-    eventually("the stream goes on", || {
-        if stream.bytes() > arrived + u64::from(STREAM_RATE) / 4 { Ok(()) } else { Err(String::new()) }
-    });
-    assert_eq!(wait_for_keeper(pair.agents[0].run_dir()), keeper, "another keeper");
+        expect_all(&waiting);
+        pair = Pair { config, pods, agents: [first, second] };
+        assert_eq!(pair.seen_by_pod(), before, "the pod saw it");
+        let arrived = stream.bytes();
+        eventually("the stream goes on", || {
+            if stream.bytes() > arrived + u64::from(STREAM_RATE) / 4 { Ok(()) } else { Err(String::new()) }
+        });
+        assert_eq!(wait_for_keeper(pair.agents[0].run_dir()), keeper, "another keeper");
+        wait_until_held(keeper, workers.into());
+    }
+    println!("{kind:?}, {workers} workers: a TCP stream went on {back:?} after new agents were started");
+    // The least of them is what the agent takes; the others have what else the machine was about, too.
+    assert!(back.iter().any(|back| *back < BACK_WITHIN), "{back:?}");
     drop(stream);
     pair.agents.into_iter().for_each(AgentNode::finish);
 }
