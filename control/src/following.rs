@@ -99,12 +99,13 @@ impl Following {
         self.sync.news.recv().await
     }
 
-    /// Takes that, and what waits behind it.
-    pub(crate) fn take(&mut self, news: News) -> Result<(), Holder> {
-        let mut next = Some(news);
+    /// Takes that, and what waits behind it; says whether other tables may be wanted by it.
+    pub(crate) fn take(&mut self, news: News) -> Result<bool, Holder> {
+        let (mut next, mut changes) = (Some(news), false);
         while let Some(news) = next {
+            changes |= !matches!(news, News::Published(_) | News::Ranges(_));
             match news {
-                News::Listed { revision, rows, replaced } => self.view.list(revision, rows, replaced),
+                News::Listed { revision, listing, replaced } => self.view.take_listing(revision, listing, replaced),
                 News::Written { revision, events } => self.view.watch(revision, &events),
                 News::Trust => self.view.trust(),
                 News::Standing(standing) => {
@@ -123,7 +124,7 @@ impl Following {
             }
             next = self.sync.news.try_recv().ok();
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// What became of the node's ranges, once for each time.
@@ -154,6 +155,17 @@ impl Following {
     /// The number of what was told last of all that is in the store.
     pub(crate) fn published(&self) -> u64 {
         self.published
+    }
+
+    /// How the conversation with the store stands, in a word.
+    pub(crate) fn state(&self) -> &'static str {
+        match self.standing {
+            Standing::Connecting => "connecting",
+            Standing::Connected => "connected",
+            Standing::Publishing => "publishing",
+            Standing::Away(_) | Standing::Denied(_) => "stale",
+            Standing::Refused(_) => "refused",
+        }
     }
 
     /// Whether the store answers, and has all our rows or is about to.
@@ -287,14 +299,12 @@ impl Following {
     }
 
     pub(crate) fn status(&self) -> ControlStatus {
-        let (state, reason) = match &self.standing {
-            Standing::Connecting => ("connecting", None),
-            Standing::Connected => ("connected", None),
-            Standing::Publishing => ("publishing", None),
-            Standing::Away(reason) | Standing::Denied(reason) => ("stale", Some(reason.clone())),
+        let reason = match &self.standing {
+            Standing::Connecting | Standing::Connected | Standing::Publishing => None,
+            Standing::Away(reason) | Standing::Denied(reason) => Some(reason.clone()),
             Standing::Refused(holder) => {
                 let addresses: Vec<_> = holder.addresses.iter().map(ToString::to_string).collect();
-                ("refused", Some(format!("another agent, at {}, has this node's name", addresses.join(", "))))
+                Some(format!("another agent, at {}, has this node's name", addresses.join(", ")))
             }
         };
         let named = |wanted: fn(&Member) -> bool| {
@@ -304,7 +314,7 @@ impl Following {
         let ranges = self.ranges.as_ref().and_then(|ranges| ranges.as_deref().ok()).unwrap_or_default();
         ControlStatus {
             stores: self.stores.clone(),
-            state: state.to_owned(),
+            state: self.state().to_owned(),
             since_seconds: self.since.elapsed().as_secs(),
             reason,
             denied: matches!(self.standing, Standing::Denied(_)),

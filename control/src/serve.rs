@@ -27,10 +27,11 @@ impl Agent {
     /// Takes what the store told, and forwards by it.
     fn follow(&mut self, news: Option<News>, is_ready: bool) -> Result<(), AgentError> {
         let (Some(following), Some(news)) = (&mut self.following, news) else { return Ok(()) };
-        if let Err(holder) = following.take(news) {
-            return Err(AgentError::NameTaken { name: self.config.node.clone(), holder });
+        match following.take(news) {
+            Ok(true) => following.publish(&self.switch, self.paths.as_mut()),
+            Ok(false) => {}
+            Err(holder) => return Err(AgentError::NameTaken { name: self.config.node.clone(), holder }),
         }
-        following.publish(&self.switch, self.paths.as_mut());
         let new_ranges = following.new_ranges();
         match new_ranges {
             None => {}
@@ -67,7 +68,7 @@ impl Agent {
         let lost = self.ports.iter().filter(|port| port.lost.is_some()).count();
         let ports = self.ports.len() - lost;
         let lost = if lost > 0 { format!(", {lost} lost") } else { String::new() };
-        let store = self.following.as_ref().map(|following| format!(", store {}", following.status().state));
+        let store = self.following.as_ref().map(|following| format!(", store {}", following.state()));
         format!("{ports} ports{lost}, {} VTEPs{}", self.switch.tables().vteps().count(), store.unwrap_or_default())
     }
 

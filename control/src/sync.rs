@@ -13,7 +13,7 @@ use weft_store::Refusal;
 use weft_store::client::{Batch, Lease, Store, StoreError, Watch, WatchEnd};
 use weft_store::proto::mvccpb::{Event, KeyValue};
 
-use crate::cluster::{Holder, Keys, Membership, NoRanges, Own, OwnEndpoint, Step};
+use crate::cluster::{Holder, Keys, Listing, Membership, NoRanges, Own, OwnEndpoint, Step};
 
 /// Of the agent's lease. How long others take to notice that an agent does not reach the store; that does not cost it
 /// anything while its path is up.
@@ -44,7 +44,7 @@ pub(crate) struct Told {
 #[derive(Debug)]
 pub(crate) enum News {
     /// All rows, at a revision; and whether the store is not what it was.
-    Listed { revision: i64, rows: Vec<KeyValue>, replaced: bool },
+    Listed { revision: i64, listing: Listing, replaced: bool },
     /// What was written since.
     Written { revision: i64, events: Vec<Event> },
     /// Who is there has published again since the store was replaced.
@@ -221,17 +221,23 @@ impl Conversation {
 
     /// Says whether there may be more to do.
     async fn list(&mut self) -> Result<Result<bool, StoreError>, Over> {
-        let listing = match self.store.get(&self.keys.all(), None).await {
-            Ok(listing) => listing,
+        let (mut listing, mut newest) = (Listing::new(self.keys.clone()), None::<KeyValue>);
+        let all = self.keys.all();
+        let read = self.store.get_in_parts(&all, None, |rows| {
+            rows.iter().for_each(|row| listing.add(row));
+            newest = newest.take().into_iter().chain(rows).max_by_key(|row| row.mod_revision);
+        });
+        let revision = match read.await {
+            Ok(revision) => revision,
             Err(error) => return Ok(Err(error)),
         };
         let replaced = std::mem::take(&mut self.replaced);
         if replaced {
             self.trust_at = Some(Instant::now() + TRUST);
         }
-        self.watch = Some(self.store.watch(self.keys.all(), listing.revision + 1).after(&listing.rows));
+        self.watch = Some(self.store.watch(all, revision + 1).after(newest.as_slice()));
         self.membership.verify();
-        self.tell(News::Listed { revision: listing.revision, rows: listing.rows, replaced }).await?;
+        self.tell(News::Listed { revision, listing, replaced }).await?;
         Ok(Ok(true))
     }
 

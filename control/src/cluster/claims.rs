@@ -3,6 +3,8 @@
 
 use std::cmp::Reverse;
 
+use weft_encap::MacAddr;
+
 use super::view::Presence;
 
 /// What decides between claims of one thing: the greatest has it.
@@ -15,6 +17,8 @@ pub(super) struct Rank<'v> {
     pub(super) revision: i64,
     /// The claimant.
     pub(super) name: Reverse<&'v str>,
+    /// Of the endpoint that claims; zero of a node. A node may have an address twice.
+    pub(super) mac: MacAddr,
 }
 
 /// One claim.
@@ -39,10 +43,11 @@ impl<'v, K, T> Claim<'v, K, T> {
 pub(super) struct Claims<'v, K, T>(Vec<Claim<'v, K, T>>);
 
 impl<'v, K: Ord + Copy, T> Claims<'v, K, T> {
-    /// Of these; of two with the same rank the last counts.
-    pub(super) fn of(claims: impl Iterator<Item = (K, Rank<'v>, &'v T)>) -> Self {
-        let mut all: Vec<_> = claims.map(|(what, rank, by)| Claim { what, rank, by }).collect();
-        all.sort_by_key(|claim| (claim.what, claim.rank));
+    /// Of these, which are counted first and sorted in place: neither takes memory that is not used.
+    pub(super) fn of(claims: impl Iterator<Item = (K, Rank<'v>, &'v T)> + Clone) -> Self {
+        let mut all = Vec::with_capacity(claims.clone().count());
+        all.extend(claims.map(|(what, rank, by)| Claim { what, rank, by }));
+        all.sort_unstable_by_key(|claim| (claim.what, claim.rank));
         Self(all)
     }
 

@@ -18,5 +18,5 @@ pub use keys::{Key, Keys};
 pub use membership::{Holder, Membership, Own, OwnEndpoint, Step, removal};
 pub use ranges::{ClusterRange, NoRanges};
 pub use reconcile::{Edit, apply, reconcile};
-pub use view::{KnownEndpoint, Member, Presence, Row, View};
+pub use view::{KnownEndpoint, Listing, Member, Presence, Row, View};
 pub use wanted::{Behind, Conflict, Local, Wanted, WantedVtep, conflicts, wanted};

@@ -2,7 +2,7 @@
 //! in place, and what is not wanted is removed. Ports are not looked at, nor is anything that was learned: a learned
 //! MAC never stands in for a published one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use weft_bridge::tables::TableError;
@@ -81,18 +81,13 @@ pub fn reconcile(tables: &Tables, wanted: &Wanted) -> Vec<Edit> {
 }
 
 fn reconcile_neighbours(tables: &Tables, wanted: &Wanted, edits: &mut Vec<Edit>) {
-    let mut there = HashMap::new();
     for domain in tables.domains() {
-        for (address, mac) in domain.neighbours() {
-            if wanted.neighbours.contains_key(&(domain.vni(), address)) {
-                there.insert((domain.vni(), address), mac);
-            } else {
-                edits.push(Edit::RemoveNeighbour(domain.vni(), address));
-            }
-        }
+        let vni = domain.vni();
+        let gone = domain.neighbours().filter(|(address, _)| !wanted.neighbours.contains_key(&(vni, *address)));
+        edits.extend(gone.map(|(address, _)| Edit::RemoveNeighbour(vni, address)));
     }
     for ((vni, address), mac) in &wanted.neighbours {
-        if there.get(&(*vni, *address)) != Some(mac) {
+        if tables.domain(*vni).and_then(|domain| domain.mac_of(*address)) != Some(*mac) {
             edits.push(Edit::SetNeighbour(*vni, *address, *mac));
         }
     }

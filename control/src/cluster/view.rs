@@ -7,19 +7,25 @@
 //! [`Standing::Joined`], those that were known before are *held* beside the new ones. The same goes for all nodes when the
 //! store turns out to be another one, or one from a backup, until each has claimed its name there.
 
+mod endpoints;
+mod listing;
 mod rows;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use weft_encap::{MacAddr, Vni};
 use weft_store::proto::mvccpb::event::EventType;
 use weft_store::proto::mvccpb::{Event, KeyValue};
 
 use super::keys::{Key, Keys};
-use super::record::{self, AddressRange, Attached, Endpoint, ForeignVtep, Network, Node, RecordError, Standing};
+use super::record::{AddressRange, ForeignVtep, Network, Node, RecordError, Standing};
+
+pub use endpoints::KnownEndpoint;
+pub use listing::Listing;
+
+use endpoints::Endpoints;
+use listing::{OtherRow, Read, Rows, name};
 
 /// Claims of one node that are remembered, so that one which a backup brings back is not taken for a new one.
 const REMEMBERED_CLAIMS: usize = 8;
@@ -46,26 +52,6 @@ pub enum Presence {
     Present,
 }
 
-/// What counts of an endpoint's row, whose node is that under which it stands. There are very many.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownEndpoint {
-    /// The virtual network.
-    pub vni: Vni,
-    /// The MAC.
-    pub mac: MacAddr,
-    /// Whose the MAC is.
-    pub attached: Attached,
-    /// Its addresses.
-    pub ips: Box<[IpAddr]>,
-    incarnation: i64,
-    /// The revision at which its node first published it.
-    pub sequence: i64,
-}
-
-type EndpointKey = (Vni, MacAddr);
-/// Boxed, for half of a tree is empty.
-type Endpoints = BTreeMap<EndpointKey, Box<KnownEndpoint>>;
-
 /// A node that counts.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -85,13 +71,10 @@ pub struct View {
     keys: Keys,
     revision: i64,
     members: BTreeMap<String, Member>,
-    /// As the store has them, by node.
-    endpoints: BTreeMap<String, Endpoints>,
-    foreign: BTreeMap<IpAddr, Row<ForeignVtep>>,
+    /// As the store has them.
+    rows: Rows,
     /// Foreign VTEPs that a store had which was replaced since: nobody publishes them again by himself.
     held_foreign: BTreeMap<IpAddr, Row<ForeignVtep>>,
-    network: Option<Row<Network>>,
-    ranges: BTreeMap<IpNet, Row<AddressRange>>,
     refused: BTreeMap<String, RecordError>,
     refusals: u64,
 }
@@ -110,18 +93,10 @@ impl Row<Node> {
     }
 }
 
-impl KnownEndpoint {
-    fn of(Row { record, created, .. }: Row<Endpoint>) -> Self {
-        let Endpoint { vni, mac, ips, incarnation, sequence, attached, .. } = record;
-        let sequence = if sequence == 0 { created } else { sequence };
-        Self { vni, mac, attached, ips: ips.into(), incarnation, sequence }
-    }
-}
-
 impl Member {
     fn new(row: Row<Node>) -> Self {
         let claims = vec![row.lease];
-        Self { row, presence: Presence::Present, held: Endpoints::new(), claims, old_claims: Vec::new() }
+        Self { row, presence: Presence::Present, held: Endpoints::default(), claims, old_claims: Vec::new() }
     }
 
     /// The node's row.
@@ -159,7 +134,7 @@ impl Member {
         self.presence = Presence::Present;
         self.row = row;
         if self.row.record.standing == Standing::Joined && !self.old_claims.contains(&self.row.lease) {
-            self.held.clear();
+            self.held = Endpoints::default();
         }
     }
 
@@ -171,20 +146,16 @@ impl Member {
 
     /// Keeps the endpoints that count now, whatever the store says of them from now on.
     fn hold(&mut self, listed: Option<&Endpoints>) {
-        self.held = self.counting(listed).map(|(key, row)| (*key, Box::new(row.clone()))).collect();
+        self.held = self.counting(listed).collect();
     }
 
-    fn counting<'a>(
-        &'a self,
-        listed: Option<&'a Endpoints>,
-    ) -> impl Iterator<Item = (&'a EndpointKey, &'a KnownEndpoint)> {
+    fn counting<'a>(&'a self, listed: Option<&'a Endpoints>) -> impl Iterator<Item = &'a KnownEndpoint> + Clone {
         let listed = listed.filter(|_| self.presence == Presence::Present);
         let incarnation = self.row.incarnation();
         let valid = move |row: &KnownEndpoint| row.incarnation == incarnation;
-        let again = move |key| listed.and_then(|listed| listed.get(key)).is_some_and(|row| valid(row));
-        let held = self.held.iter().filter(move |(key, _)| !again(key));
-        let listed = listed.into_iter().flatten().filter(move |(_, row)| valid(row));
-        listed.chain(held).map(|(key, row)| (key, &**row))
+        let again = move |held: &KnownEndpoint| listed.and_then(|listed| listed.get(held.key())).is_some_and(valid);
+        let held = self.held.iter().filter(move |row| !again(row));
+        listed.into_iter().flat_map(Endpoints::iter).filter(move |row| valid(row)).chain(held)
     }
 }
 
@@ -196,11 +167,8 @@ impl View {
             keys,
             revision: 0,
             members: BTreeMap::new(),
-            endpoints: BTreeMap::new(),
-            foreign: BTreeMap::new(),
+            rows: Rows::default(),
             held_foreign: BTreeMap::new(),
-            network: None,
-            ranges: BTreeMap::new(),
             refused: BTreeMap::new(),
             refusals: 0,
         }
@@ -213,7 +181,7 @@ impl View {
     }
 
     /// The nodes that count, by name.
-    pub fn members(&self) -> impl Iterator<Item = (&str, &Member)> {
+    pub fn members(&self) -> impl Iterator<Item = (&str, &Member)> + Clone {
         self.members.iter().map(|(name, member)| (name.as_str(), member))
     }
 
@@ -224,25 +192,25 @@ impl View {
     }
 
     /// The endpoints of a member that count.
-    pub fn endpoints<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = &'a KnownEndpoint> {
-        member.counting(self.endpoints.get(&member.row.record.name)).map(|(_, row)| row)
+    pub fn endpoints<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = &'a KnownEndpoint> + Clone {
+        member.counting(self.rows.endpoints.get(&member.row.record.name))
     }
 
     /// The foreign VTEPs, by address.
     pub fn foreign(&self) -> impl Iterator<Item = &Row<ForeignVtep>> {
-        let held = self.held_foreign.iter().filter(|(address, _)| !self.foreign.contains_key(address));
-        self.foreign.iter().chain(held).map(|(_, row)| row)
+        let held = self.held_foreign.iter().filter(|(address, _)| !self.rows.foreign.contains_key(address));
+        self.rows.foreign.iter().chain(held).map(|(_, row)| row)
     }
 
     /// The network that all pods share, if the cluster has one.
     #[must_use]
     pub fn network(&self) -> Option<&Network> {
-        self.network.as_ref().map(|row| &row.record)
+        self.rows.network.as_ref().map(|row| &row.record)
     }
 
     /// The ranges of its addresses that nodes have, those included that are not there.
     pub fn ranges(&self) -> impl Iterator<Item = &Row<AddressRange>> {
-        self.ranges.values()
+        self.rows.ranges.values()
     }
 
     /// Rows that are refused, by key, with the reason.
@@ -258,48 +226,47 @@ impl View {
 
     /// Takes what the store lists at a revision. `replaced`: it is not the store it was, or went back since it was last
     /// listened to.
-    /// Rows that are given away are let go of one after another.
     pub fn list(&mut self, revision: i64, rows: impl IntoIterator<Item: Borrow<KeyValue>>, replaced: bool) {
-        let listed = std::mem::take(&mut self.endpoints);
+        let mut listing = self.listing();
+        rows.into_iter().for_each(|kv| listing.add(kv.borrow()));
+        self.take_listing(revision, listing, replaced);
+    }
+
+    /// The same, of rows that were read already.
+    pub fn take_listing(&mut self, revision: i64, listing: Listing, replaced: bool) {
+        let Listing { nodes, rows, refused, .. } = listing;
+        let Rows { endpoints: listed, mut foreign, .. } = std::mem::replace(&mut self.rows, rows);
         if replaced {
             for (name, member) in &mut self.members {
                 member.hold(listed.get(name));
                 member.old_claims.clone_from(&member.claims);
             }
-            self.held_foreign.append(&mut self.foreign);
+            self.held_foreign.append(&mut foreign);
         }
-        self.foreign.clear();
-        self.network = None;
-        self.ranges.clear();
+        self.held_foreign.retain(|address, _| !self.rows.foreign.contains_key(address));
         self.refused.clear();
         self.revision = revision;
-        let mut nodes = HashSet::new();
-        for kv in rows {
-            let kv: &KeyValue = kv.borrow();
-            match self.read(kv) {
-                Ok(Read::Node(row)) => {
-                    nodes.insert(row.record.name.clone());
-                    self.put_node(row, &listed);
-                }
-                Ok(other) => self.put(other),
-                Err(error) => {
-                    self.refuse(kv, error);
-                    // Who is refused is there all the same, as he was known before.
-                    match self.keys.read(&kv.key) {
-                        Some(Key::Node(name)) => _ = nodes.insert(name),
-                        Some(Key::Endpoint(node, vni, mac)) => {
-                            let known = listed.get(&node).and_then(|endpoints| endpoints.get(&(vni, mac)));
-                            if let Some(known) = known.cloned() {
-                                self.endpoints.entry(node).or_default().insert((vni, mac), known);
-                            }
-                        }
-                        _ => {}
+        let mut names = HashSet::new();
+        for row in nodes {
+            names.insert(row.record.name.clone());
+            self.put_node(row, &listed);
+        }
+        for (key, error) in refused {
+            // Who is refused is there all the same, as he was known before.
+            match self.keys.read(key.as_bytes()) {
+                Some(Key::Node(name)) => _ = names.insert(name),
+                Some(Key::Endpoint(node, vni, mac)) => {
+                    let known = listed.get(&node).and_then(|endpoints| endpoints.get((vni, mac)));
+                    if let Some(known) = known.cloned() {
+                        self.rows.endpoints.entry(node).or_default().insert(known);
                     }
                 }
+                _ => {}
             }
+            self.refuse(key, error);
         }
         for (name, member) in &mut self.members {
-            if member.presence == Presence::Present && !nodes.contains(name) {
+            if member.presence == Presence::Present && !names.contains(name) {
                 member.suspect(listed.get(name));
             }
         }
@@ -338,7 +305,7 @@ impl View {
         for member in self.members.values_mut().filter(|member| member.presence == Presence::Present) {
             member.old_claims.clear();
             if member.row.record.standing == Standing::Joined {
-                member.held.clear();
+                member.held = Endpoints::default();
             }
         }
     }
@@ -355,25 +322,30 @@ impl View {
     }
 
     fn take(&mut self, kv: &KeyValue) {
-        match self.read(kv) {
+        match Read::of(&self.keys, kv) {
             Ok(read) => {
-                self.refused.remove(&*String::from_utf8_lossy(&kv.key));
+                self.refused.remove(&name(kv));
                 match read {
                     Read::Node(row) => {
-                        let listed = std::mem::take(&mut self.endpoints);
+                        let listed = std::mem::take(&mut self.rows.endpoints);
                         self.put_node(row, &listed);
-                        self.endpoints = listed;
+                        self.rows.endpoints = listed;
                     }
-                    other => self.put(other),
+                    Read::Other(row) => {
+                        if let OtherRow::Foreign(row) = &row {
+                            self.held_foreign.remove(&row.record.address);
+                        }
+                        self.rows.put(row);
+                    }
                 }
             }
-            Err(error) => self.refuse(kv, error),
+            Err(error) => self.refuse(name(kv), error),
         }
     }
 
-    fn refuse(&mut self, kv: &KeyValue, error: RecordError) {
+    fn refuse(&mut self, key: String, error: RecordError) {
         self.refusals += 1;
-        self.refused.insert(String::from_utf8_lossy(&kv.key).into_owned(), error);
+        self.refused.insert(key, error);
     }
 
     fn put_node(&mut self, row: Row<Node>, listed: &BTreeMap<String, Endpoints>) {
@@ -388,93 +360,33 @@ impl View {
         }
     }
 
-    fn put(&mut self, read: Read) {
-        match read {
-            Read::Node(_) => {}
-            Read::Endpoint(mut row) => {
-                let endpoints = self.endpoints.entry(std::mem::take(&mut row.record.node)).or_default();
-                endpoints.insert((row.record.vni, row.record.mac), Box::new(KnownEndpoint::of(row)));
-            }
-            Read::Foreign(row) => {
-                self.held_foreign.remove(&row.record.address);
-                self.foreign.insert(row.record.address, row);
-            }
-            Read::Network(row) => self.network = Some(row),
-            Read::Range(row) => _ = self.ranges.insert(row.record.range, row),
-        }
-    }
-
     fn delete(&mut self, kv: &KeyValue) {
-        self.refused.remove(&*String::from_utf8_lossy(&kv.key));
+        self.refused.remove(&name(kv));
         match self.keys.read(&kv.key) {
             Some(Key::Node(name)) => {
                 if let Some(member) = self.members.get_mut(&name) {
-                    member.suspect(self.endpoints.get(&name));
+                    member.suspect(self.rows.endpoints.get(&name));
                 }
             }
             Some(Key::Endpoint(node, vni, mac)) => {
-                if let Some(endpoints) = self.endpoints.get_mut(&node) {
-                    endpoints.remove(&(vni, mac));
+                if let Some(endpoints) = self.rows.endpoints.get_mut(&node) {
+                    endpoints.remove((vni, mac));
                     if endpoints.is_empty() {
-                        self.endpoints.remove(&node);
+                        self.rows.endpoints.remove(&node);
                     }
                 }
                 if let Some(member) = self.members.get_mut(&node).filter(|member| member.presence == Presence::Present)
                 {
-                    member.held.remove(&(vni, mac));
+                    member.held.remove((vni, mac));
                 }
             }
             Some(Key::Foreign(address)) => {
-                self.foreign.remove(&address);
+                self.rows.foreign.remove(&address);
                 self.held_foreign.remove(&address);
             }
-            Some(Key::Network) => self.network = None,
-            Some(Key::Range(range)) => _ = self.ranges.remove(&range),
+            Some(Key::Network) => self.rows.network = None,
+            Some(Key::Range(range)) => _ = self.rows.ranges.remove(&range),
             None => {}
         }
     }
-
-    fn read(&self, kv: &KeyValue) -> Result<Read, RecordError> {
-        match self.keys.read(&kv.key).ok_or(RecordError::UnknownKey)? {
-            Key::Node(name) => {
-                let record: Node = record::read(&kv.value)?;
-                record.check()?;
-                agree(&name, &record.name)?;
-                Ok(Read::Node(Row::new(record, kv)))
-            }
-            Key::Endpoint(node, vni, mac) => {
-                let record: Endpoint = record::read(&kv.value)?;
-                record.check()?;
-                agree(&Key::Endpoint(node, vni, mac), &Key::Endpoint(record.node.clone(), record.vni, record.mac))?;
-                Ok(Read::Endpoint(Row::new(record, kv)))
-            }
-            Key::Foreign(address) => {
-                let record: ForeignVtep = record::read(&kv.value)?;
-                record.check()?;
-                agree(&address, &record.address)?;
-                Ok(Read::Foreign(Row::new(record, kv)))
-            }
-            Key::Network => Ok(Read::Network(Row::new(record::read(&kv.value)?, kv))),
-            Key::Range(range) => {
-                let record: AddressRange = record::read(&kv.value)?;
-                agree(&range, &record.range)?;
-                Ok(Read::Range(Row::new(record, kv)))
-            }
-        }
-    }
-}
-
-enum Read {
-    Node(Row<Node>),
-    Endpoint(Row<Endpoint>),
-    Foreign(Row<ForeignVtep>),
-    Network(Row<Network>),
-    Range(Row<AddressRange>),
-}
-
-fn agree<T: PartialEq + ToString>(key: &T, row: &T) -> Result<(), RecordError> {
-    if key == row {
-        return Ok(());
-    }
-    Err(RecordError::OtherKey { key: key.to_string(), row: row.to_string() })
 }

@@ -84,17 +84,17 @@ pub struct Conflict {
 fn address_claims(view: &View) -> Claims<'_, IpAddr, Member> {
     Claims::of(view.members().flat_map(|(name, member)| {
         let (presence, revision) = (member.presence(), member.row().incarnation());
-        let rank = Rank { presence, own: true, revision, name: Reverse(name) };
+        let rank = Rank { presence, own: true, revision, name: Reverse(name), mac: MacAddr::ZERO };
         member.row().record.addresses.iter().map(move |address| (*address, rank, member))
     }))
 }
 
-fn endpoints(view: &View) -> impl Iterator<Item = (Rank<'_>, &KnownEndpoint)> {
+fn endpoints(view: &View) -> impl Iterator<Item = (Rank<'_>, &KnownEndpoint)> + Clone {
     view.members().flat_map(move |(name, member)| {
         let presence = member.presence();
         view.endpoints(member).map(move |row| {
             let own = row.attached != Attached::Learned;
-            (Rank { presence, own, revision: row.sequence, name: Reverse(name) }, row)
+            (Rank { presence, own, revision: row.sequence, name: Reverse(name), mac: row.mac }, row)
         })
     })
 }

@@ -143,23 +143,38 @@ impl Store {
     /// # Errors
     /// [`Refusal::Compacted`] if that revision is gone, and as every request.
     pub async fn get(&self, range: &KeyRange, at: Option<i64>) -> Result<Listing, StoreError> {
+        let mut rows = Vec::new();
+        let revision = self.get_in_parts(range, at, |part| rows.extend(part)).await?;
+        Ok(Listing { revision, rows })
+    }
+
+    /// The same, told in parts as they come, in the order of keys, so that nobody has to hold all of it. Returns the
+    /// revision of it all. After an error the parts that were told are nothing whole.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_in_parts(
+        &self,
+        range: &KeyRange,
+        at: Option<i64>,
+        mut tell: impl FnMut(Vec<KeyValue>),
+    ) -> Result<i64, StoreError> {
         let (mut key, range_end) = range.to_request();
-        let mut listing = Listing { revision: at.unwrap_or_default(), rows: Vec::new() };
+        let mut revision = at.unwrap_or_default();
         loop {
-            let request = RangeRequest {
-                key,
-                range_end: range_end.clone(),
-                limit: PAGE,
-                revision: listing.revision,
-                ..RangeRequest::default()
-            };
+            let request =
+                RangeRequest { key, range_end: range_end.clone(), limit: PAGE, revision, ..RangeRequest::default() };
             let response = self.read(request).await?;
-            if listing.revision == 0 {
-                listing.revision = response.header.unwrap_or_default().revision;
+            if revision == 0 {
+                revision = response.header.unwrap_or_default().revision;
             }
-            listing.rows.extend(response.kvs);
-            let Some(last) = listing.rows.last().filter(|_| response.more) else { return Ok(listing) };
-            key = [&last.key[..], &[0]].concat().into();
+            let last = response.kvs.last().filter(|_| response.more);
+            let next = last.map(|last| [&last.key[..], &[0]].concat().into());
+            tell(response.kvs);
+            match next {
+                Some(next) => key = next,
+                None => return Ok(revision),
+            }
         }
     }
 

@@ -17,7 +17,7 @@ impl View {
             rows.extend(self.endpoint_rows(name, member));
         }
         rows.extend(self.foreign().map(|row| self.key_value(&Key::Foreign(row.record.address), row)));
-        rows.extend(self.network.iter().map(|row| self.key_value(&Key::Network, row)));
+        rows.extend(self.rows.network.iter().map(|row| self.key_value(&Key::Network, row)));
         rows.extend(self.ranges().map(|row| self.key_value(&Key::Range(row.record.range), row)));
         rows
     }

@@ -92,7 +92,7 @@ impl Watch {
     /// Goes on from rows that were listed: from one of them it knows that the store is still the one that listed them.
     #[must_use]
     pub fn after(mut self, rows: &[KeyValue]) -> Self {
-        self.last = rows.iter().max_by_key(|row| row.mod_revision).cloned();
+        self.last = rows.iter().max_by_key(|row| row.mod_revision).map(detached);
         self
     }
 
@@ -229,9 +229,14 @@ impl Watch {
             return Ok(None);
         }
         self.next = revision + 1;
-        if let Some(last) = answer.events.last().and_then(|event| event.kv.clone()) {
-            self.last = Some(last);
+        if let Some(last) = answer.events.last().and_then(|event| event.kv.as_ref()) {
+            self.last = Some(detached(last));
         }
         Ok(Some(Batch { revision, events: answer.events }))
     }
+}
+
+/// A copy that does not keep the whole answer in memory that it came in.
+fn detached(row: &KeyValue) -> KeyValue {
+    KeyValue { key: Bytes::copy_from_slice(&row.key), value: Bytes::copy_from_slice(&row.value), ..row.clone() }
 }

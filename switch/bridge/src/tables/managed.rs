@@ -98,6 +98,12 @@ impl BridgeDomain {
         Some((mac, self.static_mac(mac)?))
     }
 
+    /// The MAC that an address was said to have, wherever that is.
+    #[must_use]
+    pub fn mac_of(&self, address: IpAddr) -> Option<MacAddr> {
+        self.neighbours.get(&address).copied()
+    }
+
     /// All addresses whose MAC is known, in no order.
     pub fn neighbours(&self) -> impl Iterator<Item = (IpAddr, MacAddr)> {
         self.neighbours.iter().map(|(address, mac)| (*address, *mac))
