@@ -1,7 +1,7 @@
 //! An agent whose successors systemd starts, by the lines of its unit: which process is the service, and when.
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixDatagram;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -61,8 +62,7 @@ impl Systemd {
     }
 
     fn start(&mut self) -> Child {
-        let mut command = self.command("ExecStart");
-        let log = fs::File::create(self.config.with_extension("log")).unwrap();
+        let (log, mut command) = (self.log(), self.command("ExecStart"));
         command.env("WATCHDOG_USEC", "30000000").stdout(log.try_clone().unwrap()).stderr(log);
         let child = Child::spawn(command);
         self.main = Pid::from_raw(child.pid() as i32);
@@ -73,13 +73,21 @@ impl Systemd {
     /// access does such a process learn where systemd listens; of the watchdog it hears nothing.
     fn reload(&self) -> Output {
         assert_eq!(field("NotifyAccess"), "exec");
-        let main = self.main.unwrap().to_string();
-        // What stays has its output, and so the file, as long as it is there.
-        let said = self.config.with_extension("reload");
-        let log = fs::File::create(&said).unwrap();
-        let mut command = self.command("ExecReload");
-        let status = command.env("MAINPID", main).stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
-        Output { status, stdout: String::new(), stderr: fs::read_to_string(said).unwrap() }
+        let before = self.journal().len();
+        let (log, mut command) = (self.log(), self.command("ExecReload"));
+        command.env("MAINPID", self.main.unwrap().to_string());
+        // What stays has its output as long as it is there.
+        let status = command.stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
+        Output { status, stdout: String::new(), stderr: self.journal().split_off(before) }
+    }
+
+    /// Where all that it starts writes.
+    fn log(&self) -> File {
+        File::options().append(true).create(true).open(self.config.with_extension("log")).unwrap()
+    }
+
+    fn journal(&self) -> String {
+        fs::read_to_string(self.config.with_extension("log")).unwrap()
     }
 
     /// The next message, of which systemd takes what the service's process says, and nothing else.
@@ -203,13 +211,22 @@ fn a_reload_by_systemd_takes_over_and_the_successor_is_the_service() {
     assert_eq!((systemd.main, serving(&run_dir)), (Some(before), Some(before)));
     ping_all(&pods[0], Overlay::IPV4[1]);
 
-    kill_process(before, Signal::TERM).unwrap();
-    systemd.wait_for("STOPPING=1");
+    // One that was started by hand goes by systemd, which sees the service end.
+    systemd.heard.clear();
+    let by_hand = config.take_over().unwrap();
     eventually("its end", || {
         // Whoever adopted it may be slow to ask for its status.
         let stat = fs::read_to_string(format!("/proc/{before}/stat")).unwrap_or_default();
         if stat.is_empty() || stat.contains(") Z ") { Ok(()) } else { Err(stat) }
     });
+    while poll(&mut [PollFd::new(&systemd.socket, PollFlags::IN)], Some(&Timespec::default())) == Ok(1) {
+        systemd.hear();
+    }
+    assert!(!systemd.heard.iter().any(|(_, line)| line.starts_with("MAINPID=")), "{:?}", systemd.heard);
+    let log = systemd.journal();
+    assert!(log.contains("the service ends for systemd"), "{log}");
+    ping_all(&pods[0], Overlay::IPV4[1]);
     systemd.main = None;
+    by_hand.finish();
     other.finish();
 }

@@ -77,6 +77,8 @@ impl Agent {
             Ok(()) => {
                 if supervised {
                     supervisor::succeeded_by(process);
+                } else if supervisor::listens() {
+                    tracing::warn!("the service ends for systemd: what takes over was not started by its reload");
                 }
                 tracing::info!(microseconds = begun.elapsed().as_micros() as u64, "handed over; this process ends");
                 // All that ends with this process has another owner now: nothing of it is to be undone.
