@@ -13,6 +13,7 @@ peers=(
     strace:strace
     nft:nftables
     iptables:iptables
+    valgrind:valgrind
     setpriv:util-linux
     script:bsdutils
     ovs-vswitchd:openvswitch-switch

@@ -22,7 +22,7 @@ use crate::counters::WorkerCounters;
 use crate::gather::Piece;
 use crate::port::Port;
 use crate::ports::Ports;
-use crate::trace::Tracer;
+use crate::trace::OptionalTracer;
 use crate::underlay::{LANES, Lane, MAX_GROUPS, Outcome, Underlay};
 
 /// Frames that the merger holds before it is flushed.
@@ -63,7 +63,7 @@ pub(crate) struct Egress<P, U> {
     answer: Answer,
     outcomes: Vec<(usize, Outcome)>,
     /// Tells what becomes of frames, as long as somebody wants to know.
-    pub(crate) tracer: Option<Box<Tracer>>,
+    pub(crate) tracer: OptionalTracer,
 }
 
 /// Where a copy is, once it was queued.
@@ -87,27 +87,33 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             merge_pieces: Vec::with_capacity(MERGE_FRAMES),
             answer: Answer::new(),
             outcomes: Vec::with_capacity(MAX_GROUPS),
-            tracer: None,
+            tracer: OptionalTracer::default(),
         }
     }
 
     /// Takes one copy of a frame. What cannot leave is counted here.
-    pub(crate) fn queue(&mut self, tables: &Tables, egress: Attachment, copy: &mut Copy, arena: &mut [u8]) {
+    pub(crate) fn queue<const TRACED: bool>(
+        &mut self,
+        tables: &Tables,
+        egress: Attachment,
+        copy: &mut Copy,
+        arena: &mut [u8],
+    ) {
         self.counters.copies.add(1);
-        if let Some(tracer) = &mut self.tracer {
+        if let Some(tracer) = self.tracer.of_turn::<TRACED>() {
             tracer.begins(tables, egress, copy);
         }
         let outcome = match egress {
             Attachment::Port(id) => match tables.port(id) {
-                Some(port) => self.queue_for_port(tables, id, port, copy, arena),
+                Some(port) => self.queue_for_port::<TRACED>(tables, id, port, copy, arena),
                 None => Err(DropReason::PortDown),
             },
             Attachment::Vtep(id) => match (tables.vtep(id), domain_of(tables, copy.ingress)) {
-                (Some(vtep), Some(domain)) => self.queue_for_vtep(tables, id, vtep, domain, copy, arena),
+                (Some(vtep), Some(domain)) => self.queue_for_vtep::<TRACED>(tables, id, vtep, domain, copy, arena),
                 _ => Err(DropReason::UnderlayUnreachable),
             },
         };
-        if let Some(tracer) = &mut self.tracer {
+        if let Some(tracer) = self.tracer.of_turn::<TRACED>() {
             tracer.queued(copy, egress, outcome);
         }
         if let Err(reason) = outcome {
@@ -116,17 +122,15 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     }
 
     /// Hands everything queued to the kernel.
-    pub(crate) fn flush(&mut self, arena: &[u8]) {
-        self.flush_ports(arena);
+    pub(crate) fn flush<const TRACED: bool>(&mut self, arena: &[u8]) {
+        self.flush_ports::<TRACED>(arena);
         for lane in 0..self.lanes.len() {
             if !self.lanes[lane].is_empty() {
-                self.flush_lane(lane, arena);
+                self.flush_lane::<TRACED>(lane, arena);
             }
         }
-        if let Some(tracer) = &mut self.tracer
-            && !tracer.end_turn()
-        {
-            self.tracer = None;
+        if TRACED {
+            self.tracer.end_turn();
         }
     }
 

@@ -18,7 +18,7 @@ use crate::gather::{Buffers, Piece};
 use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame, TapOffloads};
 use crate::trace::{Depth, Filter, Trace};
 use crate::underlay::{Datagram, Form, Group, Lane, Outcome, ReceiveCounts, Underlay};
-use crate::worker::{ECHOES, ProbeEcho, Shared, Worker};
+use crate::worker::{ECHOES, ProbeEcho, Shared, Turn, Worker};
 
 /// The UDP port from which tunnel packets in memory come: the first dynamic one (RFC 6335 section 6).
 const MEMORY_SOURCE_PORT: u16 = 49_152;
@@ -194,10 +194,14 @@ fn joined(pieces: &[Piece], buffers: &Buffers<'_>) -> Vec<u8> {
     pieces.iter().flat_map(|piece| piece.bytes(buffers)).copied().collect()
 }
 
+type MemoryWorker = Worker<MemoryPort, MemoryUnderlay>;
+/// A turn of a source of this kind.
+type TurnOf<Source> = fn(&mut MemoryWorker, Source, Seconds) -> Turn;
+
 /// A whole switch of one worker in memory, on a clock that the caller moves: same input, same output.
 pub struct MemorySwitch {
     shared: Shared,
-    worker: Worker<MemoryPort, MemoryUnderlay>,
+    worker: MemoryWorker,
     ports: Vec<(PortId, MemoryPort)>,
     underlay: MemoryUnderlay,
     echoes: Receiver<ProbeEcho>,
@@ -277,13 +281,23 @@ impl MemorySwitch {
 
     /// Serves all that waits, ports in the order of their attachment and then the underlay.
     pub fn run(&mut self, now: Seconds) {
+        self.serve(MemoryWorker::turn_port, MemoryWorker::turn_underlay, now);
+    }
+
+    /// The same by code that was compiled without traces, and does not look whether one is on: what [`Self::run`] takes
+    /// besides is what they cost while none is.
+    pub fn run_without_traces(&mut self, now: Seconds) {
+        self.serve(MemoryWorker::drain_port::<false>, MemoryWorker::drain_underlay::<false>, now);
+    }
+
+    fn serve(&mut self, port_turn: TurnOf<PortId>, underlay_turn: TurnOf<usize>, now: Seconds) {
         for (id, port) in &self.ports {
             while !port.queues.borrow().from_pod.is_empty() {
-                self.worker.turn_port(*id, now);
+                port_turn(&mut self.worker, *id, now);
             }
         }
         while !self.underlay.queues.borrow().arrived.is_empty() {
-            self.worker.turn_underlay(0, now);
+            underlay_turn(&mut self.worker, 0, now);
         }
     }
 

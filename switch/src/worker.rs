@@ -29,7 +29,7 @@ use crate::budget::Budget;
 use crate::counters::WorkerCounters;
 use crate::egress::{Copy, Egress};
 use crate::port::{Port, PortFrame};
-use crate::trace::{Arrived, Listener, Tracer};
+use crate::trace::{Arrived, Listener};
 use crate::underlay::{Datagram, Form, ReceiveCounts, Underlay};
 
 /// Bytes of the arena: sixteen receive slots of 64 KiB.
@@ -111,7 +111,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
 
     /// Tells from the next turn on what becomes of frames.
     pub(crate) fn trace(&mut self, listener: Listener) {
-        self.egress.tracer.get_or_insert_with(|| Box::new(Tracer::new())).add(listener);
+        self.egress.tracer.add(listener);
     }
 
     pub(crate) fn remove_port(&mut self, id: PortId) -> Option<P> {
@@ -123,13 +123,28 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         self.shared.counters.begin_turn();
         let tables = self.shared.tables.load();
         self.egress.underlay.begin_turn();
-        self.egress.queue_probes(&tables, vtep, probes, &self.arena);
-        self.egress.flush(&self.arena);
+        // A trace tells of frames, and these are none.
+        self.egress.queue_probes::<false>(&tables, vtep, probes, &self.arena);
+        self.egress.flush::<false>(&self.arena);
         self.shared.counters.end_turn();
     }
 
     /// Drains one port.
     pub(crate) fn turn_port(&mut self, id: PortId, now: Seconds) -> Turn {
+        if self.egress.tracer.is_on() { self.drain_port::<true>(id, now) } else { self.drain_port::<false>(id, now) }
+    }
+
+    /// Drains one of the underlay's sources.
+    pub(crate) fn turn_underlay(&mut self, source: usize, now: Seconds) -> Turn {
+        if self.egress.tracer.is_on() {
+            self.drain_underlay::<true>(source, now)
+        } else {
+            self.drain_underlay::<false>(source, now)
+        }
+    }
+
+    /// A turn of a port, with or without what a trace takes.
+    pub(crate) fn drain_port<const TRACED: bool>(&mut self, id: PortId, now: Seconds) -> Turn {
         let Some(port) = self.egress.ports.get_mut(id) else { return Turn::Done };
         self.shared.counters.begin_turn();
         self.frames.clear();
@@ -144,15 +159,15 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             link.rx_frames.add(1);
             link.rx_bytes.add(range.len() as u64);
             let entry = Entry { ingress: Ingress::Port(id), attachment: Attachment::Port(id), arrived: None };
-            self.process(&tables, entry, range, offload, now);
+            self.process::<TRACED>(&tables, entry, range, offload, now);
         }
-        self.egress.flush(&self.arena);
+        self.egress.flush::<TRACED>(&self.arena);
         self.shared.counters.end_turn();
         result.map_or_else(Turn::Gone, |()| Turn::Done)
     }
 
-    /// Drains one of the underlay's sources.
-    pub(crate) fn turn_underlay(&mut self, source: usize, now: Seconds) -> Turn {
+    /// A turn of one of the underlay's sources, with or without what a trace takes.
+    pub(crate) fn drain_underlay<const TRACED: bool>(&mut self, source: usize, now: Seconds) -> Turn {
         self.shared.counters.begin_turn();
         self.datagrams.clear();
         let mut counts = ReceiveCounts::default();
@@ -167,7 +182,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             let datagram = self.datagrams[index].clone();
             let Datagram { range, segment, source, encapsulation, tos, form, .. } = &datagram;
             if let Form::Packet(offload) = form {
-                self.tunnel_packet(&tables, &datagram, range.clone(), *offload, now);
+                self.tunnel_packet::<TRACED>(&tables, &datagram, range.clone(), *offload, now);
                 continue;
             }
             if *form == Form::Untold && *segment < range.len() {
@@ -176,12 +191,12 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                 match group(&tables, &packet, *segment) {
                     Ok(Group::Packets) => {}
                     Ok(Group::Superframe(offload)) => {
-                        self.tunnel_packet(&tables, &datagram, range.clone(), offload, now);
+                        self.tunnel_packet::<TRACED>(&tables, &datagram, range.clone(), offload, now);
                         continue;
                     }
                     Err(reason) => {
                         self.shared.counters.underlay_datagrams_in.add(1);
-                        self.refuse_packet(&tables, &datagram, range.clone(), reason);
+                        self.refuse_packet::<TRACED>(&tables, &datagram, range.clone(), reason);
                         continue;
                     }
                 }
@@ -190,16 +205,16 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             // An empty datagram is a tunnel packet too, and gets its verdict.
             while start < range.end || start == range.start {
                 let end = range.end.min(start + (*segment).max(1));
-                self.tunnel_packet(&tables, &datagram, start..end, Offload::NONE, now);
+                self.tunnel_packet::<TRACED>(&tables, &datagram, start..end, Offload::NONE, now);
                 start = end.max(start + 1);
             }
         }
-        self.egress.flush(&self.arena);
+        self.egress.flush::<TRACED>(&self.arena);
         self.shared.counters.end_turn();
         result.map_or_else(Turn::Gone, |()| Turn::Done)
     }
 
-    fn tunnel_packet(
+    fn tunnel_packet<const TRACED: bool>(
         &mut self,
         tables: &Tables,
         datagram: &Datagram,
@@ -215,7 +230,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             Ok(Arrival::Probe { vtep, probe }) => {
                 counters.probes_received.add(1);
                 match probe.echo() {
-                    Some(echo) => self.egress.queue_probes(tables, vtep, &[echo], &self.arena),
+                    Some(echo) => self.egress.queue_probes::<TRACED>(tables, vtep, &[echo], &self.arena),
                     None => {
                         let Probe { nonce, size, .. } = probe;
                         let _ = self.shared.echoes.try_send(ProbeEcho { vtep, nonce, size, at: Instant::now() });
@@ -225,7 +240,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             Ok(Arrival::Frame(Admitted { vtep, domain, frame, early, ecn })) => {
                 if early {
                     if !self.early.take(EARLY_PER_SECOND, now) {
-                        self.refuse_packet(tables, datagram, packet, DropReason::NotMember);
+                        self.refuse_packet::<TRACED>(tables, datagram, packet, DropReason::NotMember);
                         return;
                     }
                     counters.early.add(1);
@@ -240,9 +255,9 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                 let arrived = Some(Arrived { datagram, start: packet.start });
                 let ingress = Ingress::Vtep(vtep, domain);
                 let entry = Entry { ingress, attachment: Attachment::Vtep(vtep), arrived };
-                self.process(tables, entry, range, Ok(offload), now);
+                self.process::<TRACED>(tables, entry, range, Ok(offload), now);
             }
-            Err(reason) => self.refuse_packet(tables, datagram, packet, reason),
+            Err(reason) => self.refuse_packet::<TRACED>(tables, datagram, packet, reason),
         }
     }
 
@@ -253,14 +268,20 @@ impl<P: Port, U: Underlay> Worker<P, U> {
     }
 
     /// One whose tunnel packet is there.
-    fn refuse_packet(&mut self, tables: &Tables, datagram: &Datagram, packet: Range<usize>, reason: DropReason) {
-        if let Some(tracer) = &mut self.egress.tracer {
+    fn refuse_packet<const TRACED: bool>(
+        &mut self,
+        tables: &Tables,
+        datagram: &Datagram,
+        packet: Range<usize>,
+        reason: DropReason,
+    ) {
+        if let Some(tracer) = self.egress.tracer.of_turn::<TRACED>() {
             tracer.refused(tables, datagram, &self.arena[packet], reason);
         }
         self.refuse_entry(reason);
     }
 
-    fn process(
+    fn process<const TRACED: bool>(
         &mut self,
         tables: &Tables,
         Entry { ingress, attachment, arrived }: Entry<'_>,
@@ -272,7 +293,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         counters.frames_in.add(1);
         let inner = Inner::parse(&self.arena[range.clone()]);
         let decision = forward(tables, fdb, now, ingress, &inner, offload);
-        if let Some(tracer) = &mut self.egress.tracer {
+        if let Some(tracer) = self.egress.tracer.of_turn::<TRACED>() {
             let vni = match ingress {
                 Ingress::Port(id) => tables.port(id).map(|port| port.vni),
                 Ingress::Vtep(_, domain) => Some(domain.vni()),
@@ -310,7 +331,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                     // The destination is what a frame begins with; no checksum covers it.
                     self.arena[copy.range.start..][..mac.len()].copy_from_slice(&mac);
                 }
-                self.egress.queue(tables, egress, &mut copy, &mut self.arena);
+                self.egress.queue::<TRACED>(tables, egress, &mut copy, &mut self.arena);
             }
             Verdict::Answer(mac) => {
                 counters.answered.add(1);
@@ -321,14 +342,14 @@ impl<P: Port, U: Underlay> Worker<P, U> {
                     && let Err(reason) = self.egress.ports.may_flood(id, &flood, now)
                 {
                     self.drop_at(attachment, reason);
-                    if let Some(tracer) = &mut self.egress.tracer {
+                    if let Some(tracer) = self.egress.tracer.of_turn::<TRACED>() {
                         tracer.flood_refused(reason);
                     }
                     return;
                 }
                 counters.flood.add(1);
                 for egress in flood.targets() {
-                    self.egress.queue(tables, egress, &mut copy, &mut self.arena);
+                    self.egress.queue::<TRACED>(tables, egress, &mut copy, &mut self.arena);
                 }
             }
         }

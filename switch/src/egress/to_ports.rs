@@ -15,7 +15,7 @@ use crate::port::Port;
 use crate::underlay::Underlay;
 
 impl<P: Port, U: Underlay> Egress<P, U> {
-    pub(super) fn queue_for_port(
+    pub(super) fn queue_for_port<const TRACED: bool>(
         &mut self,
         tables: &Tables,
         id: PortId,
@@ -25,7 +25,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     ) -> Result<Left, DropReason> {
         match copy.ingress {
             Attachment::Port(_) => self.hand_over(id, port, copy, arena),
-            Attachment::Vtep(vtep) => self.queue_for_merging(tables, vtep, id, port, copy, arena),
+            Attachment::Vtep(vtep) => self.queue_for_merging::<TRACED>(tables, vtep, id, port, copy, arena),
         }
     }
 
@@ -49,7 +49,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     }
 
     /// From a VTEP.
-    fn queue_for_merging(
+    fn queue_for_merging<const TRACED: bool>(
         &mut self,
         tables: &Tables,
         vtep: VtepId,
@@ -62,7 +62,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         let offload = if copy.offload.gso.is_none() {
             match recover::recover(frame, port.mtu) {
                 Err(RecoverError::TooLong { .. }) if checksum_is_complete(frame) => {
-                    self.flush_ports(arena);
+                    self.flush_ports::<TRACED>(arena);
                     return self.write_fragments(id, port.mtu, copy, arena);
                 }
                 recovered => recovered.map_err(recover_drop)?,
@@ -71,7 +71,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             recover::complete_partial_checksum(frame);
             copy.offload
         } else {
-            self.flush_ports(arena);
+            self.flush_ports::<TRACED>(arena);
             return self.write_fragments(id, port.mtu, copy, arena);
         };
         if let (Some(vtep), Some(domain)) = (tables.vtep(vtep), tables.domain(port.vni))
@@ -82,12 +82,12 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         let (key, device) = self.ports.key(id).ok_or(DropReason::PortDown)?;
         let takes = device.offloads();
         if !takes.carry(&offload) {
-            self.flush_ports(arena);
+            self.flush_ports::<TRACED>(arena);
             return self.write_finished(id, copy, offload, arena);
         }
         let alone = copy.kind.is_some_and(|kind| !takes.takes(kind));
         if self.merge(arena, key, copy, offload, alone).is_err() {
-            self.flush_ports(arena);
+            self.flush_ports::<TRACED>(arena);
             // An emptied merger has room for one frame.
             let _ = self.merge(arena, key, copy, offload, alone);
         }
@@ -153,12 +153,12 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         Ok(Left::Gone)
     }
 
-    pub(super) fn flush_ports(&mut self, arena: &[u8]) {
+    pub(super) fn flush_ports<const TRACED: bool>(&mut self, arena: &[u8]) {
         let Self { ports, counters, merger, port_headers, merge_pieces, tracer, .. } = self;
         for group in merger.groups() {
             let frames = group.frames() as u64;
             let mut told = |port, outcome: Result<(), DropReason>| {
-                if let Some(tracer) = tracer {
+                if let Some(tracer) = tracer.of_turn::<TRACED>() {
                     tracer.merged(port, group.pieces(), outcome.map(|()| group.frames()));
                 }
             };
@@ -197,7 +197,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             }
         }
         merger.clear();
-        if let Some(tracer) = tracer {
+        if let Some(tracer) = tracer.of_turn::<TRACED>() {
             tracer.merger_cleared();
         }
     }

@@ -14,14 +14,20 @@ use crate::underlay::{LANES, MAX_GROUP_BYTES, Outcome, Outer, Underlay};
 impl<P: Port, U: Underlay> Egress<P, U> {
     /// Queues path probes, or the echo of one, to a VTEP: those of one length, as one group. Which source port they take
     /// follows from the first one's nonce, so that probes of one path meet all the ways that its flows take.
-    pub(crate) fn queue_probes(&mut self, tables: &Tables, id: VtepId, probes: &[Probe], arena: &[u8]) {
+    pub(crate) fn queue_probes<const TRACED: bool>(
+        &mut self,
+        tables: &Tables,
+        id: VtepId,
+        probes: &[Probe],
+        arena: &[u8],
+    ) {
         let (Some(vtep), Some(first)) = (tables.vtep(id), probes.first()) else { return };
         let overhead = overhead(vtep.encapsulation, vtep.address.is_ipv6(), 0);
         let Ok(len) = first.frame_len(overhead) else { return };
         let index = (first.nonce % LANES as u64) as usize;
         let tunnel = vtep.encapsulation.header(probe::VNI);
         if !self.lanes[index].has_room(probes.len(), tunnel.as_bytes().len() + len) {
-            self.flush_lane(index, arena);
+            self.flush_lane::<TRACED>(index, arena);
         }
         let ttl = match tables.outer_ttl() {
             Ttl::Fixed(hops) => hops,
@@ -35,7 +41,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         self.counters.probes_sent.add(probes.len() as u64);
     }
 
-    pub(super) fn queue_for_vtep(
+    pub(super) fn queue_for_vtep<const TRACED: bool>(
         &mut self,
         tables: &Tables,
         id: VtepId,
@@ -52,23 +58,23 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         let tunnel = tunnel.as_bytes();
         let too_long = copy.wire_len > usize::from(mtu);
         if copy.offload.gso.is_some() && !too_long {
-            return self.queue_superframe(index, outer, tunnel, copy, arena);
+            return self.queue_superframe::<TRACED>(index, outer, tunnel, copy, arena);
         }
         if domain.clamp_mss() {
             clamp(&mut arena[copy.range.clone()], mtu, &copy.offload);
         }
         fill_checksum(copy, copy.offload, arena)?;
         if too_long {
-            return self.queue_fragments(index, outer, tunnel, copy, mtu, arena);
+            return self.queue_fragments::<TRACED>(index, outer, tunnel, copy, mtu, arena);
         }
         if !self.lanes[index].has_room(1, tunnel.len()) {
-            self.flush_lane(index, arena);
+            self.flush_lane::<TRACED>(index, arena);
         }
         self.lanes[index].push_frame(outer, tunnel, copy.range.clone(), arena);
         Ok(Left::Waiting)
     }
 
-    fn queue_superframe(
+    fn queue_superframe<const TRACED: bool>(
         &mut self,
         index: usize,
         outer: Outer,
@@ -86,14 +92,14 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             let offload = splitter.offload();
             let segment = tunnel.len() + header_len + offload.gso.map_or(0, |gso| usize::from(gso.size));
             if !self.lanes[index].has_room(1, tunnel.len()) {
-                self.flush_lane(index, arena);
+                self.flush_lane::<TRACED>(index, arena);
             }
             self.lanes[index].push_superframe(outer, tunnel, copy.range.clone(), offload, segment);
             return Ok(Left::Waiting);
         }
         for segment in 1..=segments {
             if !self.lanes[index].has_room(1, tunnel.len() + header_len) {
-                self.flush_lane(index, arena);
+                self.flush_lane::<TRACED>(index, arena);
             }
             let last = (segment == segments).then_some(frame.len());
             self.lanes[index].push_segment(outer, tunnel, header_len, (segment == 1, last), |headers| {
@@ -105,7 +111,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     }
 
     /// Cuts what is too long for its path into fragments, where its sender allows that.
-    fn queue_fragments(
+    fn queue_fragments<const TRACED: bool>(
         &mut self,
         index: usize,
         outer: Outer,
@@ -121,7 +127,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         let fragments = fragmenter.fragments();
         for number in 1..=fragments {
             if !self.lanes[index].has_room(1, tunnel.len() + fragment::MAX_HEADER_LEN) {
-                self.flush_lane(index, arena);
+                self.flush_lane::<TRACED>(index, arena);
             }
             let last = (number == fragments).then_some(frame.len());
             self.lanes[index].push_segment(outer, tunnel, fragment::MAX_HEADER_LEN, (number == 1, last), |headers| {
@@ -132,7 +138,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         Ok(Left::Waiting)
     }
 
-    pub(super) fn flush_lane(&mut self, index: usize, arena: &[u8]) {
+    pub(super) fn flush_lane<const TRACED: bool>(&mut self, index: usize, arena: &[u8]) {
         let Self { underlay, counters, lanes, outcomes, tracer, .. } = self;
         outcomes.clear();
         let calls = underlay.send(index, &lanes[index], arena, &mut |place, outcome| outcomes.push((place, outcome)));
@@ -140,7 +146,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         let lane = &mut lanes[index];
         for (place, outcome) in outcomes.drain(..) {
             let tally = lane.tally(place, outcome);
-            if let Some(tracer) = tracer {
+            if let Some(tracer) = tracer.of_turn::<TRACED>() {
                 tracer.left(index, lane, place, outcome, arena);
             }
             let group = &lane.groups()[place];

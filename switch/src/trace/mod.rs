@@ -1,9 +1,9 @@
 //! What became of frames, told one by one, as long as somebody asks.
 //!
-//! Theory of operation. A worker has no tracer until a [`Trace`] begins, and then costs one branch a frame and two a
-//! copy, all always taken alike. While one is on, the worker notes every frame's verdict; each copy waits, beside the
-//! queues that it went to, until the queue is flushed and its fate known, and is then put into a bounded ring. Whoever reads
-//! too slowly loses records, which are counted; the worker never waits. See docs/adr/0018-live-traces.md.
+//! Theory of operation. A worker has no tracer until a [`Trace`] begins. It looks once a turn whether it has one: a turn
+//! without is code that was compiled without. While one is on, the worker notes every frame's verdict; each copy waits,
+//! beside the queues that it went to, until the queue is flushed and its fate known, and is then put into a bounded ring.
+//! Whoever reads too slowly loses records, which are counted; the worker never waits. See docs/adr/0018-live-traces.md.
 
 mod filter;
 mod identity;
@@ -17,4 +17,4 @@ pub use record::{Bytes, Captured, CopyTold, Ingress, Record, Sent, SourcePort, S
 pub(crate) use ring::Listener;
 pub use ring::{CAPTURE_BYTES, Depth, RING_RECORDS, Trace};
 pub use tracer::MAX_LISTENERS;
-pub(crate) use tracer::{Arrived, Tracer};
+pub(crate) use tracer::{Arrived, OptionalTracer};

@@ -20,6 +20,37 @@ use crate::underlay::{Datagram, LANES, Lane, Outcome};
 /// How often frames may be traced at one time: listeners at most.
 pub const MAX_LISTENERS: usize = 8;
 
+/// A worker's tracer, as long as somebody listens.
+///
+/// Nothing but [`Self::of_turn`] leads to it while frames are dealt with: so a turn that begins without one has no
+/// instruction for it.
+#[derive(Default)]
+pub(crate) struct OptionalTracer(Option<Box<Tracer>>);
+
+impl OptionalTracer {
+    /// Whether the turn that begins is one to tell of.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Tells one more, between two turns.
+    pub(crate) fn add(&mut self, listener: Listener) {
+        self.0.get_or_insert_with(|| Box::new(Tracer::new())).add(listener);
+    }
+
+    /// The tracer in the code of turns with one; nothing in that of turns without.
+    #[inline]
+    pub(crate) fn of_turn<const TRACED: bool>(&mut self) -> Option<&mut Tracer> {
+        if TRACED { self.0.as_deref_mut() } else { None }
+    }
+
+    /// A turn that was told of ends; with the last listener the tracer goes.
+    #[cold]
+    pub(crate) fn end_turn(&mut self) {
+        self.0.take_if(|tracer| !tracer.end_turn());
+    }
+}
+
 /// What a worker knows of the frames of a turn while it tells of them.
 pub(crate) struct Tracer {
     listeners: Vec<Listener>,
@@ -82,7 +113,7 @@ impl Way {
 }
 
 impl Tracer {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self {
             listeners: Vec::new(),
             frames: 0,
@@ -96,7 +127,7 @@ impl Tracer {
 
     /// Tells one more, between two turns. Those that nobody reads any more make room; whoever begins traces sees to it that
     /// there are no more than [`MAX_LISTENERS`].
-    pub(crate) fn add(&mut self, listener: Listener) {
+    fn add(&mut self, listener: Listener) {
         self.listeners.retain(Listener::is_heard);
         if self.listeners.len() < MAX_LISTENERS {
             self.listeners.push(listener);
@@ -104,8 +135,7 @@ impl Tracer {
     }
 
     /// A turn ends. False once nobody listens any more.
-    #[cold]
-    pub(crate) fn end_turn(&mut self) -> bool {
+    fn end_turn(&mut self) -> bool {
         self.current = None;
         self.listeners.iter_mut().for_each(Listener::wake);
         self.listeners.retain(Listener::is_heard);
