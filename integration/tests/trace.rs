@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::io::write;
-use weft_integration::{CommandLab, MacAddr, Requirement, eventually, test_name, udp_over_ipv4, unmet, weft};
+use weft_integration::{CommandLab, MacAddr, Requirement, eventually, test_name, udp_over_ipv4, unmet, vxlan, weft};
 use weft_switch::PacketTap;
 use weft_switch::trace::MAX_LISTENERS;
 use weft_testbed::Lab;
@@ -55,6 +55,13 @@ nodes:
       - {name: d, vni: 100, addresses: [10.0.0.4/24], mtu: 1200}
       - {name: off, vni: 100, addresses: [10.0.0.5/24]}
       - {name: y, vni: 200, addresses: [10.0.0.8/24]}
+";
+/// Two nodes whose tunnel packets pass the host's stack by, so that damaged ones arrive.
+const UPLINK: &str = "
+name: refused
+nodes:
+  - {name: n1, underlay: {kind: uplink}, pods: [{name: a, vni: 100, addresses: [10.0.0.1/24]}]}
+  - {name: n2, underlay: {kind: uplink}, pods: [{name: c, vni: 100, addresses: [10.0.0.3/24]}]}
 ";
 const PODS: [(&str, u8); 7] = [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("off", 5), ("x", 9), ("y", 8)];
 
@@ -239,7 +246,8 @@ fn both_nodes_tell_of_one_frame_in_one_piece() {
     interrupt(&child);
     assert!(child.wait().unwrap().success());
     let drops = ["trace", "--node", &format!("{}.n1", lab.name()), "--live", "--drops", "-n", "1"];
-    let (mut child, _told, _) = running(&drops);
+    let (mut child, _told, first) = running(&drops);
+    assert!(first.starts_with("tracing on n1;"), "the node that was named, and no other: {first}");
     let macs = ["02:00:00:00:00:01", "02:00:00:00:00:02"].map(|mac| mac.parse::<MacAddr>().unwrap());
     let wrong = datagram((macs[0], 1), (macs[1], 2), FIRST_PORT, HEADERS, true);
     let opened = Lab::open(&lab.name().parse().unwrap()).unwrap();
@@ -249,6 +257,49 @@ fn both_nodes_tell_of_one_frame_in_one_piece() {
     assert!(child.wait().unwrap().success());
     assert!(told.contains("DROP spoofed_mac") && told.contains("10.0.0.1:20000 > 10.0.0.2:9 UDP"), "{told}");
     assert!(!told.contains('\x1b'), "no colours but on a terminal");
+}
+
+#[test]
+fn tunnel_packets_that_are_refused_are_told_with_their_sender() {
+    if unmet(test_name!(), &[&TOOLS[..], &[Requirement::Linux(6, 17)]].concat()) {
+        return;
+    }
+    let directory = Directory::new("refused");
+    let file = directory.0.join("refused.yaml");
+    std::fs::write(&file, UPLINK).unwrap();
+    let lab = CommandLab::up_file(&file);
+    let opened = Lab::open(&lab.name().parse().unwrap()).unwrap();
+    let mac = |node: &str| opened.netns(node).unwrap().links(|links| links.get("eth0")).unwrap().unwrap().mac.unwrap();
+    let (n1, n2) = ((mac("n1"), Ipv4Addr::new(10, 199, 0, 1), 4789), (mac("n2"), Ipv4Addr::new(10, 199, 0, 2), 50_000));
+    let stranger = (mac("n2"), Ipv4Addr::new(10, 199, 0, 77), 50_000);
+    // No two are alike: they would be told as one.
+    let inside = |port| datagram((MacAddr([2; 6]), 3), (MacAddr([4; 6]), 1), port, HEADERS, true);
+    let packet = |from, vni, port| udp_over_ipv4(from, n1, &vxlan(vni, &inside(port)));
+    let mut damaged = packet(n2, 100, 1);
+    *damaged.last_mut().unwrap() ^= 0x55;
+    let packets = [
+        ("bad_outer", "VTEP 10.199.0.2", "VNI 100", damaged),
+        ("unknown_source", "stranger 10.199.0.77", "VNI 100", packet(stranger, 100, 2)),
+        ("unknown_vni", "VTEP 10.199.0.2", "VNI 4000", packet(n2, 4000, 3)),
+        ("tunnel_truncated", "VTEP 10.199.0.2", "tunnel packet without a frame", udp_over_ipv4(n2, n1, &[8, 0, 0])),
+    ];
+    let node = format!("{}.n1", lab.name());
+    let count = packets.len().to_string();
+    let (mut child, _told, first) = running(&["trace", "--node", &node, "--live", "--drops", "-n", &count]);
+    assert!(first.starts_with("tracing on n1;"), "{first}");
+    let underlay = socket(&opened, "n2");
+    packets.iter().for_each(|(.., packet)| assert_eq!(write(&underlay, packet).unwrap(), packet.len()));
+    let mut told = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut told).unwrap();
+    assert!(child.wait().unwrap().success());
+    let lines: Vec<&str> = told.lines().collect();
+    for (reason, sender, what, _) in &packets {
+        // What it is, and then who tells of it.
+        let dropped = format!("DROP {reason}");
+        let pair =
+            lines.chunks(2).find(|pair| pair[1].contains(&dropped)).unwrap_or_else(|| panic!("{reason}: {told}"));
+        assert!(pair[0].contains(what) && pair[1].contains(sender), "{reason}: {told}");
+    }
 }
 
 #[test]

@@ -174,8 +174,6 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         let result = self.egress.underlay.recv(source, &mut self.arena, &mut self.datagrams, &mut counts);
         self.shared.counters.underlay_receives.add(counts.receives);
         self.shared.counters.underlay_overflow.add(counts.overflow);
-        self.shared.counters.underlay_datagrams_in.add(counts.malformed);
-        (0..counts.malformed).for_each(|_| self.refuse_entry(DropReason::BadOuter));
         let tables = self.shared.tables.load();
         self.egress.underlay.begin_turn();
         for index in 0..self.datagrams.len() {
@@ -183,6 +181,11 @@ impl<P: Port, U: Underlay> Worker<P, U> {
             let Datagram { range, segment, source, encapsulation, tos, form, .. } = &datagram;
             if let Form::Packet(offload) = form {
                 self.tunnel_packet::<TRACED>(&tables, &datagram, range.clone(), *offload, now);
+                continue;
+            }
+            if *form == Form::Malformed {
+                self.shared.counters.underlay_datagrams_in.add(1);
+                self.refuse_packet::<TRACED>(&tables, &datagram, range.clone(), DropReason::BadOuter);
                 continue;
             }
             if *form == Form::Untold && *segment < range.len() {
@@ -261,13 +264,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         }
     }
 
-    /// A frame of which not even the sender's port or VTEP is known.
-    fn refuse_entry(&self, reason: DropReason) {
-        self.shared.counters.frames_in.add(1);
-        self.shared.counters.dropped(reason, 1);
-    }
-
-    /// One whose tunnel packet is there.
+    /// A tunnel packet that may not enter.
     fn refuse_packet<const TRACED: bool>(
         &mut self,
         tables: &Tables,
@@ -278,7 +275,8 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         if let Some(tracer) = self.egress.tracer.of_turn::<TRACED>() {
             tracer.refused(tables, datagram, &self.arena[packet], reason);
         }
-        self.refuse_entry(reason);
+        self.shared.counters.frames_in.add(1);
+        self.shared.counters.dropped(reason, 1);
     }
 
     fn process<const TRACED: bool>(

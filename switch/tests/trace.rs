@@ -164,16 +164,27 @@ fn every_drop_is_told_with_its_name() {
     a.pods[0].pod_sends(udp(mac(1, 1), mac(1, 2), b"passes"), Ok(Offload::NONE));
     a.switch.underlay().refuse(Some(DropReason::UnderlayUnreachable));
     a.pods[0].pod_sends(udp(mac(1, 1), MacAddr::BROADCAST, b"half"), Ok(Offload::NONE));
-    a.switch.underlay().arrives([198, 51, 100, 1].into(), Encapsulation::Vxlan, 8, 0, vec![0; 8]);
+    let underlay = a.switch.underlay();
+    underlay.arrives([198, 51, 100, 1].into(), Encapsulation::Vxlan, 8, 0, vec![0; 8]);
+    underlay.arrives(address(2), Encapsulation::Vxlan, 7, 0, vec![8, 0, 0, 0, 0, 0, 100]);
+    let elsewhere = [&[8, 0, 0, 0, 0, 0, 99, 0][..], &udp(mac(2, 1), mac(1, 1), b"elsewhere")].concat();
+    underlay.arrives(address(2), Encapsulation::Vxlan, elsewhere.len(), 0, elsewhere);
     carry(&mut a, &mut b);
-    let told: Vec<_> = taken(&trace).iter().map(|record| (record.ingress, record.dropped().unwrap())).collect();
+    let records = taken(&trace);
+    let told: Vec<_> = records.iter().map(|record| (record.ingress, record.dropped().unwrap())).collect();
+    let last = records.last().unwrap();
+    assert_eq!(last.vni, Vni::new(99).ok());
+    assert_eq!(last.summary.unwrap().ports, Some((4000, 5000)), "what is inside is told all the same");
     let port = Ingress::Port(a.ids[0]);
+    let peer = Ingress::Vtep(a.switch.tables().vtep_by_address(address(2)).unwrap(), address(2));
     let expected = [
         (port, DropReason::SpoofedMac),
         // The second frame floods too: nobody has learned the other pod's MAC.
         (port, DropReason::UnderlayUnreachable),
         (port, DropReason::UnderlayUnreachable),
         (Ingress::Stranger([198, 51, 100, 1].into()), DropReason::UnknownSource),
+        (peer, DropReason::TunnelTruncated),
+        (peer, DropReason::UnknownVni),
     ];
     assert_eq!(told, expected);
 }

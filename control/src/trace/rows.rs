@@ -52,7 +52,11 @@ pub(super) fn row(here: &Here, tables: &Tables, worker: usize, record: &Record) 
         vni: record.vni.map(weft_encap::Vni::get),
         bytes: record.len,
         packets_in: record.identity.as_ref().map_or(1, |identity| identity.packets),
-        packet: record.summary.as_ref().map_or_else(|| "no frame".to_owned(), packet_text),
+        packet: match (&record.summary, record.ingress) {
+            (Some(summary), _) => packet_text(summary),
+            (None, Ingress::Port(_)) => "no frame".to_owned(),
+            (None, Ingress::Vtep(..) | Ingress::Stranger(_)) => "tunnel packet without a frame".to_owned(),
+        },
         flow: record.summary.as_ref().and_then(flow),
         verdict: verdict.to_owned(),
         why,

@@ -40,7 +40,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             frame[CHECKSUM] ^= 0x55;
             vec![frame]
         })],
-        asks: &[Ask::Doctor("n1", "bad_outer")],
+        asks: &[Ask::Doctor("n1", "bad_outer"), Ask::Live("n1", "bad_outer")],
         repair: Repair::Over,
     },
     Fault {

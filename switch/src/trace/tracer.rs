@@ -15,7 +15,7 @@ use super::{
     TunnelBytes,
 };
 use crate::egress::{Copy, Left};
-use crate::underlay::{Datagram, LANES, Lane, Outcome};
+use crate::underlay::{Datagram, Form, LANES, Lane, Outcome};
 
 /// How often frames may be traced at one time: listeners at most.
 pub const MAX_LISTENERS: usize = 8;
@@ -160,7 +160,8 @@ impl Tracer {
         let record = self.record(ingress, vni, frame, &Inner::parse(frame), Ok(Offload::NONE), Told::Drop(reason));
         let Some(mut refused) = self.wanted(tables, record) else { return };
         if self.wants_bytes() {
-            let outer = self.tunnel_in(datagram, payload);
+            // Headers made anew would be right ones.
+            let outer = if datagram.form == Form::Malformed { None } else { self.tunnel_in(datagram, payload) };
             self.capture(&mut refused, frame, Offload::NONE, outer);
         }
         self.tell(refused);

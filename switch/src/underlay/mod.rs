@@ -30,7 +30,7 @@ pub struct Datagram {
     pub range: Range<usize>,
     /// Bytes in each packet of the group; the last may be shorter.
     pub segment: usize,
-    /// The sender's address.
+    /// The sender's address; of a malformed packet that has none the unspecified one.
     pub source: IpAddr,
     /// The UDP port that it came from: entropy.
     pub source_port: u16,
@@ -51,6 +51,8 @@ pub enum Form {
     Packets,
     /// One tunnel packet, with what the kernel said of the frame in it. Offsets count from the frame's start.
     Packet(Offload),
+    /// Outer headers or outer checksum are wrong: what could be read is for a trace alone, and no tunnel packet.
+    Malformed,
 }
 
 /// What one receive brought besides datagrams.
@@ -60,8 +62,6 @@ pub struct ReceiveCounts {
     pub receives: u64,
     /// Tunnel packets that the kernel dropped since the last call.
     pub overflow: u64,
-    /// Packets whose outer headers or outer checksum are wrong.
-    pub malformed: u64,
 }
 
 /// Carries tunnel packets between VTEPs.

@@ -36,7 +36,7 @@ impl Drop for Live {
     }
 }
 
-/// Begins to listen on all nodes.
+/// Begins to listen on the nodes that are meant.
 pub(crate) fn listen(nodes: &mut Nodes, matching: &Matching, bytes: bool) -> anyhow::Result<Live> {
     let (sender, events) = channel();
     let mut live = Live { events, names: Vec::new(), hang_up: Vec::new() };
@@ -86,7 +86,7 @@ fn filters(nodes: &mut Nodes, matching: &Matching, bytes: bool) -> anyhow::Resul
         peer: peer.filter(|_| peers_own != Some(place)),
         ..all.clone()
     };
-    Ok((0..nodes.members.len()).map(own).collect())
+    Ok((0..nodes.watched()).map(own).collect())
 }
 
 /// Prints what becomes of so many frames.

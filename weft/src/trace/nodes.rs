@@ -74,9 +74,14 @@ impl Nodes {
         Ok(Self { members, named: first.is_some() })
     }
 
+    /// How many of them, from the first one on, a live trace is of: the one that was named, or all.
+    pub(crate) fn watched(&self) -> usize {
+        if self.named { 1 } else { self.members.len() }
+    }
+
     /// The node that has a pod.
     pub(crate) fn with_pod(&mut self, pod: &str) -> anyhow::Result<usize> {
-        let looked_at = if self.named { 1 } else { self.members.len() };
+        let looked_at = self.watched();
         let mut known = Vec::new();
         for (place, member) in self.members.iter_mut().take(looked_at).enumerate() {
             let ports = member.ports()?;

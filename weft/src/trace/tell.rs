@@ -107,6 +107,7 @@ pub(super) fn timeline(timeline: &Timeline, json: bool) -> anyhow::Result<()> {
     let ink = Ink::of_stdout();
     let mut what = first.packet.clone();
     match first.packets_in {
+        _ if first.bytes == 0 => {}
         0 | 1 => write!(what, ", {} bytes", first.bytes)?,
         packets => write!(what, ", {} bytes for {packets} packets", first.bytes)?,
     }
@@ -120,7 +121,8 @@ pub(super) fn timeline(timeline: &Timeline, json: bool) -> anyhow::Result<()> {
         let times = if frames > 1 { format!("{frames} x ") } else { String::new() };
         let place = match row.from_kind.as_str() {
             "port" => row.from.clone(),
-            _ => format!("VTEP {}", row.from),
+            "vtep" => format!("VTEP {}", row.from),
+            _ => format!("stranger {}", row.from),
         };
         let end = match (&row.dropped, &row.to_kind, &row.to) {
             (Some(dropped), _, to) => {

@@ -1,9 +1,11 @@
 //! What a packet off the uplink is: pure.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use weft_encap::checksum::Verified;
 use weft_encap::inner::ETHERNET_LEN;
-use weft_encap::outer::Outer;
-use weft_encap::{Checksum, Gso, GsoKind, Offload, TunnelOffload, VIRTIO_NET_HDR_TUNNEL_LEN};
+use weft_encap::outer::{Outer, Received};
+use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Offload, TunnelOffload, VIRTIO_NET_HDR_TUNNEL_LEN};
 
 use crate::underlay::{Datagram, Form, Listen};
 
@@ -53,6 +55,34 @@ impl Accepted {
         let (source, encapsulation) = (outer.addresses.src(), listen.encapsulation);
         let source_port = outer.src_port;
         Some(Datagram { range, segment, source, source_port, encapsulation, tos: outer.tos, form })
+    }
+
+    /// What can be said of a packet that [`Self::read`] refuses. Behind headers that are wrong there is no payload.
+    #[cold]
+    pub(crate) fn malformed(&self, packet: &[u8], start: usize) -> Datagram {
+        let known = Outer::read(packet).ok().and_then(|received| {
+            let listen = self.listen.iter().find(|listen| listen.at.port() == received.outer.dst_port)?;
+            Some((received, listen.encapsulation))
+        });
+        let (range, source_port, tos, encapsulation) = known.map_or_else(
+            || (start..start, 0, 0, Encapsulation::default()),
+            |(Received { outer, payload, .. }, encapsulation)| {
+                let at = start + ETHERNET_LEN + outer.header_len();
+                (at..at + payload.len(), outer.src_port, outer.tos, encapsulation)
+            },
+        );
+        let source = source(packet).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        Datagram { segment: range.len(), range, source, source_port, encapsulation, tos, form: Form::Malformed }
+    }
+}
+
+/// The sender as the IP header has it (RFC 791 section 3.1, RFC 8200 section 3), whatever is wrong with the rest.
+fn source(packet: &[u8]) -> Option<IpAddr> {
+    let ip = packet.get(ETHERNET_LEN..)?;
+    match ip.first()? >> 4 {
+        4 => ip.get(12..)?.first_chunk::<4>().map(|source| (*source).into()),
+        6 => ip.get(8..)?.first_chunk::<16>().map(|source| (*source).into()),
+        _ => None,
     }
 }
 

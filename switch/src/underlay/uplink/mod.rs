@@ -143,10 +143,8 @@ impl Carrier {
                 Ok(None) => return,
                 Ok(Some((header, packet))) => {
                     start += VIRTIO_NET_HDR_TUNNEL_LEN;
-                    match self.accepted.read(header, packet, start) {
-                        Some(datagram) => datagrams.push(datagram),
-                        None => counts.malformed += 1,
-                    }
+                    let datagram = self.accepted.read(header, packet, start);
+                    datagrams.push(datagram.unwrap_or_else(|| self.accepted.malformed(packet, start)));
                     start += packet.len();
                     packets += 1;
                 }

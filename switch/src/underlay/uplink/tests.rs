@@ -45,13 +45,17 @@ fn packet(lane: &Lane, group: &Group, hop: &NextHop, arena: &[u8]) -> ([u8; VIRT
     (*header, outer.iter().chain(payload).copied().collect())
 }
 
-fn receive(header: &[u8; VIRTIO_NET_HDR_TUNNEL_LEN], packet: &[u8]) -> Option<Datagram> {
+fn accepted() -> Accepted {
     let at = |address: &str| Listen {
         at: (address.parse::<IpAddr>().unwrap(), 4789).into(),
         encapsulation: Encapsulation::Vxlan,
     };
     let listen = vec![at("192.0.2.2"), at("2001:db8::2")];
-    Accepted { listen, zero_checksums_over_ipv6: false }.read(header, packet, 100)
+    Accepted { listen, zero_checksums_over_ipv6: false }
+}
+
+fn receive(header: &[u8; VIRTIO_NET_HDR_TUNNEL_LEN], packet: &[u8]) -> Option<Datagram> {
+    accepted().read(header, packet, 100)
 }
 
 #[test]
@@ -147,6 +151,30 @@ fn what_is_damaged_or_for_nobody_is_refused() {
         let mut without = filled.clone();
         without[usize::from(at) + 6..usize::from(at) + 8].fill(0);
         assert_eq!(receive(&unmarked, &without).is_some(), to.is_ipv4(), "without a checksum");
+    }
+}
+
+#[test]
+fn of_what_is_refused_is_said_what_can_be_read() {
+    let arena = vec![5; 600];
+    for (vtep, hop, to) in ways() {
+        let mut lane = Lane::new();
+        lane.push_frame(Outer { vtep, to, tos: 0x2a, ttl: TTL, alone: false }, &TUNNEL, 0..300, &arena);
+        let (_, damaged) = packet(&lane, &lane.groups()[0], &hop, &arena);
+        let whole = accepted().malformed(&damaged, 100);
+        assert_eq!((whole.form, whole.tos, whole.source_port), (Form::Malformed, 0x2a, SOURCE_PORT));
+        assert_eq!(whole.source, hop.addresses.src());
+        let payload = &damaged[whole.range.start - 100..whole.range.end - 100];
+        assert_eq!(payload, [&TUNNEL[..], &arena[..300]].concat());
+        assert_eq!(Encapsulation::Vxlan.decap(payload).map(|(vni, _)| vni.get()), Ok(7));
+        // Lengths that disagree: nobody knows what lies behind them.
+        let cut = accepted().malformed(&damaged[..damaged.len() - 1], 100);
+        assert_eq!((cut.source, cut.range.len()), (hop.addresses.src(), 0));
+        let short = accepted().malformed(&damaged[..20], 100);
+        assert!(short.source.is_unspecified() && short.range.is_empty(), "{short:?}");
+        let mut elsewhere = damaged;
+        elsewhere[if to.is_ipv6() { 57 } else { 37 }] ^= 1;
+        assert!(accepted().malformed(&elsewhere, 100).range.is_empty(), "not ours to read");
     }
 }
 
