@@ -12,6 +12,7 @@ use weft_api::{FlowKey, TraceBatch, TraceFilter, TraceRow};
 use crate::out::say;
 use crate::table::{bytes, print};
 use crate::target::Target;
+use crate::trace::live::hand_on;
 use crate::watch::Watch;
 
 /// For how long frames are looked at.
@@ -74,19 +75,10 @@ struct Key {
 
 /// Listens for a moment.
 fn listen(target: &Target) -> anyhow::Result<Sample> {
-    let mut trace = target.connect()?.trace(TraceFilter::default())?;
+    let trace = target.connect()?.trace(TraceFilter::default())?;
     let hang_up = trace.hang_up()?;
     let (sender, batches) = channel();
-    std::thread::spawn(move || {
-        // It ends when it is hung up, or nobody listens any more.
-        loop {
-            let told = trace.next_batch();
-            let last = told.is_err();
-            if sender.send(told).is_err() || last {
-                return;
-            }
-        }
-    });
+    hand_on(trace, sender, |told| told);
     let started = Instant::now();
     let mut tally = Tally::default();
     while let Some(left) = MOMENT.checked_sub(started.elapsed()) {

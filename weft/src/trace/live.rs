@@ -1,10 +1,10 @@
 //! Follows what nodes tell of frames that pass.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use weft_api::{Client, ClientError, TraceBatch, TraceFilter};
+use weft_api::{Client, ClientError, TraceBatch, TraceClient, TraceFilter};
 
 use super::join::{Joiner, Timeline};
 use super::nodes::Nodes;
@@ -41,28 +41,35 @@ pub(crate) fn listen(nodes: &mut Nodes, matching: &Matching, bytes: bool) -> any
     let (sender, events) = channel();
     let mut live = Live { events, names: Vec::new(), hang_up: Vec::new() };
     for (place, filter) in filters(nodes, matching, bytes)?.into_iter().enumerate() {
-        let mut trace = Client::connect(&nodes.members[place].run_dir)?.trace(filter)?;
+        let trace = Client::connect(&nodes.members[place].run_dir)?.trace(filter)?;
         live.names.push(trace.node().to_owned());
         live.hang_up.push(Box::new(trace.hang_up()?));
-        let sender = sender.clone();
-        std::thread::spawn(move || {
-            loop {
-                let event = match trace.next_batch() {
-                    Ok(batch) => Event::Told(place, batch),
-                    Err(error) => Event::Ended(place, error),
-                };
-                let last = matches!(event, Event::Ended(..));
-                // Nobody may listen any more.
-                if sender.send(event).is_err() || last {
-                    return;
-                }
-            }
+        hand_on(trace, sender.clone(), move |told| match told {
+            Ok(batch) => Event::Told(place, batch),
+            Err(error) => Event::Ended(place, error),
         });
     }
     on_interrupt(move || {
         let _ = sender.send(Event::Interrupted);
     })?;
     Ok(live)
+}
+
+/// Hands on what a node tells, on a thread of its own, until the node ends, is hung up, or nobody listens any more.
+pub(crate) fn hand_on<T: Send + 'static>(
+    mut trace: TraceClient,
+    listener: Sender<T>,
+    event: impl Fn(Result<TraceBatch, ClientError>) -> T + Send + 'static,
+) {
+    std::thread::spawn(move || {
+        loop {
+            let told = trace.next_batch();
+            let last = told.is_err();
+            if listener.send(event(told)).is_err() || last {
+                return;
+            }
+        }
+    });
 }
 
 /// What each node is asked: a pod is known by its port on its own node, and by its MAC on the others.
