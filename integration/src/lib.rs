@@ -62,6 +62,7 @@ pub use require::{Requirement, unmet};
 pub use site::{Node, Site, WIRE};
 pub use steady::SteadyStream;
 pub use store::{StoreClients, StoreKind, StoreNode};
+pub use sys::{receive_buffer, segment_size};
 pub use wait::{BOUND, eventually, within};
 pub use weft::weft;
 pub use weft_control::config::file::UnderlayKind;

@@ -16,13 +16,19 @@ pub(crate) fn die_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(act) };
 }
 
-/// A receive buffer beyond the system's limit.
-pub(crate) fn receive_buffer(socket: impl AsFd, bytes: libc::c_int) -> io::Result<()> {
+/// A receive buffer beyond the system's limit, in bytes.
+///
+/// # Errors
+/// The kernel's.
+pub fn receive_buffer(socket: impl AsFd, bytes: libc::c_int) -> io::Result<()> {
     set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
 }
 
 /// Lets the kernel cut what is sent at once into datagrams of `size` bytes; 0 ends that.
-pub(crate) fn segment_size(socket: impl AsFd, size: u16) -> io::Result<()> {
+///
+/// # Errors
+/// The kernel's.
+pub fn segment_size(socket: impl AsFd, size: u16) -> io::Result<()> {
     set_int(socket, libc::SOL_UDP, libc::UDP_SEGMENT, size.into())
 }
 
