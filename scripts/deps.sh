@@ -19,6 +19,8 @@ peers=(
     ovs-vswitchd:openvswitch-switch
     etcd:etcd-server
     etcdctl:etcd-client
+    jq:jq
+    curl:curl
     promtool:prometheus
     containerd:containerd
     ctr:containerd

@@ -1,7 +1,8 @@
 //! What documents, messages and units tell people to type, against the command line that there is.
 //!
-//! A fenced block of `console` is run as well, by `integration/tests/lab_tutorial.rs`. One of `console cluster` needs
-//! machines of its own, and is looked at here alone, as are indented blocks and what stands between backticks.
+//! A fenced block of `console`, `console demo` or `console node` is run as well, by `integration/tests/documents/`. One of
+//! `console cluster` needs machines of its own, one of `console minutes` as much: they are looked at here alone, as is what
+//! stands between backticks. Nothing else may hold commands.
 
 #![expect(clippy::print_stdout, reason = "how many of each there are is for whoever looks at the test")]
 
@@ -21,16 +22,16 @@ const OTHERS: &str = "\
 const BETWEEN: [&str; 5] = ["|", "||", "&&", "&", ";"];
 const BEFORE: [&str; 9] = ["!", "do", "done", "else", "fi", "if", "then", "until", "while"];
 /// What fences may say: blocks in other languages are no commands.
-const LANGUAGES: [&str; 9] = ["", "console", "console cluster", "ini", "json", "text", "toml", "yaml", "dockerfile"];
+const LANGUAGES: [&str; 7] = ["", "ini", "json", "rust", "text", "toml", "yaml"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Run by the integration tests.
     Run,
-    /// It would need a cluster.
-    Cluster,
-    /// Indented: for readers who choose.
-    Shown,
+    /// It would need a cluster, or minutes.
+    Parsed,
+    /// Indented: drawings, and what is no command.
+    Indented,
 }
 
 struct Block {
@@ -66,12 +67,12 @@ fn taken_apart(page: &str) -> (Vec<Block>, String) {
     let mut blank_before = true;
     while let Some((number, line)) = lines.next() {
         if let Some(language) = line.strip_prefix("```") {
-            assert!(LANGUAGES.contains(&language), "line {}: what is a block of `{language}`?", number + 1);
             let text: Vec<&str> = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
             let kind = match language {
-                "console" => Kind::Run,
-                "console cluster" => Kind::Cluster,
-                _ => continue,
+                "console" | "console demo" | "console node" => Kind::Run,
+                "console cluster" | "console minutes" => Kind::Parsed,
+                other if LANGUAGES.contains(&other) => continue,
+                other => panic!("line {}: what is a block of `{other}`?", number + 1),
             };
             blocks.push(Block { kind, line: number + 1, text: text.join("\n") });
         } else if let Some(first) = line.strip_prefix("    ").filter(|_| blank_before) {
@@ -79,7 +80,7 @@ fn taken_apart(page: &str) -> (Vec<Block>, String) {
             while let Some((_, line)) = lines.next_if(|(_, line)| line.starts_with("    ")) {
                 text.push(&line[4..]);
             }
-            blocks.push(Block { kind: Kind::Shown, line: number + 1, text: text.join("\n") });
+            blocks.push(Block { kind: Kind::Indented, line: number + 1, text: text.join("\n") });
         } else {
             prose += line;
             prose.push('\n');
@@ -205,20 +206,20 @@ fn mentions(text: &str) -> impl Iterator<Item = Vec<String>> {
 
 #[test]
 fn documents_name_nothing_that_is_not_there() {
-    let (mut problems, mut blocks_of, mut commands_of) = (Vec::new(), [0; 3], [0; 3]);
+    let (mut problems, mut blocks_of, mut commands_of) = (Vec::new(), [0; 2], [0; 2]);
     let mut mentioned = 0;
     for path in files(&root(), ".md") {
         let page = fs::read_to_string(&path).unwrap();
         let place = path.strip_prefix(root()).unwrap().display().to_string();
         let (blocks, prose) = taken_apart(&page);
         for block in blocks {
-            if block.kind == Kind::Shown {
-                // Output, drawings and files are indented too: what begins as no command is none.
+            if block.kind == Kind::Indented {
                 let program = block.text.split_ascii_whitespace().next().unwrap_or_default();
-                let known = ["weft", "make", "cargo", "systemctl"].into_iter().chain(OTHERS.split(' '));
-                if !known.into_iter().any(|known| known == program) && !program.starts_with("WEFT_") {
-                    continue;
+                let mut known = ["weft", "make", "cargo", "systemctl"].into_iter().chain(OTHERS.split(' '));
+                if known.any(|known| known == program) || program.starts_with("WEFT_") {
+                    problems.push(format!("{place}:{}: commands belong between fences", block.line));
                 }
+                continue;
             }
             let commands = commands(&block.text);
             blocks_of[block.kind as usize] += 1;
@@ -232,7 +233,7 @@ fn documents_name_nothing_that_is_not_there() {
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    for (kind, what) in [(Kind::Run, "run"), (Kind::Cluster, "for a cluster, parsed"), (Kind::Shown, "parsed")] {
+    for (kind, what) in [(Kind::Run, "run"), (Kind::Parsed, "for a cluster, or take minutes: parsed")] {
         let (blocks, commands) = (blocks_of[kind as usize], commands_of[kind as usize]);
         println!("documents: {blocks} blocks with {commands} commands are {what}");
         assert!(blocks > 0, "no block is {what}");

@@ -23,8 +23,12 @@ full length was answered by a managed peer that is alive, if there is one; dead 
 listen = \"127.0.0.1:9469\"        # or the absolute path of a Unix socket
 ```
 
-    curl -s http://127.0.0.1:9469/metrics
-    curl -s --unix-socket /run/weft/metrics.sock http://weft/readyz
+```console node
+$ curl -s http://127.0.0.1:9469/metrics
+$ curl -s http://127.0.0.1:9469/readyz
+```
+
+Of a Unix socket: `curl -s --unix-socket /run/weft/metrics.sock http://weft/readyz`.
 
 There is no password: whoever reaches the address may read, so let it be one of this node. Counters begin at zero when the
 agent starts, those of a port or VTEP when it comes. rx and tx are as the switch sees them: rx of a port is what its pod
