@@ -1,4 +1,4 @@
-//! What `make install` puts in place, started as systemd would.
+//! What `make install` puts in place, started as systemd would; and what `cargo install` makes.
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use weft_integration::{BOUND, Child, Family, ping_all, site, weft};
+use weft_integration::{BOUND, Child, Family, Requirement, ping_all, site, test_name, unmet, weft};
 
 fn script(verb: &str, root: &Path) -> String {
     let built = weft();
@@ -34,6 +34,38 @@ fn files(directory: &Path) -> BTreeSet<PathBuf> {
 /// The value of a field in a unit.
 fn field<'a>(unit: &'a str, name: &str) -> &'a str {
     unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_else(|| panic!("no {name}"))
+}
+
+#[test]
+fn cargo_installs_both_programs() {
+    if unmet(test_name!(), &[Requirement::Tool("cargo")]) {
+        return;
+    }
+    // In target/PROFILE/deps. What this build has compiled of `weft` is as it would be for it alone; the plugin's libraries
+    // have fewer features by themselves, and to put another `weft-cni` there would pull it from under other tests.
+    let test = std::env::current_exe().unwrap();
+    let [_, profile, target] = [1, 2, 3].map(|up| test.ancestors().nth(up).unwrap());
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = std::env::temp_dir().join(format!("weft-it-cargo-{}", std::process::id()));
+    for (package, target) in [("weft", target.to_owned()), ("cni-shim", target.join("install"))] {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["install", "--path", package, "--locked", "--offline", "--no-track", "--root"]).arg(&root);
+        cargo.arg("--target-dir").arg(target);
+        if profile.ends_with("debug") {
+            cargo.arg("--debug");
+        }
+        let output = cargo.current_dir(&repository).output().unwrap();
+        assert!(output.status.success(), "{package}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let said = |program: &mut Command| String::from_utf8(program.output().unwrap().stdout).unwrap();
+    let weft = said(Command::new(root.join("bin/weft")).arg("--version"));
+    assert_eq!(weft.trim(), concat!("weft ", env!("CARGO_PKG_VERSION")));
+    let question = root.join("question");
+    fs::write(&question, "{\"cniVersion\": \"1.1.0\"}").unwrap();
+    let question = fs::File::open(question).unwrap();
+    let plugin = said(Command::new(root.join("bin/weft-cni")).env("CNI_COMMAND", "VERSION").stdin(question));
+    assert!(plugin.contains("supportedVersions"), "{plugin}");
+    fs::remove_dir_all(root).unwrap();
 }
 
 #[test]
