@@ -48,6 +48,7 @@ When something is wrong:
   weft doctor                             what, why, and the command that fixes it
   weft top                                ports, peers, drops and workers, live
   weft status                             how packets travel, and why not better
+  weft trace --from POD --to IP           what would become of a packet, step by step
   weft show drops                         why frames were dropped, and what to do
 
 `weft COMMAND --help` says more. `--node LAB.NODE` names an agent of a lab.";
