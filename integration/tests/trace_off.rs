@@ -20,7 +20,7 @@ const NOW: Seconds = Seconds(1);
 /// Frames in a turn of the pod's port, and tunnel packets in one of the underlay.
 const BATCH: usize = 128;
 const ROUNDS: usize = 100;
-/// Instructions more for a frame than by code that knows of no traces. A look at each frame takes more.
+/// Instructions more for a frame, at most, than by code that was compiled without traces.
 const MOST: f64 = 1.0;
 /// Says to the test in a process of its own how frames are served.
 const WAY: &str = "WEFT_WAY";
