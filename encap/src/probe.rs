@@ -3,7 +3,8 @@
 //! In the manner of RFC 8899: a request as long as the size under test, and a short echo of its nonce; only the
 //! echo counts, and no ICMP is needed. They travel like every other frame, in the same encapsulation and to the
 //! same port, in a VNI of their own (compare RFC 8971, which sends BFD through VXLAN so). A receiver that knows
-//! nothing of them has no members in that VNI and drops them.
+//! nothing of them has no members in that VNI and drops them. In the same way a node asks up to which revision of the
+//! store a peer forwards by its rows.
 //!
 //! The layout, in network byte order:
 //!
@@ -13,11 +14,12 @@
 //! 12  type         0x88b5, local experimental (IEEE 802)
 //! 14  magic        0x57656674
 //! 18  version      1
-//! 19  kind         1 request, 2 echo
+//! 19  kind         1 request, 2 echo, 3 revision request, 4 revision reply
 //! 20  length       bytes of this frame
 //! 22  size         bytes of the request's outer IP packet: the size under test
 //! 24  nonce        64 bits
-//! 32  padding      of a request: zeros up to its length; an echo has none
+//! 32  revision     64 bits, of a revision reply alone
+//! 32  padding      of both requests: zeros up to the length; of a revision request 8 bytes at least
 //! ```
 
 use std::fmt;
@@ -41,10 +43,14 @@ pub const ETHERTYPE: u16 = 0x88b5;
 pub const VERSION: u8 = 1;
 /// Bytes of a probe without padding, Ethernet header included: of every echo, and of the shortest request.
 pub const LEN: usize = 32;
+/// Bytes of a revision reply, and of the shortest revision request: no answer is longer than what it answers.
+pub const REVISION_LEN: usize = LEN + 8;
 
 const MAGIC: u32 = 0x5765_6674;
 const REQUEST: u8 = 1;
 const ECHO: u8 = 2;
+const REVISION_REQUEST: u8 = 3;
+const REVISION_REPLY: u8 = 4;
 
 /// What a probe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +59,40 @@ pub enum Kind {
     Request,
     /// Says that the request of this nonce and size has arrived.
     Echo,
+    /// Wants a [`Kind::RevisionReply`].
+    RevisionRequest,
+    /// Says by which rows its sender forwards.
+    RevisionReply {
+        /// The store's revision up to which its tables have all rows; 0 if they have none.
+        revision: i64,
+    },
+}
+
+impl Kind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Request => REQUEST,
+            Self::Echo => ECHO,
+            Self::RevisionRequest => REVISION_REQUEST,
+            Self::RevisionReply { .. } => REVISION_REPLY,
+        }
+    }
+
+    /// Bytes of the shortest frame of this kind, and whether there may be padding behind them.
+    const fn lengths(self) -> (usize, bool) {
+        match self {
+            Self::Request => (LEN, true),
+            Self::Echo => (LEN, false),
+            Self::RevisionRequest => (REVISION_LEN, true),
+            Self::RevisionReply { .. } => (REVISION_LEN, false),
+        }
+    }
 }
 
 /// A probe without its padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Request or echo.
+    /// Request or answer.
     pub kind: Kind,
     /// 64 random bits by which the sender knows its request again. Who can guess them can forge the echo.
     pub nonce: u64,
@@ -96,12 +130,12 @@ pub enum ProbeError {
         /// The version seen.
         seen: u8,
     },
-    /// Neither request nor echo.
+    /// None of the four kinds.
     Kind {
         /// The byte seen in its place.
         seen: u8,
     },
-    /// The frame is not as long as it says, or an echo has padding.
+    /// The frame is not as long as it says, an answer has padding, or a frame is shorter than its kind.
     Length {
         /// Bytes there.
         have: usize,
@@ -132,12 +166,29 @@ pub enum ProbeError {
 }
 
 impl Probe {
-    /// The echo of a request; none of an echo.
+    /// The shortest revision request, to a peer for which [`crate::mtu::overhead`] says this `overhead`.
+    #[must_use]
+    pub fn revision_request(nonce: u64, overhead: u16) -> Self {
+        let size = len16(usize::from(overhead.saturating_sub(INNER_ETHERNET)) + REVISION_LEN);
+        Self { kind: Kind::RevisionRequest, nonce, size }
+    }
+
+    /// The answer to a request, from a node whose tables have the store's rows up to this revision; none to an answer.
+    #[must_use]
+    pub const fn answer(&self, revision: i64) -> Option<Self> {
+        match self.kind {
+            Kind::Request => Some(Self { kind: Kind::Echo, ..*self }),
+            Kind::RevisionRequest => Some(Self { kind: Kind::RevisionReply { revision }, ..*self }),
+            Kind::Echo | Kind::RevisionReply { .. } => None,
+        }
+    }
+
+    /// The echo of a request; none of what is no request of an echo.
     #[must_use]
     pub const fn echo(&self) -> Option<Self> {
         match self.kind {
-            Kind::Request => Some(Self { kind: Kind::Echo, ..*self }),
-            Kind::Echo => None,
+            Kind::Request => self.answer(0),
+            Kind::Echo | Kind::RevisionRequest | Kind::RevisionReply { .. } => None,
         }
     }
 
@@ -148,11 +199,12 @@ impl Probe {
     /// [`ProbeError::TooSmall`].
     pub fn frame_len(&self, overhead: u16) -> Result<usize, ProbeError> {
         let outside = usize::from(overhead.saturating_sub(INNER_ETHERNET));
-        let min = outside + LEN;
-        match self.kind {
-            Kind::Echo => Ok(LEN),
-            Kind::Request if usize::from(self.size) >= min => Ok(usize::from(self.size) - outside),
-            Kind::Request => Err(ProbeError::TooSmall { size: self.size, min }),
+        let (len, may_be_longer) = self.kind.lengths();
+        let min = outside + len;
+        match may_be_longer {
+            false => Ok(len),
+            true if usize::from(self.size) >= min => Ok(usize::from(self.size) - outside),
+            true => Err(ProbeError::TooSmall { size: self.size, min }),
         }
     }
 
@@ -169,14 +221,13 @@ impl Probe {
         put(frame, 6, SOURCE.0);
         put(frame, 12, ETHERTYPE.to_be_bytes());
         put(frame, 14, MAGIC.to_be_bytes());
-        let kind = match self.kind {
-            Kind::Request => REQUEST,
-            Kind::Echo => ECHO,
-        };
-        put(frame, 18, [VERSION, kind]);
+        put(frame, 18, [VERSION, self.kind.code()]);
         put(frame, 20, len16(need).to_be_bytes());
         put(frame, 22, self.size.to_be_bytes());
         put(frame, 24, self.nonce.to_be_bytes());
+        if let Kind::RevisionReply { revision } = self.kind {
+            put(frame, LEN, revision.to_be_bytes());
+        }
         Ok(need)
     }
 
@@ -187,7 +238,7 @@ impl Probe {
     pub fn parse(frame: &[u8]) -> Result<Self, ProbeError> {
         let have = frame.len();
         let truncated = ProbeError::Truncated { have, need: LEN };
-        let (head, padding) = frame.split_first_chunk::<LEN>().ok_or(truncated)?;
+        let (head, rest) = frame.split_first_chunk::<LEN>().ok_or(truncated)?;
         let destination = MacAddr(*array(head, 0).ok_or(truncated)?);
         if destination != DESTINATION {
             return Err(ProbeError::Destination { seen: destination });
@@ -200,21 +251,25 @@ impl Probe {
             MAGIC => {}
             seen => return Err(ProbeError::Magic { seen }),
         }
+        let said = rest.first_chunk().map(|bytes| i64::from_be_bytes(*bytes)).unwrap_or_default();
         let kind = match *array(head, 18).ok_or(truncated)? {
             [VERSION, REQUEST] => Kind::Request,
             [VERSION, ECHO] => Kind::Echo,
+            [VERSION, REVISION_REQUEST] => Kind::RevisionRequest,
+            [VERSION, REVISION_REPLY] => Kind::RevisionReply { revision: said },
             [VERSION, seen] => return Err(ProbeError::Kind { seen }),
             [seen, _] => return Err(ProbeError::Version { seen }),
         };
         let claimed = be16(head, 20).ok_or(truncated)?;
-        if usize::from(claimed) != have || kind == Kind::Echo && have != LEN {
+        let (len, may_be_longer) = kind.lengths();
+        if usize::from(claimed) != have || have < len || have != len && !may_be_longer {
             return Err(ProbeError::Length { have, claimed });
         }
         let size = be16(head, 22).ok_or(truncated)?;
         if size <= claimed {
             return Err(ProbeError::Size { seen: size });
         }
-        if padding.iter().any(|byte| *byte != 0) {
+        if may_be_longer && rest.iter().any(|byte| *byte != 0) {
             return Err(ProbeError::Padding);
         }
         let nonce = u64::from_be_bytes(*array(head, 24).ok_or(truncated)?);
@@ -230,7 +285,7 @@ impl fmt::Display for ProbeError {
             Self::EtherType { seen } => write!(f, "frame of type {seen:#06x}, probes have {ETHERTYPE:#06x}"),
             Self::Magic { seen } => write!(f, "magic {seen:#010x}, probes have {MAGIC:#010x}"),
             Self::Version { seen } => write!(f, "probe of version {seen}, expected {VERSION}"),
-            Self::Kind { seen } => write!(f, "probe of kind {seen}, neither request nor echo"),
+            Self::Kind { seen } => write!(f, "probe of kind {seen}, neither request nor answer"),
             Self::Length { have, claimed } => write!(f, "probe of {have} bytes that claims {claimed}"),
             Self::Size { seen } => write!(f, "probe of size {seen}, less than its own length"),
             Self::Padding => f.write_str("probe with padding that is not zero"),
@@ -295,6 +350,27 @@ mod tests {
     }
 
     #[test]
+    fn a_revision_is_asked_for_and_told_in_frames_of_one_length() {
+        for overhead in [50, 70] {
+            let request = Probe::revision_request(7, overhead);
+            let asked = written(request, overhead);
+            assert_eq!((asked.len(), usize::from(request.size)), (40, 40 + usize::from(overhead) - 14));
+            assert_eq!((asked[19], &asked[32..]), (3, &[0; 8][..]));
+            assert_eq!(Probe::parse(&asked), Ok(request));
+            assert_eq!(request.echo(), None, "it is no path that was asked for");
+            let reply = request.answer(0x0102_0304_0506_0708).unwrap();
+            let told = written(reply, overhead);
+            assert_eq!((told.len(), told[19], &told[32..]), (40, 4, &[1, 2, 3, 4, 5, 6, 7, 8][..]));
+            assert_eq!(Probe::parse(&told), Ok(reply));
+            assert_eq!(reply.answer(9), None);
+        }
+        let asked = written(Probe::revision_request(7, 50), 50);
+        let mut short = asked[..32].to_vec();
+        short[21] = 32;
+        assert_eq!(Probe::parse(&short), Err(ProbeError::Length { have: 32, claimed: 32 }));
+    }
+
+    #[test]
     fn refuses_by_name() {
         let frame = written(Probe { size: 200, ..REQUEST_1500 }, 50);
         let changed = |at: usize, value: u8| {
@@ -308,7 +384,7 @@ mod tests {
         assert_eq!(changed(13, 0xb6), Err(ProbeError::EtherType { seen: 0x88b6 }));
         assert_eq!(changed(14, 0), Err(ProbeError::Magic { seen: 0x0065_6674 }));
         assert_eq!(changed(18, 2), Err(ProbeError::Version { seen: 2 }));
-        assert_eq!(changed(19, 3), Err(ProbeError::Kind { seen: 3 }));
+        assert_eq!(changed(19, 5), Err(ProbeError::Kind { seen: 5 }));
         assert_eq!(changed(19, 2), Err(ProbeError::Length { have: 164, claimed: 164 }));
         assert_eq!(changed(21, 0), Err(ProbeError::Length { have: 164, claimed: 0 }));
         assert_eq!(changed(23, 164), Err(ProbeError::Size { seen: 164 }));

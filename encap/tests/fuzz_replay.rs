@@ -171,7 +171,8 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         }
         "probe" => {
             let request = Probe { kind: probe::Kind::Request, nonce: 0x0123_4567_89ab_cdef, size: 300 };
-            for probe in [request, request.echo().unwrap()] {
+            let asked = Probe::revision_request(0x0123_4567_89ab_cdef, 50);
+            for probe in [request, request.echo().unwrap(), asked, asked.answer(1 << 40).unwrap()] {
                 let mut bytes = vec![0; 300];
                 let len = probe.write(50, &mut bytes).unwrap();
                 out.push(bytes[..len].to_vec());

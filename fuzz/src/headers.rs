@@ -137,15 +137,16 @@ pub fn probe(data: &[u8]) {
     let Ok(read) = Probe::parse(data) else { return };
     // The overhead that makes the frame as long as it was.
     let overhead = match read.kind {
-        Kind::Request => read.size - data.len() as u16 + 14,
-        Kind::Echo => 50,
+        Kind::Request | Kind::RevisionRequest => read.size - data.len() as u16 + 14,
+        Kind::Echo | Kind::RevisionReply { .. } => 50,
     };
     let mut again = vec![0; data.len()];
     assert_eq!(read.write(overhead, &mut again), Ok(data.len()));
     assert_eq!((&again[..6], &again[12..]), (&data[..6], &data[12..]));
-    if let Some(echo) = read.echo() {
-        let mut bytes = [0; probe::LEN];
-        assert_eq!(echo.write(overhead, &mut bytes), Ok(probe::LEN));
-        assert_eq!(Probe::parse(&bytes), Ok(echo));
+    if let Some(answer) = read.answer(i64::MAX - 1) {
+        let mut bytes = [0; probe::REVISION_LEN];
+        let len = answer.write(overhead, &mut bytes).unwrap_or_default();
+        assert!(len >= probe::LEN && len <= data.len(), "it is no longer than what it answers");
+        assert_eq!(Probe::parse(&bytes[..len]), Ok(answer));
     }
 }

@@ -261,9 +261,9 @@ pub struct Totals {
     pub copies: u64,
     /// Copies handed to the kernel.
     pub sent: u64,
-    /// Path probes and echoes of them sent.
+    /// Path probes, questions for revisions, and answers to both, sent.
     pub probes_sent: u64,
-    /// Path probes and echoes of them received.
+    /// Path probes, questions for revisions, and answers to both, received.
     pub probes_received: u64,
     /// ICMP answers to packets that were too long.
     pub answers_sent: u64,

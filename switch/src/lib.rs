@@ -32,4 +32,4 @@ pub use sys::netns_cookie::netns_cookie;
 pub use sys::packet::{PacketTap, SeenFrame};
 pub use sys::plain_tap::open_plain_tap;
 pub use sys::tap::device_of;
-pub use worker::ProbeEcho;
+pub use worker::{ProbeEcho, RevisionReply};

@@ -18,7 +18,7 @@ use crate::gather::{Buffers, Piece};
 use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame, TapOffloads};
 use crate::trace::{Depth, Filter, Trace};
 use crate::underlay::{Datagram, Form, Group, Lane, Outcome, ReceiveCounts, Underlay};
-use crate::worker::{ECHOES, ProbeEcho, Shared, Turn, Worker};
+use crate::worker::{ECHOES, ProbeEcho, RevisionReply, Shared, Turn, Worker};
 
 /// The UDP port from which tunnel packets in memory come: the first dynamic one (RFC 6335 section 6).
 const MEMORY_SOURCE_PORT: u16 = 49_152;
@@ -205,6 +205,7 @@ pub struct MemorySwitch {
     ports: Vec<(PortId, MemoryPort)>,
     underlay: MemoryUnderlay,
     echoes: Receiver<ProbeEcho>,
+    revisions: Receiver<RevisionReply>,
 }
 
 impl MemorySwitch {
@@ -212,14 +213,17 @@ impl MemorySwitch {
     #[must_use]
     pub fn new(tables: Tables, fdb_capacity: u32) -> Self {
         let (sender, echoes) = crossbeam_channel::bounded(ECHOES);
+        let (revision_sender, revisions) = crossbeam_channel::bounded(ECHOES);
         let shared = Shared {
             tables: Arc::new(ArcSwap::from_pointee(tables)),
             fdb: Arc::new(Fdb::new(fdb_capacity)),
             counters: Arc::new(WorkerCounters::new()),
             echoes: sender,
+            revisions: revision_sender,
         };
         let underlay = MemoryUnderlay::default();
-        Self { worker: Worker::new(shared.clone(), underlay.clone()), shared, ports: Vec::new(), underlay, echoes }
+        let worker = Worker::new(shared.clone(), underlay.clone());
+        Self { worker, shared, ports: Vec::new(), underlay, echoes, revisions }
     }
 
     /// Gives a port of the tables its device, and returns the pod's end of it.
@@ -260,6 +264,11 @@ impl MemorySwitch {
     /// Echoes of path probes that came since the last call.
     pub fn probe_echoes(&self) -> impl Iterator<Item = ProbeEcho> {
         self.echoes.try_iter()
+    }
+
+    /// Revision replies that came since the last call.
+    pub fn revision_replies(&self) -> impl Iterator<Item = RevisionReply> {
+        self.revisions.try_iter()
     }
 
     /// The tables in force.

@@ -12,6 +12,7 @@ use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet, sched_setaffinity, set_capabilities};
 use weft_bridge::tables::MAX_PORTS;
 use weft_bridge::{Attachment, Fdb, PortId, Seconds, Tables, VtepId};
+use weft_encap::mtu::overhead;
 use weft_encap::probe::Probe;
 
 use crate::counters::{LinkTotals, Totals, WorkerCounters, WorkerTotals};
@@ -23,7 +24,7 @@ use crate::trace::{Depth, Filter, MAX_LISTENERS, Trace};
 use crate::underlay::{
     HandedSockets, LANES, Listen, NodeSockets, NodeUnderlay, SocketError, SocketOptions, SocketUnderlay, Uplink,
 };
-use crate::worker::{ECHOES, ProbeEcho, Shared};
+use crate::worker::{ECHOES, ProbeEcho, RevisionReply, Shared};
 
 /// Reports of lost ports that wait to be read at most: all may be lost at once, and one that is not told of stays lost.
 const GONE_REPORTS: usize = MAX_PORTS;
@@ -87,6 +88,7 @@ pub struct Switch {
     levels: Arc<Levels>,
     gone: Receiver<PortGone>,
     echoes: Receiver<ProbeEcho>,
+    revisions: Receiver<RevisionReply>,
     /// Of each lane, over IPv4 and over IPv6.
     source_ports: [[Option<u16>; 2]; LANES],
     /// Of the traces that are on; workers know nothing of this lock.
@@ -129,6 +131,7 @@ impl Switch {
     ) -> Result<Self, StartError> {
         let (sender, gone) = crossbeam_channel::bounded(GONE_REPORTS);
         let (echo_sender, echoes) = crossbeam_channel::bounded(ECHOES);
+        let (revision_sender, revisions) = crossbeam_channel::bounded(ECHOES);
         let (resume, over) = crossbeam_channel::bounded(0);
         let (begun, _) = crossbeam_channel::bounded(options.workers.get());
         // If a worker cannot be started, those before it end without having read anything.
@@ -141,6 +144,7 @@ impl Switch {
             levels: options.levels.clone(),
             gone,
             echoes,
+            revisions,
             source_ports: [[None; 2]; LANES],
             readers: Mutex::default(),
         };
@@ -155,6 +159,7 @@ impl Switch {
                 fdb: switch.fdb.clone(),
                 counters: counters.clone(),
                 echoes: echo_sender.clone(),
+                revisions: revision_sender.clone(),
             };
             let (runtime, mailbox) = Runtime::new(shared, underlay, options.polling, sender.clone())?;
             mailbox.send(Command::Pause(Pause { begun: begun.clone(), over: over.clone() }));
@@ -250,6 +255,17 @@ impl Switch {
     /// Echoes of path probes that came since the last call.
     pub fn probe_echoes(&self) -> impl Iterator<Item = ProbeEcho> {
         self.echoes.try_iter()
+    }
+
+    /// Asks a VTEP up to which revision of the store it forwards by its rows.
+    pub fn ask_revision(&self, vtep: VtepId, nonce: u64) {
+        let Some(row) = self.tables().vtep(vtep).map(|row| (row.encapsulation, row.address.is_ipv6())) else { return };
+        self.probe(vtep, Probe::revision_request(nonce, overhead(row.0, row.1, 0)));
+    }
+
+    /// Revision replies that came since the last call.
+    pub fn revision_replies(&self) -> impl Iterator<Item = RevisionReply> {
+        self.revisions.try_iter()
     }
 
     /// Begins to tell what becomes of the frames that match. It ends when the trace is dropped.

@@ -22,7 +22,7 @@ use weft_bridge::{
 use weft_encap::ecn::{apply_ecn, outer_tos};
 use weft_encap::inner::{ETHERNET_LEN, PROTOCOL_TCP, PROTOCOL_UDP};
 use weft_encap::outer::outer_ttl;
-use weft_encap::probe::Probe;
+use weft_encap::probe::{Kind, Probe};
 use weft_encap::{FlowHash, GsoKind, Inner, MacAddr, Network, Offload};
 
 use crate::budget::Budget;
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<CachePadded<WorkerCounters>>,
     /// Where echoes of path probes go; one that finds it full is lost, as on the way.
     pub(crate) echoes: Sender<ProbeEcho>,
+    /// Where revision replies go, in the same way.
+    pub(crate) revisions: Sender<RevisionReply>,
 }
 
 /// The answer to a path probe.
@@ -62,7 +64,18 @@ pub struct ProbeEcho {
     pub at: Instant,
 }
 
-/// Echoes that wait to be read at most.
+/// By which of the store's rows a VTEP forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevisionReply {
+    /// Who answered.
+    pub vtep: VtepId,
+    /// Which request.
+    pub nonce: u64,
+    /// The store's revision up to which its tables have all rows; 0 if they have none.
+    pub revision: i64,
+}
+
+/// Echoes that wait to be read at most; revision replies too.
 pub(crate) const ECHOES: usize = 4096;
 
 /// How a frame entered.
@@ -232,12 +245,15 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         match admit(tables, &TunnelPacket { source, encapsulation, tos, payload }) {
             Ok(Arrival::Probe { vtep, probe }) => {
                 counters.probes_received.add(1);
-                match probe.echo() {
-                    Some(echo) => self.egress.queue_probes::<TRACED>(tables, vtep, &[echo], &self.arena),
-                    None => {
-                        let Probe { nonce, size, .. } = probe;
-                        let _ = self.shared.echoes.try_send(ProbeEcho { vtep, nonce, size, at: Instant::now() });
-                    }
+                if let Some(answer) = probe.answer(tables.revision()) {
+                    self.egress.queue_probes::<TRACED>(tables, vtep, &[answer], &self.arena);
+                    return;
+                }
+                let Probe { kind, nonce, size } = probe;
+                if let Kind::RevisionReply { revision } = kind {
+                    let _ = self.shared.revisions.try_send(RevisionReply { vtep, nonce, revision });
+                } else {
+                    let _ = self.shared.echoes.try_send(ProbeEcho { vtep, nonce, size, at: Instant::now() });
                 }
             }
             Ok(Arrival::Frame(Admitted { vtep, domain, frame, early, ecn })) => {

@@ -169,6 +169,7 @@ fn a_busy_worker_allocates_nothing() {
         fdb: Arc::new(Fdb::new(4096)),
         counters: Arc::new(WorkerCounters::new()),
         echoes: crossbeam_channel::bounded(1).0,
+        revisions: crossbeam_channel::bounded(1).0,
     };
     let mut worker = Worker::new(shared.clone(), wire);
     worker.add_port(bound, Replay { frames, written: 0 });

@@ -8,11 +8,12 @@ use weft_bridge::tables::{DomainOptions, Port, PortMode, Vtep, VtepKind};
 use weft_bridge::{DropReason, Seconds, Tables};
 use weft_encap::checksum::Verified;
 use weft_encap::ecn::{Ecn, apply_ecn};
+use weft_encap::mtu::overhead;
 use weft_encap::probe::{Kind, Probe};
 use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, OffloadError, Splitter, Vni};
-use weft_switch::ProbeEcho;
 use weft_switch::memory::{MemoryFrame, MemoryPort, MemorySwitch};
 use weft_switch::underlay::{LANES, MAX_GROUP_BYTES, MAX_GROUP_SEGMENTS};
+use weft_switch::{ProbeEcho, RevisionReply};
 
 const NOW: Seconds = Seconds(1);
 const MTU: u16 = 1450;
@@ -480,6 +481,29 @@ fn a_probe_is_echoed_by_the_peers_data_plane_and_meets_no_pod() {
         for node in &nodes {
             assert!(node.pods.iter().all(|pod| pod.pod_received().is_empty()));
             assert_eq!((node.switch.totals().frames_in, node.switch.totals().sent), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_peer_says_by_which_revision_it_forwards() {
+    for encapsulation in [Encapsulation::Vxlan, Encapsulation::Geneve] {
+        let mut nodes = lab(2, encapsulation);
+        let peer = nodes[0].switch.tables().vtep_by_address(nodes[1].address).unwrap();
+        let request = Probe::revision_request(0x1234, overhead(encapsulation, nodes[1].address.is_ipv6(), 0));
+        for revision in [0, 57] {
+            let mut tables = Tables::clone(&nodes[1].switch.tables());
+            tables.set_revision(revision);
+            nodes[1].switch.publish(tables);
+            nodes[0].switch.probe(peer, &request);
+            for (from, to) in [(0, 1), (1, 0)] {
+                let (source, packet) = (nodes[from].address, nodes[from].switch.underlay().sent().remove(0));
+                nodes[to].switch.underlay().arrives(source, encapsulation, packet.segment, 0, packet.bytes);
+                nodes[to].switch.run(NOW);
+            }
+            let replies: Vec<_> = nodes[0].switch.revision_replies().collect();
+            assert_eq!(replies, [RevisionReply { vtep: peer, nonce: 0x1234, revision }]);
+            assert_eq!(nodes[0].switch.probe_echoes().count(), 0, "no path was asked for");
         }
     }
 }

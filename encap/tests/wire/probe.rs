@@ -2,7 +2,7 @@
 
 use etherparse::{EtherType, SlicedPacket};
 use proptest::prelude::*;
-use weft_encap::probe::{ETHERTYPE, Kind, LEN, Probe, ProbeError};
+use weft_encap::probe::{ETHERTYPE, Kind, LEN, Probe, ProbeError, REVISION_LEN};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
@@ -25,6 +25,18 @@ proptest! {
             Err(ProbeError::NoRoom { have, need }) => prop_assert!(have == room && have < need),
             Err(other) => prop_assert!(false, "{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_revision_is_read_as_it_was_written(nonce in any::<u64>(), revision in any::<i64>(), overhead in 36..400u16) {
+        let request = Probe::revision_request(nonce, overhead);
+        let mut frame = [0; REVISION_LEN];
+        prop_assert_eq!(request.write(overhead, &mut frame), Ok(REVISION_LEN));
+        prop_assert_eq!(Probe::parse(&frame), Ok(request));
+        let reply = request.answer(revision).unwrap();
+        prop_assert_eq!(reply.write(overhead, &mut frame), Ok(REVISION_LEN));
+        prop_assert_eq!(Probe::parse(&frame), Ok(reply));
+        prop_assert_eq!(reply.kind, Kind::RevisionReply { revision });
     }
 
     #[test]

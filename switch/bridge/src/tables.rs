@@ -231,6 +231,7 @@ pub struct Tables {
     outer_ttl: Ttl,
     /// Hardly ever any.
     ungrouped: Vec<VtepId>,
+    revision: i64,
 }
 
 impl Tables {
@@ -248,6 +249,7 @@ impl Tables {
             outer_dscp: Dscp::Fixed(0),
             outer_ttl: Ttl::default(),
             ungrouped: Vec::new(),
+            revision: 0,
         }
     }
 
@@ -432,6 +434,17 @@ impl Tables {
     #[must_use]
     pub fn local_udp_ports(&self) -> &[u16] {
         &self.local_udp_ports
+    }
+
+    /// The store's revision up to which all its rows are in here, as far as they concern this node; 0 if none are.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Says up to which revision of the store all its rows are in here.
+    pub fn set_revision(&mut self, revision: i64) {
+        self.revision = revision;
     }
 
     /// Where the DSCP of outer headers comes from (RFC 2983 section 3).
