@@ -35,6 +35,8 @@ pub(crate) struct NetworkConfig {
     routes: Vec<Route>,
     /// What ADD waits for.
     pub(crate) wait_for: Wait,
+    /// For how long it waits for other nodes, in milliseconds; none: as the agent has it.
+    pub(crate) wait_timeout_ms: Option<u32>,
     ipam: Option<Ipam>,
     pub(crate) dns: Option<Value>,
     runtime_config: Wishes,

@@ -47,6 +47,7 @@ pub(crate) fn add(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<Cni
         default_route: config.is_default_gateway,
         routes: config.routes().chain(of_ipam).collect(),
         wait: config.wait_for,
+        wait_timeout_ms: config.wait_timeout_ms,
     };
     let attached = ask_to_attach(config, attach, &namespace).inspect_err(|_| {
         if let Some(ipam) = &ipam {

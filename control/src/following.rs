@@ -14,7 +14,9 @@ use weft_switch::Switch;
 
 use crate::agent::{AgentError, AttachedPort};
 use crate::cluster::ranges::overlay_address;
-use crate::cluster::record::{Attached, Network, Node, PROBES, RECORD_VERSION, Receives, Standing as NodeStanding};
+use crate::cluster::record::{
+    Attached, Network, Node, PROBES, RECORD_VERSION, REVISIONS, Receives, Standing as NodeStanding,
+};
 use crate::cluster::{
     Edit, Holder, Keys, KnownEndpoint, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, Wanted, apply,
     conflicts, reconcile, wanted,
@@ -46,12 +48,15 @@ pub(crate) struct Following {
     suspected: HashMap<String, Instant>,
     /// This node's, or why it has none.
     ranges: Option<Result<Vec<IpNet>, NoRanges>>,
-    published: u64,
+    /// What was told last of all that is in the store, and the revision at which it is.
+    published: (u64, i64),
     new_ranges: bool,
     /// What is claimed by several, as it was when this looked last, and how often there was something new.
     contested: BTreeSet<String>,
     contested_at: i64,
     contested_total: u64,
+    /// How often a pod began before all nodes that it waited for had its row.
+    unconfirmed_pods: u64,
     roaming: Roaming,
 }
 
@@ -85,11 +90,12 @@ impl Following {
             since: Instant::now(),
             suspected: HashMap::new(),
             ranges: None,
-            published: 0,
+            published: (0, 0),
             new_ranges: false,
             contested: BTreeSet::new(),
             contested_at: 0,
             contested_total: 0,
+            unconfirmed_pods: 0,
             roaming: Roaming::default(),
         }))
     }
@@ -103,7 +109,7 @@ impl Following {
     pub(crate) fn take(&mut self, news: News) -> Result<bool, Holder> {
         let (mut next, mut changes) = (Some(news), false);
         while let Some(news) = next {
-            changes |= !matches!(news, News::Published(_) | News::Ranges(_));
+            changes |= !matches!(news, News::Published { .. } | News::Ranges(_));
             match news {
                 News::Listed { revision, listing, replaced } => self.view.take_listing(revision, listing, replaced),
                 News::Written { revision, events } => self.view.watch(revision, &events),
@@ -119,7 +125,7 @@ impl Following {
                     self.ranges = Some(ranges);
                     self.new_ranges = true;
                 }
-                News::Published(number) => self.published = number,
+                News::Published { number, revision } => self.published = (number, revision),
                 News::NameTaken(holder) => return Err(holder),
             }
             next = self.sync.news.try_recv().ok();
@@ -152,9 +158,14 @@ impl Following {
         self.sync.endpoints.borrow().number
     }
 
-    /// The number of what was told last of all that is in the store.
-    pub(crate) fn published(&self) -> u64 {
+    /// The number of what was told last of all that is in the store, and the revision at which it is.
+    pub(crate) fn published(&self) -> (u64, i64) {
         self.published
+    }
+
+    /// A pod begins before all nodes that it waited for have its row.
+    pub(crate) fn count_unconfirmed(&mut self) {
+        self.unconfirmed_pods += 1;
     }
 
     /// How the conversation with the store stands, in a word.
@@ -327,6 +338,7 @@ impl Following {
             conflicts_total: self.contested_total,
             refused_rows: self.view.refused().map(|(key, error)| format!("{key}: {error}")).collect(),
             refusals: self.view.refusals(),
+            unconfirmed_pods: self.unconfirmed_pods,
             ranges: ranges.iter().map(ToString::to_string).collect(),
             overlay_addresses: ranges.iter().map(|range| overlay_address(*range)).collect(),
             no_ranges: self.ranges.as_ref().and_then(|ranges| ranges.as_ref().err()).map(ToString::to_string),
@@ -358,7 +370,7 @@ fn node(config: &Config, preferred: Encapsulation, underlay_mtu: u16) -> Result<
         vnis: config.vnis.iter().map(|(vni, _)| *vni).collect(),
         pod_ranges: Vec::new(),
         overlay_addresses: Vec::new(),
-        capabilities: vec![PROBES.to_owned()],
+        capabilities: [PROBES, REVISIONS].map(str::to_owned).into(),
     })
 }
 
@@ -400,7 +412,7 @@ pub(crate) fn forward_by(view: &View, local: &Local, switch: &Switch, paths: Opt
     for (vni, mac) in &taken_over {
         tables.domain(*vni).inspect(|domain| _ = switch.fdb().forget(domain.id(), *mac));
     }
-    if edits.is_empty() {
+    if edits.is_empty() && tables.revision() == view.revision() {
         return taken_over;
     }
     // What was learned behind a VTEP that is gone, or has left a network, leads nowhere.
@@ -410,8 +422,9 @@ pub(crate) fn forward_by(view: &View, local: &Local, switch: &Switch, paths: Opt
     };
     let left: Vec<Attachment> = edits.iter().filter_map(left).collect();
     let mut tables = Tables::clone(&tables);
-    if let Err((error, count)) = apply(&mut tables, edits) {
-        tracing::error!(%error, count, "not all of the cluster fits into the tables");
+    match apply(&mut tables, edits) {
+        Ok(()) => tables.set_revision(view.revision()),
+        Err((error, count)) => tracing::error!(%error, count, "not all of the cluster fits into the tables"),
     }
     if let Some(paths) = paths {
         paths.follow(&tables, local.underlay_mtu);

@@ -108,6 +108,11 @@ impl Paths {
         Some(PathState { state: search.state(), mtu: search.mtu(), rtt: search.rtt() })
     }
 
+    /// How the path to each VTEP is.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (VtepId, State)> {
+        self.peers.iter().map(|peer| (peer.vtep, peer.search.state()))
+    }
+
     fn send_due(&mut self, switch: &Switch, now: Duration) {
         self.budget.earn(now);
         let count = self.peers.len();
@@ -242,7 +247,7 @@ fn send_trial(switch: &Switch, vtep: VtepId, due: Due) {
 }
 
 /// A number that nobody on the way can guess.
-fn nonce() -> u64 {
+pub(crate) fn nonce() -> u64 {
     let mut bytes = [0; 8];
     // A kernel that has no random numbers yet leaves zeros: probes of the first seconds could then be guessed.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK);

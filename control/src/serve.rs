@@ -116,6 +116,7 @@ impl Agent {
                     supervisor.ready();
                     ready();
                 }
+                let next_round = self.pods.waits.round_at().map(Instant::from_std);
                 tokio::select! {
                     () = tokio::time::sleep_until(patience), if ready.is_some() => {}
                     _ = terminate.recv() => break,
@@ -131,6 +132,9 @@ impl Agent {
                     }
                     () = tokio::time::sleep_until(next_paths.unwrap_or_else(Instant::now)), if next_paths.is_some() => {
                         next_paths = self.look_at_paths().map(|pause| Instant::now() + pause);
+                    }
+                    () = tokio::time::sleep_until(next_round.unwrap_or_else(Instant::now)), if next_round.is_some() => {
+                        self.answer_the_patient();
                     }
                     news = news(&mut self.following) => {
                         self.follow(news, ready.is_none())?;

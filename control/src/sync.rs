@@ -53,8 +53,8 @@ pub(crate) enum News {
     Standing(Standing),
     /// The node's ranges, or why it has none.
     Ranges(Result<Vec<IpNet>, NoRanges>),
-    /// All that was told up to this number is in the store.
-    Published(u64),
+    /// All that was told up to this number is in the store, at this revision.
+    Published { number: u64, revision: i64 },
     /// Another has the name, and keeps it.
     NameTaken(Holder),
 }
@@ -98,7 +98,7 @@ pub(crate) fn start(store: Store, keys: Keys, own: Own) -> Sync {
         has_joined: false,
         told_ranges: None,
         told: 1,
-        published: 0,
+        published: (0, 0),
         store,
         keys,
         news,
@@ -123,9 +123,9 @@ struct Conversation {
     refused_since: Option<Instant>,
     has_joined: bool,
     told_ranges: Option<Result<Vec<IpNet>, NoRanges>>,
-    /// Numbers of what the agent told, and of what the agent was told to be in the store.
+    /// The number of what the agent told, and what the agent was told to be in the store at which revision.
     told: u64,
-    published: u64,
+    published: (u64, i64),
 }
 
 /// The agent has ended.
@@ -257,9 +257,11 @@ impl Conversation {
             Step::Rest => {
                 self.has_joined = true;
                 self.stand(Standing::Connected).await?;
-                if self.published != self.told {
-                    self.published = self.told;
-                    self.tell(News::Published(self.told)).await?;
+                let published = (self.told, self.membership.written_at());
+                if self.published != published {
+                    self.published = published;
+                    let (number, revision) = published;
+                    self.tell(News::Published { number, revision }).await?;
                 }
                 return Ok(Ok(false));
             }

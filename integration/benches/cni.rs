@@ -1,8 +1,9 @@
 //! How long a pod's ADD and DEL take: `cargo bench -p weft-integration --bench cni -- --bench [PODS]`, as root, after
 //! `cargo build --release -p weft -p weft-cni`. docs/cni.md has the figures.
 //!
-//! One pod after the other, up to so many on the node; beside it the plugins `bridge` and `host-local`, which come with
-//! the system, in the same way on another node of the same machine, turn by turn.
+//! One pod after the other, up to so many on the node; beside it as many that wait until two other nodes forward by their
+//! rows, and the plugins `bridge` and `host-local`, which come with the system, in the same way on another node of the same
+//! machine, turn by turn.
 #![expect(clippy::unwrap_used, reason = "a measurement whose set-up fails has failed")]
 
 use std::path::Path;
@@ -62,29 +63,34 @@ fn main() {
         return;
     }
     let pods = arguments.first().and_then(|pods| pods.parse().ok()).unwrap_or(PODS);
-    let cluster = Cluster::<2>::new(Site::new("cni"));
-    let _agents = cluster.start();
+    let cluster = Cluster::<3>::new(Site::new("cni"));
+    let agents = cluster.start();
     let network = CniNetwork::new(&cluster.nodes[0], &cluster.run_dir(0));
+    let waiting = network.clone().with("waitFor", json!("cluster"));
     let other = cluster.site().host("other");
     let bridge = Bridge::new(&other, &cluster.site().directory().join("host-local"));
-    let hosts: Vec<[Host; 2]> =
-        (0..pods).map(|number| ["w", "b"].map(|kind| cluster.site().host(&format!("{kind}{number}")))).collect();
-    let [mut weft_add, mut weft_del, mut bridge_add, mut bridge_del] = [const { Vec::new() }; 4];
-    for (number, [ours, theirs]) in hosts.iter().enumerate() {
+    let hosts: Vec<[Host; 3]> =
+        (0..pods).map(|number| ["w", "k", "b"].map(|kind| cluster.site().host(&format!("{kind}{number}")))).collect();
+    let [mut weft_add, mut known_add, mut weft_del, mut bridge_add, mut bridge_del] = [const { Vec::new() }; 5];
+    for (number, [ours, known, theirs]) in hosts.iter().enumerate() {
         let (name, our_path, their_path) = (format!("c{number}"), path_of(ours), path_of(theirs));
+        let known_path = path_of(known);
         weft_add.push(timed(|| _ = network.add(&CniCall::new(&name, &our_path))));
+        known_add.push(timed(|| _ = waiting.add(&CniCall::new(&format!("k{number}"), &known_path))));
         bridge_add.push(timed(|| bridge.call("ADD", &name, &their_path)));
     }
     // What an addition costs when the node is full already.
     let late = weft_add.len() - weft_add.len() / 10;
     let (weft_late, bridge_late) = (weft_add[late..].to_vec(), bridge_add[late..].to_vec());
-    for (number, [ours, theirs]) in hosts.iter().enumerate() {
+    for (number, [ours, _, theirs]) in hosts.iter().enumerate() {
         let (name, our_path, their_path) = (format!("c{number}"), path_of(ours), path_of(theirs));
         weft_del.push(timed(|| network.del(&CniCall::new(&name, &our_path))));
         bridge_del.push(timed(|| bridge.call("DEL", &name, &their_path)));
     }
     println!("{pods} pods, one after the other, IPv4 and IPv6");
+    assert_eq!(agents[0].status().control.unwrap().unconfirmed_pods, 0);
     report("weft ADD", weft_add);
+    report("weft ADD, known to two nodes", known_add);
     report("bridge + host-local ADD", bridge_add);
     report("weft ADD, the last tenth", weft_late);
     report("bridge ADD, the last tenth", bridge_late);

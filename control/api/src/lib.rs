@@ -12,7 +12,9 @@ mod trace;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError, SOCKET_NAME, TraceClient};
-pub use pods::{AddressSource, Attach, Attached, Check, PodAddress, PodInterface, PodRoute, Refusal, Retain, Wait};
+pub use pods::{
+    AddressSource, Attach, Attached, Check, MAX_WAIT_MS, PodAddress, PodInterface, PodRoute, Refusal, Retain, Wait,
+};
 pub use rows::{
     BatchRow, ConfigReply, ControlStatus, Counters, DropRow, FdbRow, Link, NeighbourRow, NodeRow, OffloadRow, PortRow,
     Reloaded, Status, UnderlayStatus, VtepRow, WorkerRow,

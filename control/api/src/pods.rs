@@ -45,6 +45,10 @@ pub struct Attach {
     /// What the answer waits for.
     #[serde(default)]
     pub wait: Wait,
+    /// For how long, in milliseconds, it waits for other nodes with [`Wait::Cluster`]: 1 to [`MAX_WAIT_MS`]; none: 2,000. It
+    /// is the same answer afterwards.
+    #[serde(default)]
+    pub wait_timeout_ms: Option<u32>,
 }
 
 /// Where a pod's addresses come from.
@@ -80,6 +84,9 @@ pub struct PodRoute {
     pub gateway: Option<IpAddr>,
 }
 
+/// Milliseconds for which an answer waits for other nodes at most.
+pub const MAX_WAIT_MS: u32 = 60_000;
+
 /// What the answer to [`Attach`] waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +96,8 @@ pub enum Wait {
     Store,
     /// Until the node forwards.
     Node,
+    /// Until the pod's row is in the store, and all nodes of its network that are up forward by it.
+    Cluster,
 }
 
 /// What a pod's interface has.

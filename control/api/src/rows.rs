@@ -80,6 +80,9 @@ pub struct ControlStatus {
     pub refused_rows: Vec<String>,
     /// How often a row was refused.
     pub refusals: u64,
+    /// How often a pod's ADD was answered before all nodes that it waited for had the pod's row.
+    #[serde(default)]
+    pub unconfirmed_pods: u64,
     /// This node's ranges of addresses; none without a `[network]`, and as long as it is not known which it has.
     #[serde(default)]
     pub ranges: Vec<String>,

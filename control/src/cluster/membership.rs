@@ -17,7 +17,7 @@ use weft_store::proto::mvccpb::KeyValue;
 use super::grant::{Grant, Next};
 use super::keys::{Key, Keys};
 use super::ranges::{NoRanges, overlay_address};
-use super::record::{self, AddressRange, Attached, Endpoint, Network, Node, RECORD_VERSION, Standing};
+use super::record::{self, Attached, Endpoint, Network, Node, RECORD_VERSION, Standing};
 
 /// Rows written by one transaction at most; etcd allows 128.
 const ROWS_AT_ONCE: usize = 100;
@@ -127,6 +127,7 @@ pub struct Membership {
     at_rest: bool,
     /// When each endpoint was first published.
     sequences: BTreeMap<(Vni, MacAddr), i64>,
+    written_at: i64,
 }
 
 impl Membership {
@@ -146,6 +147,7 @@ impl Membership {
             unsettled: None,
             at_rest: false,
             sequences: BTreeMap::new(),
+            written_at: 0,
         }
     }
 
@@ -173,6 +175,12 @@ impl Membership {
     #[must_use]
     pub fn incarnation(&self) -> Option<i64> {
         self.claim.map(|claim| claim.incarnation)
+    }
+
+    /// The revision at which the store has what is there of the node's rows: that of the last write, as far as is known.
+    #[must_use]
+    pub fn written_at(&self) -> i64 {
+        self.written_at
     }
 
     /// The ranges that the node has by its claim, or why it has none; none while that is not known, or no network is
@@ -206,6 +214,7 @@ impl Membership {
     pub fn replaced(&mut self) {
         self.lease_lost();
         self.stored = None;
+        self.written_at = 0;
         self.sequences.clear();
     }
 
@@ -304,6 +313,7 @@ impl Membership {
                 self.sequences.entry((vni, mac)).or_insert(sequence);
             }
         }
+        self.written_at = found.values().map(|row| row.modified).fold(self.written_at, i64::max);
         self.stored = Some(found);
         self.unsettled = None;
         if lost || other {
@@ -340,6 +350,7 @@ impl Membership {
             Asked::Grant(operations) | Asked::Publish(operations) => operations,
             Asked::Ranges => Vec::new(),
         };
+        self.written_at = committed.revision;
         for operation in operations {
             self.note(operation, committed.revision);
         }
@@ -453,45 +464,6 @@ impl Membership {
             Operation::Delete(range) => stored.retain(|key, _| !range.contains(key)),
         }
     }
-}
-
-/// What removes a node from the cluster at once, in place of its lease's end: all agents let go of it when they hear of it,
-/// and its ranges can be given to others. `row`: the node's row, if there is one; `ranges`: the rows of all ranges;
-/// `lease`: the row that says so goes with it.
-#[must_use]
-pub fn removal(
-    keys: &Keys,
-    name: &str,
-    row: Option<&KeyValue>,
-    ranges: &[KeyValue],
-    lease: i64,
-) -> (Vec<Condition>, Vec<Operation>) {
-    let key = keys.write(&Key::Node(name.to_owned()));
-    let mut conditions = vec![match row {
-        Some(row) => Condition::Unchanged(key.clone(), row.mod_revision),
-        None => Condition::Absent(key.clone()),
-    }];
-    let is_own = |kv: &&KeyValue| record::read::<AddressRange>(&kv.value).is_ok_and(|range| range.node == name);
-    let own: Vec<&KeyValue> = ranges.iter().filter(is_own).collect();
-    conditions.extend(own.iter().map(|kv| Condition::Unchanged(kv.key.clone(), kv.mod_revision)));
-    let left = Node {
-        version: RECORD_VERSION,
-        name: name.to_owned(),
-        instance: String::new(),
-        incarnation: 0,
-        standing: Standing::Left,
-        addresses: Vec::new(),
-        receives: Vec::new(),
-        underlay_mtu: 0,
-        vnis: Vec::new(),
-        pod_ranges: Vec::new(),
-        overlay_addresses: Vec::new(),
-        capabilities: Vec::new(),
-    };
-    let put = Operation::Put(key, record::write(&left).into(), Some(lease));
-    let given_back = own.iter().map(|kv| KeyRange::One(kv.key.clone()));
-    let deleted = given_back.chain([keys.endpoints(name)]).map(Operation::Delete);
-    (conditions, [put].into_iter().chain(deleted).collect())
 }
 
 fn is_done(stored: &BTreeMap<Bytes, Stored>, operation: &Operation) -> bool {

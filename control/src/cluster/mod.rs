@@ -11,12 +11,14 @@ mod membership;
 pub mod ranges;
 mod reconcile;
 pub mod record;
+mod removal;
 mod view;
 mod wanted;
 
 pub use keys::{Key, Keys};
-pub use membership::{Holder, Membership, Own, OwnEndpoint, Step, removal};
+pub use membership::{Holder, Membership, Own, OwnEndpoint, Step};
 pub use ranges::{ClusterRange, NoRanges};
 pub use reconcile::{Edit, apply, reconcile};
+pub use removal::removal;
 pub use view::{KnownEndpoint, Listing, Member, Presence, Row, View};
 pub use wanted::{Behind, Conflict, Local, Wanted, WantedVtep, conflicts, wanted};

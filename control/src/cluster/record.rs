@@ -16,6 +16,9 @@ pub const RECORD_VERSION: u32 = 1;
 pub const MAX_RECORD_BYTES: usize = 64 * 1024;
 /// A node that echoes path probes has this among its capabilities (docs/adr/0006-path-probes.md).
 pub const PROBES: &str = "probes";
+/// A node that says by which revision of the store it forwards has this among them
+/// (docs/adr/0021-revisions-by-the-data-plane.md).
+pub const REVISIONS: &str = "revisions";
 
 /// How far a node's publication is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +62,7 @@ pub struct Node {
     /// By which it reaches pods itself: one of each range.
     #[serde(default)]
     pub overlay_addresses: Vec<IpAddr>,
-    /// What else it can do: [`PROBES`].
+    /// What else it can do: [`PROBES`], [`REVISIONS`].
     #[serde(default)]
     pub capabilities: Vec<String>,
 }

@@ -24,8 +24,8 @@ pub(super) const FORWARDING: [(&str, &str, &str); 15] = [
     ("early", "frames_early", "Frames of managed VTEPs that came before their membership of the VNI, and were let in"),
     ("copies", "copies", "Copies that verdicts asked for: sent, or dropped at stage egress"),
     ("sent", "copies_sent", "Copies handed to the kernel"),
-    ("probes_sent", "path_probes_sent", "Path probes and echoes of them sent"),
-    ("probes_received", "path_probes_received", "Path probes and echoes of them received"),
+    ("probes_sent", "path_probes_sent", "Path probes, questions for revisions, and answers to both, sent"),
+    ("probes_received", "path_probes_received", "Path probes, questions for revisions, and answers to both, received"),
     ("answers_sent", "icmp_answers_sent", "ICMP answers to packets that were too long"),
     ("answers_suppressed", "icmp_answers_suppressed", "ICMP answers not sent, as there were too many in a second"),
     ("port_reads", "port_reads", "System calls that read a port"),
@@ -228,7 +228,12 @@ fn store(control: &ControlStatus, to: &mut Writer<'_, '_>) -> Result<(), Error> 
     let seen = control.conflicts_total;
     to.counter("cluster_conflicts_seen", "How often something came to be claimed by several", seen)?;
     to.gauge("store_rows_refused", "Rows of the store that are refused now", None, control.refused_rows.len() as f64)?;
-    to.counter("store_refusals", "How often a row of the store was refused", control.refusals)
+    to.counter("store_refusals", "How often a row of the store was refused", control.refusals)?;
+    to.counter(
+        "pods_unconfirmed",
+        "Pods that began before all nodes that their ADD waited for had their row",
+        control.unconfirmed_pods,
+    )
 }
 
 const fn flag(is: bool) -> f64 {

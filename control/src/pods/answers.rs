@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use weft_api::{Attach, Attached, Check, PodInterface, Query, Refusal, Reply, Retain, Wait};
+use weft_api::{Attach, Attached, Check, PodInterface, Query, Refusal, Reply, Retain};
+use weft_encap::Vni;
 use weft_netns::Netns;
 
 use super::evidence::{cookie, identity};
@@ -13,22 +13,9 @@ use super::ledger::Refused;
 use super::plan::{Surroundings, plan};
 use super::steps::{self};
 use crate::agent::Agent;
-use crate::api::{Answer, Question};
+use crate::api::Question;
 use crate::show;
 use crate::trace::begin;
-
-/// For how long a pod that was attached waits for its row to be in the store.
-const STORE_PATIENCE: Duration = Duration::from_secs(20);
-
-/// Who waits for the store.
-pub(super) struct Waiting {
-    id: PodInterface,
-    /// What has to be published.
-    number: u64,
-    until: Instant,
-    attached: Attached,
-    answer: Answer,
-}
 
 impl Agent {
     /// Answers a question, now or when the store has what it is about.
@@ -36,7 +23,7 @@ impl Agent {
         let (query, descriptor, answer) = question.take();
         let reply = match query {
             Query::Attach(ask) => match self.attach_pod(&ask, descriptor) {
-                Ok((attached, number)) => return self.answer_attached(&ask, attached, number, answer),
+                Ok((vni, attached, number)) => return self.answer_attached(&ask, vni, attached, number, answer),
                 Err(refused) => Err(refused),
             },
             Query::Detach(id) => self.detach_pod(&id).map(|()| Reply::Done),
@@ -52,7 +39,12 @@ impl Agent {
         answer.give(reply.unwrap_or_else(refusal));
     }
 
-    fn attach_pod(&mut self, ask: &Attach, descriptor: Option<OwnedFd>) -> Result<(Attached, Option<u64>), Refused> {
+    /// Attaches a pod; says in which network it is, what it got, and by which number the store has its row.
+    fn attach_pod(
+        &mut self,
+        ask: &Attach,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(Vni, Attached, Option<u64>), Refused> {
         let failed = |error: weft_netns::NetnsError| Refused::new(Refusal::Failed, error.to_string());
         let netns = match descriptor {
             Some(descriptor) => Netns::from_descriptor(descriptor, &ask.netns),
@@ -89,51 +81,12 @@ impl Agent {
         })?;
         let mtu = self.port_of(&ask.pod).map_or(0, |port| port.mtu);
         tracing::info!(port = pod.port, vni = pod.vni.get(), netns = ask.netns, mac = %pod.mac, mtu, "pod attached");
-        Ok((pod.attached(mtu), self.tell_ports()))
+        Ok((pod.vni, pod.attached(mtu), self.tell_ports()))
     }
 
-    fn answer_attached(&mut self, ask: &Attach, attached: Attached, number: Option<u64>, answer: Answer) {
-        let published = self.following.as_ref().map_or(u64::MAX, crate::following::Following::published);
-        match number.filter(|number| ask.wait == Wait::Store && *number > published) {
-            None => answer.give(Reply::Attached(Box::new(attached))),
-            Some(number) => {
-                let until = Instant::now() + STORE_PATIENCE;
-                self.pods.waiting.push(Waiting { id: ask.pod.clone(), number, until, attached, answer });
-            }
-        }
-    }
-
-    /// Answers those whose rows the store has by now, and those that have waited too long for that.
-    pub(crate) fn answer_the_patient(&mut self) {
-        let published = self.following.as_ref().map_or(u64::MAX, crate::following::Following::published);
-        let now = Instant::now();
-        for waiting in std::mem::take(&mut self.pods.waiting) {
-            if waiting.number <= published {
-                waiting.answer.give(Reply::Attached(Box::new(waiting.attached)));
-            } else if waiting.until <= now {
-                let undone = self.detach_pod(&waiting.id);
-                let message = format!(
-                    "the store does not have the pod's row after {} s, so other nodes would not find it: `weft status` \
-                     says how the store stands{}",
-                    STORE_PATIENCE.as_secs(),
-                    undone.err().map_or(String::new(), |refused| format!("; and it is still attached: {refused}"))
-                );
-                waiting.answer.give(refusal(Refused::new(Refusal::Later, message)));
-            } else {
-                self.pods.waiting.push(waiting);
-            }
-        }
-    }
-
-    fn detach_pod(&mut self, id: &PodInterface) -> Result<(), Refused> {
-        for waiting in std::mem::take(&mut self.pods.waiting) {
-            if waiting.id == *id {
-                waiting
-                    .answer
-                    .give(refusal(Refused::new(Refusal::Later, "the pod was detached before it was published")));
-            } else {
-                self.pods.waiting.push(waiting);
-            }
+    pub(super) fn detach_pod(&mut self, id: &PodInterface) -> Result<(), Refused> {
+        while let Some(answer) = self.pods.waits.take(id) {
+            answer.give(refusal(Refused::new(Refusal::Later, "the pod was detached before it was published")));
         }
         if let Some(pod) = self.with_ledger(|ledger, agent| steps::detach(ledger, agent, id))? {
             tracing::info!(port = pod.port, netns = pod.namespace.path, "pod detached");
@@ -226,6 +179,6 @@ impl Agent {
     }
 }
 
-fn refusal(refused: Refused) -> Reply {
+pub(super) fn refusal(refused: Refused) -> Reply {
     Reply::Error { message: refused.message, refusal: Some(refused.refusal) }
 }

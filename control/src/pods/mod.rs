@@ -7,11 +7,13 @@ mod addresses;
 mod answers;
 mod evidence;
 mod file;
+mod inquiry;
 mod ledger;
 mod plan;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod world;
 
 use std::collections::BTreeMap;
@@ -24,10 +26,10 @@ use weft_netns::Netns;
 
 pub use file::LedgerError;
 
-use answers::Waiting;
 use evidence::Processes;
 use file::LedgerFile;
 use ledger::{Ledger, Route};
+use waiting::Waits;
 
 /// How often it is looked for namespaces that are gone.
 const COLLECT: Duration = Duration::from_secs(10);
@@ -42,8 +44,8 @@ pub(crate) struct Pods {
     open: BTreeMap<PodInterface, Arc<Netns>>,
     /// What processes there are, while it is looked at.
     processes: Option<Processes>,
-    /// Who waits for the store.
-    waiting: Vec<Waiting>,
+    /// Who waits for the store, or for other nodes.
+    pub(crate) waits: Waits,
     collect_at: Instant,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use weft_api::{AddressSource, Attach, Refusal};
+use weft_api::{AddressSource, Attach, MAX_WAIT_MS, Refusal};
 use weft_encap::mtu::MIN_IPV6;
 use weft_encap::{MacAddr, Vni};
 
@@ -43,6 +43,9 @@ pub(crate) fn plan(
     namespace: Identity,
 ) -> Result<Pod, Refused> {
     check_names(ask)?;
+    if let Some(ms) = ask.wait_timeout_ms.filter(|ms| !(1..=MAX_WAIT_MS).contains(ms)) {
+        return invalid(format!("`waitTimeoutMs` is {ms}: allowed are 1 to {MAX_WAIT_MS}"));
+    }
     let vni = vni(around, ask)?;
     let (addresses, delegated) = match &ask.addresses {
         AddressSource::Node { requested } => (from_node(ledger, around, vni, requested)?, false),

@@ -151,6 +151,7 @@ fn ask(container: u8, delegated: bool) -> Attach {
         default_route: None,
         routes: Vec::new(),
         wait: Wait::Node,
+        wait_timeout_ms: None,
     }
 }
 

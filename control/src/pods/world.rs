@@ -12,6 +12,7 @@ use super::evidence::{Processes, boot, find, leads_to};
 use super::file::LedgerFile;
 use super::ledger::{Change, Identity, Ledger, Pod, Refused};
 use super::steps::{self, Presence, World};
+use super::waiting::Waits;
 use super::{COLLECT, LedgerError, PodPlace, Pods};
 use crate::agent::{Agent, AttachedPort};
 use crate::attach::remove_device;
@@ -30,7 +31,7 @@ impl Pods {
             file,
             open: std::collections::BTreeMap::new(),
             processes: None,
-            waiting: Vec::new(),
+            waits: Waits::default(),
             collect_at: Instant::now(),
         })
     }
