@@ -18,8 +18,8 @@ use crate::cluster::record::{
     Attached, Network, Node, PROBES, RECORD_VERSION, REVISIONS, Receives, Standing as NodeStanding,
 };
 use crate::cluster::{
-    Edit, Holder, Keys, KnownEndpoint, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, Wanted, apply,
-    conflicts, reconcile, wanted,
+    Edit, Holder, Keys, KnownEndpoint, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, apply, conflicts,
+    edits, wanted,
 };
 use crate::config::{Config, PortConfig};
 use crate::instance::instance;
@@ -407,31 +407,30 @@ pub(crate) fn local(config: &Config, underlay_mtu: u16) -> Local {
 pub(crate) fn forward_by(view: &View, local: &Local, switch: &Switch, paths: Option<&mut Paths>) -> BTreeSet<Mac> {
     let wanted = wanted(view, local);
     let tables = switch.tables();
-    let edits = reconcile(&tables, &wanted);
-    let Wanted { taken_over, .. } = wanted;
-    for (vni, mac) in &taken_over {
+    for (vni, mac) in &wanted.taken_over {
         tables.domain(*vni).inspect(|domain| _ = switch.fdb().forget(domain.id(), *mac));
     }
-    if edits.is_empty() && tables.revision() == view.revision() {
-        return taken_over;
+    let mut edits = edits(&tables, &wanted).peekable();
+    if edits.peek().is_none() && tables.revision() == view.revision() {
+        drop(edits);
+        return wanted.taken_over;
     }
     // What was learned behind a VTEP that is gone, or has left a network, leads nowhere.
     let left = |edit: &Edit| match edit {
         Edit::RemoveVtep(id) | Edit::SetMembers(id, _) => Some(Attachment::Vtep(*id)),
         _ => None,
     };
-    let left: Vec<Attachment> = edits.iter().filter_map(left).collect();
-    let mut tables = Tables::clone(&tables);
-    match apply(&mut tables, edits) {
-        Ok(()) => tables.set_revision(view.revision()),
+    let (mut gone, mut new) = (Vec::new(), Tables::clone(&tables));
+    match apply(&mut new, edits.inspect(|edit| gone.extend(left(edit)))) {
+        Ok(()) => new.set_revision(view.revision()),
         Err((error, count)) => tracing::error!(%error, count, "not all of the cluster fits into the tables"),
     }
     if let Some(paths) = paths {
-        paths.follow(&tables, local.underlay_mtu);
+        paths.follow(&new, local.underlay_mtu);
     }
-    switch.publish(tables);
-    for vtep in left {
+    switch.publish(new);
+    for vtep in gone {
         switch.fdb().purge(vtep);
     }
-    taken_over
+    wanted.taken_over
 }

@@ -34,36 +34,49 @@ pub enum Edit {
 /// The steps from these tables to what is wanted; none when they have it.
 #[must_use]
 pub fn reconcile(tables: &Tables, wanted: &Wanted) -> Vec<Edit> {
-    let mut edits = Vec::new();
-    for (id, vtep) in tables.vteps() {
-        match wanted.vteps.get(&vtep.address).filter(|wanted| is_same(vtep, wanted)) {
-            None => edits.push(Edit::RemoveVtep(id)),
-            Some(wanted) => {
-                let domains = tables.domains().filter(|domain| domain.has_member(id));
-                let members: BTreeSet<Vni> = domains.map(weft_bridge::BridgeDomain::vni).collect();
-                if members != wanted.vnis {
-                    edits.push(Edit::SetMembers(id, wanted.vnis.iter().copied().collect()));
-                }
-            }
-        }
-    }
-    for domain in tables.domains() {
-        for (mac, attachment) in domain.static_macs() {
-            let Attachment::Vtep(_) = attachment else { continue };
-            if !wanted.macs.contains_key(&(domain.vni(), mac)) {
-                edits.push(Edit::UnbindMac(domain.vni(), mac));
-            }
-        }
-    }
-    for (address, vtep) in &wanted.vteps {
-        let known = tables.vtep_by_address(*address).and_then(|id| tables.vtep(id));
-        if !known.is_some_and(|known| is_same(known, vtep)) {
-            edits.push(Edit::AddVtep(Box::new(row(*address, vtep)), vtep.vnis.iter().copied().collect()));
-        }
-    }
-    for ((vni, mac), behind) in &wanted.macs {
-        let owner = tables.domain(*vni).and_then(|domain| domain.owner(*mac));
-        let is_there = owner.is_some_and(|owner| match owner.attachment {
+    edits(tables, wanted).collect()
+}
+
+/// The same, one after another: at first they are as many as the cluster has MACs and addresses.
+pub fn edits<'a>(tables: &'a Tables, wanted: &'a Wanted) -> impl Iterator<Item = Edit> + 'a {
+    // A VTEP is added when the one that had its address is gone, and a MAC bound when its VTEP is there.
+    let changed = changed_vteps(tables, wanted).chain(gone_macs(tables, wanted));
+    changed.chain(new_vteps(tables, wanted)).chain(new_macs(tables, wanted)).chain(neighbours(tables, wanted))
+}
+
+fn changed_vteps<'a>(tables: &'a Tables, wanted: &'a Wanted) -> impl Iterator<Item = Edit> + 'a {
+    tables.vteps().filter_map(|(id, vtep)| {
+        let Some(wanted) = wanted.vteps.get(&vtep.address).filter(|wanted| is_same(vtep, wanted)) else {
+            return Some(Edit::RemoveVtep(id));
+        };
+        let domains = tables.domains().filter(|domain| domain.has_member(id));
+        let members: BTreeSet<Vni> = domains.map(weft_bridge::BridgeDomain::vni).collect();
+        (members != wanted.vnis).then(|| Edit::SetMembers(id, wanted.vnis.iter().copied().collect()))
+    })
+}
+
+fn gone_macs<'a>(tables: &'a Tables, wanted: &'a Wanted) -> impl Iterator<Item = Edit> + 'a {
+    tables.domains().flat_map(move |domain| {
+        let vni = domain.vni();
+        let elsewhere = domain.static_macs().filter(|(_, attachment)| matches!(attachment, Attachment::Vtep(_)));
+        let gone = elsewhere.filter(move |(mac, _)| !wanted.macs.contains_key(&(vni, *mac)));
+        gone.map(move |(mac, _)| Edit::UnbindMac(vni, mac))
+    })
+}
+
+fn new_vteps<'a>(tables: &'a Tables, wanted: &'a Wanted) -> impl Iterator<Item = Edit> + 'a {
+    let is_new = |(address, vtep): &(&IpAddr, &WantedVtep)| {
+        let known = tables.vtep_by_address(**address).and_then(|id| tables.vtep(id));
+        !known.is_some_and(|known| is_same(known, vtep))
+    };
+    let new = wanted.vteps.iter().filter(is_new);
+    new.map(|(address, vtep)| Edit::AddVtep(Box::new(row(*address, vtep)), vtep.vnis.iter().copied().collect()))
+}
+
+fn new_macs<'a>(tables: &'a Tables, wanted: &'a Wanted) -> impl Iterator<Item = Edit> + 'a {
+    let is_there = |vni: Vni, mac: MacAddr, behind: &Behind| {
+        let owner = tables.domain(vni).and_then(|domain| domain.owner(mac));
+        owner.is_some_and(|owner| match owner.attachment {
             // A pod of this node has it: what others say of it is a conflict, and shown as one.
             Attachment::Port(_) => true,
             Attachment::Vtep(id) => tables.vtep(id).is_some_and(|vtep| {
@@ -71,33 +84,28 @@ pub fn reconcile(tables: &Tables, wanted: &Wanted) -> Vec<Edit> {
                 (vtep.address, owner.roams) == (behind.address, behind.roams)
                     && wanted.is_some_and(|wanted| is_same(vtep, wanted))
             }),
-        });
-        if !is_there {
-            edits.push(Edit::BindMac(*vni, *mac, *behind));
-        }
-    }
-    reconcile_neighbours(tables, wanted, &mut edits);
-    edits
+        })
+    };
+    let new = wanted.macs.iter().filter(move |((vni, mac), behind)| !is_there(*vni, *mac, behind));
+    new.map(|((vni, mac), behind)| Edit::BindMac(*vni, *mac, *behind))
 }
 
-fn reconcile_neighbours(tables: &Tables, wanted: &Wanted, edits: &mut Vec<Edit>) {
-    for domain in tables.domains() {
+fn neighbours<'a>(tables: &'a Tables, wanted: &'a Wanted) -> impl Iterator<Item = Edit> + 'a {
+    let gone = tables.domains().flat_map(move |domain| {
         let vni = domain.vni();
-        let gone = domain.neighbours().filter(|(address, _)| !wanted.neighbours.contains_key(&(vni, *address)));
-        edits.extend(gone.map(|(address, _)| Edit::RemoveNeighbour(vni, address)));
-    }
-    for ((vni, address), mac) in &wanted.neighbours {
-        if tables.domain(*vni).and_then(|domain| domain.mac_of(*address)) != Some(*mac) {
-            edits.push(Edit::SetNeighbour(*vni, *address, *mac));
-        }
-    }
+        let gone = domain.neighbours().filter(move |(address, _)| !wanted.neighbours.contains_key(&(vni, *address)));
+        gone.map(move |(address, _)| Edit::RemoveNeighbour(vni, address))
+    });
+    let known = |vni, address| tables.domain(vni).and_then(|domain| domain.mac_of(address));
+    let new = wanted.neighbours.iter().filter(move |((vni, address), mac)| known(*vni, *address) != Some(**mac));
+    gone.chain(new.map(|((vni, address), mac)| Edit::SetNeighbour(*vni, *address, *mac)))
 }
 
 /// Makes the edits. What is refused does not keep the rest from being made.
 ///
 /// # Errors
 /// The first refusal, and how many there were.
-pub fn apply(tables: &mut Tables, edits: Vec<Edit>) -> Result<(), (TableError, usize)> {
+pub fn apply(tables: &mut Tables, edits: impl IntoIterator<Item = Edit>) -> Result<(), (TableError, usize)> {
     let mut refused = Vec::new();
     for edit in edits {
         let made = match edit {

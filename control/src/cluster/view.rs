@@ -21,7 +21,7 @@ use weft_store::proto::mvccpb::{Event, KeyValue};
 use super::keys::{Key, Keys};
 use super::record::{AddressRange, ForeignVtep, Network, Node, RecordError, Standing};
 
-pub use endpoints::KnownEndpoint;
+pub use endpoints::{Ips, KnownEndpoint};
 pub use listing::Listing;
 
 use endpoints::Endpoints;

@@ -1,6 +1,7 @@
 //! The endpoints of one node, in order and in one piece: a cluster has very many.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 
 use weft_encap::{MacAddr, Vni};
 
@@ -17,10 +18,19 @@ pub struct KnownEndpoint {
     /// Whose the MAC is.
     pub attached: Attached,
     /// Its addresses.
-    pub ips: Box<[IpAddr]>,
+    pub ips: Ips,
     pub(super) incarnation: i64,
     /// The revision at which its node first published it.
     pub sequence: i64,
+}
+
+/// Addresses, of which there is one as a rule: that one lies in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ips {
+    /// One.
+    One(IpAddr),
+    /// None, or several.
+    Other(Box<[IpAddr]>),
 }
 
 /// By which a node has it once.
@@ -34,11 +44,31 @@ impl KnownEndpoint {
     pub(super) fn of(Row { record, created, .. }: Row<Endpoint>) -> Self {
         let Endpoint { vni, mac, ips, incarnation, sequence, attached, .. } = record;
         let sequence = if sequence == 0 { created } else { sequence };
-        Self { vni, mac, attached, ips: ips.into(), incarnation, sequence }
+        Self { vni, mac, attached, ips: Ips::of(ips), incarnation, sequence }
     }
 
     pub(super) fn key(&self) -> EndpointKey {
         (self.vni, self.mac)
+    }
+}
+
+impl Ips {
+    fn of(ips: Vec<IpAddr>) -> Self {
+        match *ips {
+            [one] => Self::One(one),
+            _ => Self::Other(ips.into()),
+        }
+    }
+}
+
+impl Deref for Ips {
+    type Target = [IpAddr];
+
+    fn deref(&self) -> &[IpAddr] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Other(all) => all,
+        }
     }
 }
 
@@ -105,7 +135,7 @@ mod tests {
             vni: Vni::new(1 + number % 3).unwrap(),
             mac: MacAddr([2, 0, 0, 0, a, b]),
             attached: Attached::Bound,
-            ips: Box::default(),
+            ips: Ips::of(Vec::new()),
             incarnation: 1,
             sequence,
         }
