@@ -13,10 +13,10 @@ build: ## Build `weft` and `weft-cni`, optimised
 	$(CARGO) build --release
 
 install: build ## Programs, systemd units, man pages, completions below PREFIX (/usr/local), which DESTDIR may precede
-	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh install $${CARGO_TARGET_DIR:-target}/release
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) bash scripts/install.sh install $${CARGO_TARGET_DIR:-target}/release
 
 uninstall: build ## Take exactly these away again
-	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh uninstall $${CARGO_TARGET_DIR:-target}/release
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) bash scripts/install.sh uninstall $${CARGO_TARGET_DIR:-target}/release
 
 demo: ## Two nodes, four pods, both encapsulations: ping, bulk TCP, what a node knows and counted (root)
 	@test "$$(id -u)" = 0 || { echo "make demo makes network namespaces: it needs root"; exit 1; }
@@ -24,10 +24,10 @@ demo: ## Two nodes, four pods, both encapsulations: ping, bulk TCP, what a node 
 	$(CARGO) run --release -q -p weft -- demo
 
 deps: ## Install the test peers that are missing (root; DEPS=no installs nothing)
-	@scripts/deps.sh
+	@bash scripts/deps.sh
 
 test: deps ## Everything: unit, property, model and namespace tests; says what it skipped
-	@scripts/test.sh
+	@bash scripts/test.sh
 
 soak: ## 100,000 schedules of the control plane's simulation (WEFT_SCHEDULES); as root, 50 agents killed for 10 minutes, 50 takeovers in a row
 	WEFT_SCHEDULES=$${WEFT_SCHEDULES:-100000} $(CARGO) test --release -p weft-control --test simulation -- schedule
@@ -41,7 +41,7 @@ loom: ## Model-check the shared table
 	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir target/loom -p weft-bridge --lib fdb
 
 fuzz: ## Fuzz every wire format for FUZZ_SECONDS (60) each
-	@scripts/fuzz.sh
+	@bash scripts/fuzz.sh
 
 lint: ## Format and clippy, warnings are errors
 	$(CARGO) fmt --all --check

@@ -16,7 +16,10 @@ pub(crate) fn listens() -> bool {
 /// Says that another process is the service from now on. To be said before this one ends: systemd goes by the order of
 /// messages and ends.
 pub(crate) fn succeeded_by(process: Pid) {
-    say(&[NotifyState::MainPid(process.as_raw_nonzero().get().unsigned_abs())]);
+    let process = process.as_raw_nonzero().get().unsigned_abs();
+    if let Err(error) = sd_notify::notify(&[NotifyState::MainPid(process)]) {
+        tracing::warn!(%error, process, "the service ends for systemd, which cannot be told of its new process");
+    }
 }
 
 /// Whoever started this process and wants to know how it is; nobody, as a rule.

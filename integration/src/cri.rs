@@ -10,6 +10,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
+use crate::wait::BOUND;
+
 /// Of a sandbox that runs.
 const READY: i32 = 0;
 
@@ -34,7 +36,7 @@ impl Cri {
     /// A client at this socket.
     pub(crate) fn new(socket: &Path) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap().timeout(BOUND);
         let channel = runtime.block_on(async { endpoint.connect_lazy() });
         Self { channel, runtime }
     }

@@ -209,6 +209,9 @@ fn what_the_store_said_is_handed_over_too() {
     pair.finish();
 }
 
+/// The version of what is handed over.
+const STATE: u32 = 2;
+
 /// What a successor does before it dies.
 type Step = fn(&Successor);
 
@@ -258,19 +261,19 @@ fn a_successor_that_dies_at_any_step_costs_nothing() {
     let steps: [(&str, Step); 6] = [
         ("it comes and goes", |_| {}),
         ("it talks nonsense", |successor| successor.say("{\"what\":")),
-        ("it says who it is", |successor| successor.hello(1)),
+        ("it says who it is", |successor| successor.hello(STATE)),
         ("it has been handed everything", |successor| {
-            successor.hello(1);
+            successor.hello(STATE);
             successor.hear_until("\"all\"");
         }),
         ("nobody reads", |successor| {
-            successor.hello(1);
+            successor.hello(STATE);
             successor.hear_until("\"all\"");
             successor.say("\"quiesce\"");
             successor.hear_until("\"quiesced\"");
         }),
         ("it asks out of turn", |successor| {
-            successor.hello(1);
+            successor.hello(STATE);
             successor.say("\"commit\"");
         }),
     ];
@@ -297,7 +300,7 @@ fn a_successor_that_stands_still_is_not_waited_for() {
     let pair = Pair::new(&site, |config| config);
     let stream = SteadyStream::start(&pair.pods[0], &pair.pods[1], Overlay::IPV4[1], STREAM_RATE);
     let successor = Successor::connect(pair.agent.run_dir());
-    successor.hello(1);
+    successor.hello(STATE);
     successor.hear_until("\"all\"");
     let _ = stream.stall();
     successor.say("\"quiesce\"");
@@ -353,7 +356,8 @@ fn what_cannot_be_read_is_refused_by_name() {
     let successor = Successor::connect(pair.agent.run_dir());
     successor.hello(99);
     let refusal = successor.hear().unwrap();
-    for word in ["refused", "state version 1", "state version 99", "weft test", "stop the one and start the other"] {
+    let own = format!("state version {STATE}");
+    for word in ["refused", &own, "state version 99", "weft test", "stop the one and start the other"] {
         assert!(refusal.contains(word), "{refusal}");
     }
     assert_eq!(successor.hear(), None);
@@ -369,7 +373,7 @@ fn what_cannot_be_read_is_refused_by_name() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let client = Successor(accept_with(&socket, SocketFlags::CLOEXEC).unwrap());
-            assert!(client.hear().unwrap().contains(r#""state":1"#));
+            assert!(client.hear().unwrap().contains(&format!("\"state\":{STATE}")));
             client.say(r#"{"refused":{"why":"it reads state version 7"}}"#);
         });
         config.take_over().unwrap_err().assert_says(&["hands nothing over", "state version 7"]);

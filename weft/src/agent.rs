@@ -8,14 +8,10 @@ use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 use weft_control::Agent;
 use weft_control::config::{Config, LogFormat};
+use weft_testbed::{READY, READY_FD};
 
 use crate::log;
 use crate::out::say;
-
-/// Names the descriptor on which whoever started the agent waits for the word `ready`.
-const READY_FD: &str = "WEFT_READY_FD";
-/// That word, as a line.
-const READY: &str = "ready\n";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -62,16 +58,14 @@ fn take_over_in_background(args: &Args) -> anyhow::Result<ExitCode> {
     command.args(args.log_json.then_some("--log-json"));
     // What a terminal sends to this process is not meant for that one.
     command.stdin(own_end).env(READY_FD, "0").process_group(0);
-    let mut successor = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+    // Nobody here waits for it: whoever adopts it, systemd, is to learn how the service's process ended.
+    command.spawn().with_context(|| format!("starting {}", program.display()))?;
     // With it goes this process's copy of the pipe's other end.
     drop(command);
     let mut said = String::new();
     BufReader::new(word).read_line(&mut said).context("waiting for the process that takes over")?;
-    if said == READY {
-        return Ok(ExitCode::SUCCESS);
-    }
-    successor.wait().context("waiting for the end of the process that was to take over")?;
-    Ok(ExitCode::FAILURE)
+    // What it says of its failure stands above.
+    Ok(if said.trim_end() == READY { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
@@ -83,7 +77,7 @@ fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
 pub(crate) fn say_ready() {
     let Ok(number) = std::env::var(READY_FD) else { return };
     let open = OpenOptions::new().write(true).open(format!("/proc/self/fd/{number}"));
-    if let Err(error) = open.and_then(|mut file| file.write_all(READY.as_bytes())) {
+    if let Err(error) = open.and_then(|mut file| file.write_all(format!("{READY}\n").as_bytes())) {
         tracing::warn!(%error, "{READY_FD} names no descriptor that can be written");
     }
 }

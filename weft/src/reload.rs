@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let kinds = [
         (applied, "in force now"),
-        (takeover, "needs `weft agent --takeover`"),
+        (takeover, "needs a takeover (`systemctl reload weft-agent`, or `weft agent --takeover` without systemd)"),
         (restart, "needs a restart of the agent"),
     ];
     for (fields, what) in kinds.into_iter().filter(|(fields, _)| !fields.is_empty()) {

@@ -2,8 +2,8 @@
 //!
 //! A VTEP address is the node's that claimed its name last; a MAC of a VNI, and an address of a pod, that of the endpoint
 //! published last, for a pod has moved then. Nodes that are present come before suspects, and a pod's own MAC before one
-//! that was learned. Revisions of the store decide what is last, and names where they are equal, so that all nodes see
-//! the same.
+//! that was learned. Revisions of the store decide what is last, and names and MACs where they are equal, so that all
+//! nodes see the same.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -29,8 +29,8 @@ pub(crate) use take::Inherited;
 /// The socket for successors in the run directory.
 pub(crate) const SOCKET: &str = "takeover.sock";
 /// The version of [`Ask`], [`Say`] and [`State`]: changes with every change that the other end would misread. The field of
-/// this name stays where it is in [`Ask::Hello`].
-pub(crate) const STATE_VERSION: u32 = 1;
+/// this name stays where it is in [`Ask::Hello`], and others there have a default, so that it can always be read.
+pub(crate) const STATE_VERSION: u32 = 2;
 /// The nice value, sched(7), of the threads that hand over and take.
 const HURRY_NICE: i32 = -20;
 

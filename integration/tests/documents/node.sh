@@ -44,9 +44,10 @@ ip netns exec n2 ip link set lo up
 ip netns exec n2 weft agent --config /etc/weft/n2.toml 2> /tmp/n2.log &
 all_is_well() {
     for _ in {1..100}; do
-        if ip netns exec a ping -c 1 -W 1 10.244.0.13 > /dev/null; then break; fi
+        if ip netns exec a ping -c 1 -W 1 10.244.0.13 > /dev/null; then return; fi
         sleep 0.2
     done
+    return 1
 }
 all_is_well
 ip netns exec a ping -i 0.05 10.244.0.13 > /dev/null &

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use weft_encap::checksum::Verified;
-use weft_encap::inner::ETHERNET_LEN;
+use weft_encap::inner::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use weft_encap::outer::{Outer, Received};
 use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Offload, TunnelOffload, VIRTIO_NET_HDR_TUNNEL_LEN};
 
@@ -78,10 +78,10 @@ impl Accepted {
 
 /// The sender as the IP header has it (RFC 791 section 3.1, RFC 8200 section 3), whatever is wrong with the rest.
 fn source(packet: &[u8]) -> Option<IpAddr> {
-    let ip = packet.get(ETHERNET_LEN..)?;
-    match ip.first()? >> 4 {
-        4 => ip.get(12..)?.first_chunk::<4>().map(|source| (*source).into()),
-        6 => ip.get(8..)?.first_chunk::<16>().map(|source| (*source).into()),
+    let (ethernet, ip) = packet.split_first_chunk::<ETHERNET_LEN>()?;
+    match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
+        ETHERTYPE_IPV4 => ip.get(12..)?.first_chunk::<4>().map(|source| (*source).into()),
+        ETHERTYPE_IPV6 => ip.get(8..)?.first_chunk::<16>().map(|source| (*source).into()),
         _ => None,
     }
 }
