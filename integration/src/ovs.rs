@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -115,7 +116,8 @@ fn start(node: &Node, directory: &Path, argv: &[&str]) -> Child {
 fn appears(directory: &Path, file: &str) {
     eventually(file, || {
         let logs = || fs::read_to_string(directory.join("ovs-vswitchd.log")).unwrap_or_default();
-        if directory.join(file).exists() { Ok(()) } else { Err(logs()) }
+        // A socket is there a moment before anybody listens at it.
+        UnixStream::connect(directory.join(file)).map(drop).map_err(|error| format!("{error}: {}", logs()))
     });
 }
 
