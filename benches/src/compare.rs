@@ -202,8 +202,14 @@ fn one_round(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(), BenchError> {
     for case in &options.cases {
-        let _spinner = case.awake.then(|| Spinner::start(&options.weft)).transpose()?;
         let name = case.name();
+        let spinner = case.awake.then(|| Spinner::start(&options.weft)).transpose();
+        if let Err(error) = &spinner {
+            for Standing { name: plane, stage, .. } in standing {
+                comparison.failed(plane, stage.cable(), &name, round, error);
+            }
+            continue;
+        }
         for Standing { plane: way, name: plane, stage } in in_turn(standing, round) {
             let cable = stage.cable();
             let before = way.effort(stage);
@@ -219,8 +225,7 @@ fn one_round(
                 Err(error) => {
                     // Whoever interrupts takes namespaces away, and so every load fails.
                     stages.check()?;
-                    let (plane, case, reason) = (plane.clone(), name.clone(), error.to_string());
-                    comparison.failures.push(Failure { plane, cable, case, round, reason });
+                    comparison.failed(plane, cable, &name, round, &error);
                 }
             }
         }
@@ -230,17 +235,30 @@ fn one_round(
         comparison.add(name, cable, MEMORY, round, resident_bytes(stage) as f64 / MEBI);
         if options.start_each_round && round > 1 {
             progress(Progress::SettingUp { cable, plane: name });
-            let (_, started) = start(stages, options, *plane, cable)?;
-            comparison.add(name, cable, START, round, started.as_secs_f64() * 1e3);
+            match start(stages, options, *plane, cable) {
+                Ok((_, started)) => comparison.add(name, cable, START, round, started.as_secs_f64() * 1e3),
+                Err(BenchError::Interrupted) => return Err(BenchError::Interrupted),
+                Err(error) => comparison.failed(name, cable, START, round, &error),
+            }
         }
     }
     Ok(())
 }
 
-/// Each round begins with another plane, so that none is always first or always behind the same one's load.
 fn in_turn(standing: &[Standing], round: u32) -> impl Iterator<Item = &Standing> {
-    let first = if standing.is_empty() { 0 } else { round as usize % standing.len() };
-    standing[first..].iter().chain(&standing[..first])
+    order(standing.len(), round as usize).map(|index| &standing[index])
+}
+
+/// In which order `n` planes are measured in a round. As many rounds as planes, twice as many where that is odd, have each
+/// plane in each place, and right behind each other one, equally often: none is always behind the same one's load
+/// (E. J. Williams, Experimental designs balanced for the estimation of residual effects of treatments, 1949).
+fn order(n: usize, round: usize) -> impl Iterator<Item = usize> {
+    let mirrored = n % 2 == 1 && round / n % 2 == 1;
+    (0..n).map(move |place| {
+        let place = if mirrored { n - 1 - place } else { place };
+        let zigzag = if place % 2 == 1 { place.div_ceil(2) } else { n - place / 2 };
+        (round + zigzag) % n
+    })
 }
 
 impl Comparison {
@@ -249,6 +267,34 @@ impl Comparison {
         if self.metrics.iter().any(|known| known.id == metric) {
             let (plane, metric) = (plane.to_owned(), metric.to_owned());
             self.samples.push(Sample { plane, cable, metric, round, value });
+        }
+    }
+
+    fn failed(&mut self, plane: &str, cable: Cable, case: &str, round: u32, error: &BenchError) {
+        let (plane, case, reason) = (plane.to_owned(), case.to_owned(), error.to_string());
+        self.failures.push(Failure { plane, cable, case, round, reason });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::order;
+
+    #[test]
+    fn every_plane_comes_in_every_place_and_behind_every_other_equally_often() {
+        for planes in 1..8 {
+            let (mut places, mut neighbours) = (HashMap::new(), HashMap::new());
+            let rounds = if planes % 2 == 0 { planes } else { 2 * planes };
+            for round in 0..rounds {
+                let turn: Vec<_> = order(planes, round).collect();
+                turn.iter().enumerate().for_each(|at| *places.entry((at.0, *at.1)).or_insert(0) += 1);
+                turn.windows(2).for_each(|pair| *neighbours.entry((pair[0], pair[1])).or_insert(0) += 1);
+            }
+            assert_eq!((places.len(), neighbours.len()), (planes * planes, planes * (planes - 1)));
+            assert!(places.values().all(|times| *times == rounds / planes), "{planes}: {places:?}");
+            assert!(neighbours.values().all(|times| *times == rounds / planes), "{planes}: {neighbours:?}");
         }
     }
 }

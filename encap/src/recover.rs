@@ -57,16 +57,23 @@ pub enum RecoverError {
 /// [`RecoverError::SegmentSizeUnknown`] and [`RecoverError::TooLong`]: the frame has to be dropped.
 #[inline]
 pub fn recover_offload(inner: &Inner<'_>, mtu: u16) -> Result<Offload, RecoverError> {
+    recovered(inner, mtu).map(|(offload, _)| offload)
+}
+
+/// The Offload, and what [`partial_checksum`] says.
+#[inline]
+fn recovered(inner: &Inner<'_>, mtu: u16) -> Result<(Offload, Option<(usize, [u8; 2])>), RecoverError> {
     let have = packet_len(inner);
     let fits = have <= usize::from(mtu);
     let too_long = RecoverError::TooLong { have, mtu };
     let found = L4::of(inner).ok().and_then(|l4| Some((l4, partial(&l4, inner.bytes)?)));
-    let Some((l4, _)) = found else {
-        return if fits { Ok(Offload::NONE) } else { Err(too_long) };
+    let Some((l4, partial)) = found else {
+        return if fits { Ok((Offload::NONE, None)) } else { Err(too_long) };
     };
     let checksum = Checksum::Needed { start: len16(l4.start), offset: l4.checksum_offset() };
+    let sum = completed(&l4, partial);
     if fits {
-        return Ok(Offload { checksum, gso: None });
+        return Ok((Offload { checksum, gso: None }, sum));
     }
     if !l4.tcp {
         return Err(RecoverError::SegmentSizeUnknown { have, mtu });
@@ -75,7 +82,8 @@ pub fn recover_offload(inner: &Inner<'_>, mtu: u16) -> Result<Offload, RecoverEr
     let size = usize::from(mtu).checked_sub(headers).filter(|size| *size > 0).ok_or(too_long)?;
     let kind = if l4.ipv6 { GsoKind::Tcp6 } else { GsoKind::Tcp4 };
     let ecn = array::<1>(inner.bytes, l4.start + 13).is_some_and(|[flags]| flags & 0x80 != 0);
-    Ok(Offload { checksum, gso: Some(Gso { kind, size: len16(size), header_len: len16(l4.payload), ecn }) })
+    let gso = Some(Gso { kind, size: len16(size), header_len: len16(l4.payload), ecn });
+    Ok((Offload { checksum, gso }, sum))
 }
 
 /// Where the checksum field lies (bytes from the start of the frame) and what it has to hold, if it holds a
@@ -83,7 +91,11 @@ pub fn recover_offload(inner: &Inner<'_>, mtu: u16) -> Result<Offload, RecoverEr
 #[must_use]
 pub fn partial_checksum(inner: &Inner<'_>) -> Option<(usize, [u8; 2])> {
     let l4 = L4::of(inner).ok()?;
-    match partial(&l4, inner.bytes)? {
+    completed(&l4, partial(&l4, inner.bytes)?)
+}
+
+fn completed(l4: &L4, partial: Partial) -> Option<(usize, [u8; 2])> {
+    match partial {
         Partial::WithLength => None,
         Partial::WithoutLength => {
             let value = fold(l4.pseudo_header(len16(l4.len())));
@@ -98,8 +110,10 @@ pub fn partial_checksum(inner: &Inner<'_>) -> Option<(usize, [u8; 2])> {
 /// Those of [`recover_offload`], and [`RecoverError::Frame`]; the frame is then unchanged.
 pub fn recover(frame: &mut [u8], mtu: u16) -> Result<Offload, RecoverError> {
     let inner = Inner::parse(frame).map_err(RecoverError::Frame)?;
-    let offload = recover_offload(&inner, mtu)?;
-    complete_partial_checksum(frame);
+    let (offload, sum) = recovered(&inner, mtu)?;
+    if let Some((at, value)) = sum {
+        put(frame, at, value);
+    }
     Ok(offload)
 }
 
