@@ -1,13 +1,19 @@
 //! Several workers on one node: every flow keeps to one of them, and its frames to their order.
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use weft_control::config::file::unspanned;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+use weft_control::config::file::{PollingEntry, unspanned};
 use weft_integration::{
     AgentConfig, AgentNode, Encapsulation, Family, Host, MIB, Site, exchange, exchange_superframes, ping_all, site,
     stream,
 };
+use weft_switch::polling::{MAX_POLLING, Polling};
 
 const VNI: u32 = 5000;
 const WORKERS: u16 = 3;
@@ -99,6 +105,51 @@ fn workers_go_before_programs_and_the_rest_of_the_agent_does_not() {
         }
     }
     busy.finish();
+}
+
+/// A worker on the same processor goes before this program, and has a reason to look all the time.
+#[test]
+fn a_program_that_never_waits_is_not_starved_by_a_worker_that_looks() {
+    let site = site!();
+    let [node, _] = site.pair();
+    let pods = ["a", "b"].map(|name| site.host(name));
+    let mut config = AgentConfig::new(&site, &node, &[Family::Ipv4]).vni(VNI).port(&pods[0], VNI, &["10.0.0.1/24"]);
+    config.file.workers.cpus = unspanned(vec![0]);
+    config.file.workers.polling = PollingEntry(Polling::For(MAX_POLLING));
+    let agent = config.port(&pods[1], VNI, &["10.0.0.2/24"]).start();
+    ping_all(&pods[0], "10.0.0.2");
+    let socket = |pod: &Host, at| pod.netns().run(|| UdpSocket::bind((at, 9))).unwrap().unwrap();
+    let [sender, _receiver] = [socket(&pods[0], "10.0.0.1"), socket(&pods[1], "10.0.0.2")];
+    let over = AtomicBool::new(false);
+    let before = worker_time(&agent);
+    let used = std::thread::scope(|scope| {
+        let program = scope.spawn(|| {
+            let mut only = CpuSet::new();
+            only.set(0);
+            sched_setaffinity(None, &only).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+            let time = clock_gettime(ClockId::ThreadCPUTime);
+            Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        });
+        for _ in 0..500 {
+            sender.send_to(b"look", "10.0.0.2:9").unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        over.store(true, Ordering::Relaxed);
+        program.join().unwrap()
+    });
+    let looked = worker_time(&agent) - before;
+    assert!(looked < used / 3, "the worker took {looked:?}, the program got {used:?}");
+    agent.finish();
+}
+
+/// Processor time of an agent's only worker: the first field of its schedstat (Documentation/scheduler/sched-stats.rst).
+fn worker_time(agent: &AgentNode) -> Duration {
+    let worker = tasks(agent).find(|task| nice_of(task).0 == "worker-0").unwrap();
+    let stat = std::fs::read_to_string(worker.join("schedstat")).unwrap();
+    Duration::from_nanos(stat.split_ascii_whitespace().next().unwrap().parse().unwrap())
 }
 
 /// Name and nice value of a thread: fields 2 and 19 of proc_pid_stat(5).

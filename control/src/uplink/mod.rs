@@ -320,6 +320,9 @@ fn raise(links: &mut Links, name: &str) -> Result<Link, LinkError> {
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
     links.set_alias(name, ALIAS)?;
     links.set_tx_queue_len(name, QUEUE_FRAMES)?;
+    if let Err(error) = links.set_no_queue(name) {
+        tracing::debug!(name, %error, "the kernel puts its default queue in front of the uplink");
+    }
     links.set_up(name)?;
     links.get(name)?.ok_or_else(|| LinkError::NoSuchLink {
         operation: "look up",
