@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use weft_encap::{MacAddr, Vni};
 use weft_store::Refusal;
 use weft_store::client::{Batch, Lease, Store, StoreError, Watch, WatchEnd};
 use weft_store::proto::mvccpb::{Event, KeyValue};
 
 use crate::cluster::{Holder, Keys, Listing, Membership, NoRanges, Own, OwnEndpoint, Step};
+use crate::paths::nonce;
+use crate::spread;
 
 /// Of the agent's lease. How long others take to notice that an agent does not reach the store; that does not cost it
 /// anything while its path is up.
@@ -24,7 +26,7 @@ const VERIFY: Duration = Duration::from_secs(10);
 const LIST: Duration = Duration::from_secs(600);
 /// How long all others have after a store was replaced to publish again: several times [`VERIFY`] and the lease.
 const TRUST: Duration = Duration::from_secs(60);
-/// Until the next attempt when the store does not answer, or another holds the name.
+/// Until the next attempt when the store does not answer, or another holds the name; up to half of it less or more.
 const RETRY: Duration = Duration::from_secs(1);
 /// For how long a name may be held by what may be the starting agent's own predecessor, which died just now.
 const NAME_PATIENCE: Duration = Duration::from_secs(LEASE_SECONDS as u64 + 5);
@@ -133,12 +135,7 @@ struct Over;
 
 impl Conversation {
     async fn run(mut self, mut endpoints: watch::Receiver<Told>) {
-        let [mut verify, mut list] = [VERIFY, LIST].map(|period| {
-            let mut ticks = interval(period);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks.reset();
-            ticks
-        });
+        let [mut verify, mut list] = [VERIFY, LIST].map(ticks);
         loop {
             if self.retry_at.is_none() && self.work().await.is_err() {
                 return;
@@ -213,7 +210,7 @@ impl Conversation {
             | StoreError::Untrusted { .. }
             | StoreError::Unavailable { .. } => {}
         }
-        self.retry_at = Some(Instant::now() + RETRY);
+        self.retry_at = Some(next_attempt());
         let told = error.to_string();
         let is_denied = matches!(error, StoreError::Denied(_) | StoreError::Untrusted { .. });
         self.stand(if is_denied { Standing::Denied(told) } else { Standing::Away(told) }).await
@@ -267,7 +264,7 @@ impl Conversation {
             }
             Step::Refused(holder) => {
                 let since = *self.refused_since.get_or_insert_with(Instant::now);
-                self.retry_at = Some(Instant::now() + RETRY);
+                self.retry_at = Some(next_attempt());
                 self.lease = None;
                 self.stand(Standing::Refused(holder.clone())).await?;
                 let own = &self.membership.own().node.addresses;
@@ -304,7 +301,7 @@ impl Conversation {
                     self.lease = None;
                     self.membership.replaced();
                 } else if let WatchEnd::Denied(reason) = end {
-                    self.retry_at = Some(Instant::now() + RETRY);
+                    self.retry_at = Some(next_attempt());
                     self.stand(Standing::Denied(reason)).await?;
                 }
                 Ok(())
@@ -340,6 +337,17 @@ impl Conversation {
     async fn tell(&self, news: News) -> Result<(), Over> {
         self.news.send(news).await.map_err(|_| Over)
     }
+}
+
+/// The first of them comes somewhere in the first period.
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + spread::within(period, nonce()), period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn next_attempt() -> Instant {
+    Instant::now() + spread::about(RETRY, nonce())
 }
 
 async fn heard(watch: &mut Option<Watch>) -> Result<Batch, WatchEnd> {
