@@ -3,15 +3,19 @@
 #![expect(clippy::unwrap_used, reason = "a test says so by failing")]
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use weft_integration::{BOUND, Requirement, StoreClients, StoreKind, StoreNode, unmet};
 use weft_store::KeyRange;
-use weft_store::client::{Access, Condition, Operation, Store, StoreError, User};
+use weft_store::client::{Access, Condition, Operation, Store, StoreError, User, WatchEnd};
 use weft_store::proto::etcdserverpb::request_op::Request;
 use weft_store::proto::etcdserverpb::watch_request::RequestUnion;
 use weft_store::proto::etcdserverpb::*;
@@ -286,6 +290,81 @@ async fn the_client_gets_what_it_asks_for(node: &StoreNode, _: StoreClients) {
     assert_eq!(store.get(&KeyRange::prefix("node/"), None).await.unwrap().rows, []);
 }
 
+/// A way to a store that can be broken.
+struct Relay {
+    address: std::net::SocketAddr,
+    connections: Arc<Mutex<Vec<AbortHandle>>>,
+}
+
+impl Relay {
+    async fn to(store: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, store) = (listener.local_addr().unwrap(), store.to_owned());
+        let connections = Arc::<Mutex<Vec<AbortHandle>>>::default();
+        let made = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut server = TcpStream::connect(&store).await.unwrap();
+                let passing = tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
+                made.lock().unwrap().push(passing.abort_handle());
+            }
+        });
+        Self { address, connections }
+    }
+
+    /// Ends all connections; new ones are passed on.
+    fn cut(&self) {
+        let connections = std::mem::take(&mut *self.connections.lock().unwrap());
+        assert!(!connections.is_empty());
+        connections.into_iter().for_each(|connection| connection.abort());
+    }
+}
+
+/// Others share the store, and what they write is compacted: that ends no watch that has all up to there.
+async fn a_quiet_watch_goes_on_when_what_others_wrote_is_compacted(node: &StoreNode, mut clients: StoreClients) {
+    let relay = Relay::to(node.address()).await;
+    let store = Store::new(Access::plain(format!("http://{}", relay.address))).unwrap();
+    let rows = KeyRange::prefix("weft/");
+    for key in ["weft/kept", "weft/deleted"] {
+        write(&mut clients, key, "1").await;
+    }
+    // One that listed long after the last write, and one that was told of a deletion.
+    for value in 0..10 {
+        write(&mut clients, "other", &value.to_string()).await;
+    }
+    let listing = store.get(&rows, None).await.unwrap();
+    let mut listed = store.watch(rows.clone(), listing.revision + 1).after(&listing.rows);
+    let mut told = store.watch(KeyRange::prefix("weft/deleted"), listing.revision + 1);
+    let delete = DeleteRangeRequest { key: bytes("weft/deleted"), ..DeleteRangeRequest::default() };
+    let deletion = clients.kv.delete_range(delete).await.unwrap().into_inner().header.unwrap().revision;
+    for watch in [&mut listed, &mut told] {
+        assert_eq!(soon(watch.next()).await.unwrap().revision, deletion);
+    }
+    let again = store.get(&rows, None).await.unwrap();
+    let mut listed_again = store.watch(rows, again.revision + 1).after(&again.rows);
+    let compact = |revision| CompactionRequest { revision, physical: true };
+    clients.kv.compact(compact(deletion)).await.unwrap();
+    relay.cut();
+    let written = write(&mut clients, "weft/deleted", "2").await;
+    for watch in [&mut listed, &mut told, &mut listed_again] {
+        let batch = soon(watch.next()).await.unwrap_or_else(|end| panic!("{end}: {watch:?}"));
+        assert_eq!((batch.revision, batch.events.len()), (written, 1));
+    }
+    // What has to be told is gone: then there is no way on.
+    let next = write(&mut clients, "weft/deleted", "3").await;
+    for watch in [&mut listed, &mut told, &mut listed_again] {
+        assert_eq!(soon(watch.next()).await.unwrap().revision, next);
+    }
+    relay.cut();
+    write(&mut clients, "weft/deleted", "never told").await;
+    let last = write(&mut clients, "weft/deleted", "4").await;
+    clients.kv.compact(compact(last)).await.unwrap();
+    for watch in [&mut listed, &mut told, &mut listed_again] {
+        let end = soon(watch.next()).await;
+        assert!(matches!(end, Err(WatchEnd::Compacted { .. })), "{end:?}");
+    }
+}
+
 /// Runs etcdctl's commands one after another; each has to print what is expected of it.
 async fn etcdctl_works(node: &StoreNode, _: StoreClients) {
     let etcdctl = |arguments: &str, input: &str| {
@@ -376,6 +455,7 @@ cases! {
     a_long_answer_is_cut_for_those_who_agreed;
     what_was_acknowledged_survives_kill_9;
     the_client_gets_what_it_asks_for;
+    a_quiet_watch_goes_on_when_what_others_wrote_is_compacted;
     etcdctl_works needs "etcdctl";
 }
 

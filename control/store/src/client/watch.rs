@@ -155,6 +155,10 @@ impl Watch {
     }
 
     /// Whether the store's history has what was seen of it last. Nothing is opened before that was answered.
+    ///
+    /// It is looked for in the last revision up to which all was told, where it still was as it was written. As long as
+    /// that revision is there, so is all that has to be told; that of the write itself may be long gone, for others
+    /// share the store.
     async fn is_continued(&self) -> Result<bool, StoreError> {
         let Some(KeyValue { key, value, mod_revision: at, version, .. }) = &self.last else { return Ok(true) };
         let read = async |revision| {
@@ -162,9 +166,12 @@ impl Watch {
             self.store.read(request).await.map(|answer| answer.kvs.into_iter().next())
         };
         let is_written = |row: Option<KeyValue>| row.is_some_and(|row| row.mod_revision == *at && row.value == *value);
-        match read(*at).await {
-            // What was deleted then was there before.
-            Ok(None) if *version == 0 => Ok(read(at - 1).await?.is_some()),
+        match read(self.next - 1).await {
+            // What was deleted then was there before, if anything is known of before.
+            Ok(None) if *version == 0 => match read(at - 1).await {
+                Err(StoreError::Refused(Refusal::Compacted)) => Ok(true),
+                before => Ok(before?.is_some()),
+            },
             Ok(row) => Ok(is_written(row)),
             Err(StoreError::Refused(Refusal::FutureRevision)) => Ok(false),
             Err(error) => Err(error),
