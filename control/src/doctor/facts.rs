@@ -29,6 +29,8 @@ pub struct Facts {
     pub interfaces: Vec<Interface>,
     /// VTEPs of the agent to which there is no route.
     pub unrouted: Vec<IpAddr>,
+    /// VTEPs of the agent to which there is one, with the name of the interface by which packets leave.
+    pub routed: Vec<(IpAddr, String)>,
     /// VTEPs of the agent to which packets go by a MAC that somebody has fixed.
     pub fixed_neighbours: Vec<FixedNeighbour>,
     /// The node's firewall; none where it cannot be seen.

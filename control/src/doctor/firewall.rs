@@ -3,9 +3,14 @@
 //! Read from what `nft -j list ruleset` and `iptables-save` print. Netlink would say the same of nftables, but of a rule
 //! of iptables only its bytes, which iptables alone can read; and the words are those that the operator sees.
 
+mod condition;
+
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
+
+pub use condition::{Condition, End, Packet, Way};
 
 /// All chains, and the rules that matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +48,9 @@ pub struct Rule {
     /// Whether it might meet a new packet to a port that it does not name: neither loopback's alone nor of known
     /// connections, and not of another protocol.
     pub is_wide: bool,
-    /// How to see, or to remove it.
+    /// What else it asks of a packet: all of it.
+    pub conditions: Vec<Condition>,
+    /// How to remove it.
     pub place: String,
 }
 
@@ -63,6 +70,40 @@ impl Rule {
     #[must_use]
     pub fn names(&self, port: u16) -> bool {
         self.udp_ports.iter().any(|ports| ports.contains(&port))
+    }
+
+    /// Whether it meets a packet to a port that it names; none where that cannot be told.
+    #[must_use]
+    pub fn meets(&self, packet: &Packet) -> Option<bool> {
+        let other_family = match self.table.split(' ').next() {
+            Some("ip" | "iptables" | "arp") => packet.peer.is_ipv6(),
+            Some("ip6" | "ip6tables") => packet.peer.is_ipv4(),
+            _ => false,
+        };
+        let mut met = Some(!other_family);
+        for condition in &self.conditions {
+            match condition.holds(packet) {
+                Some(false) => return Some(false),
+                Some(true) => {}
+                None => met = met.filter(|met| !met),
+            }
+        }
+        met
+    }
+
+    /// Whether it drops all that comes to it, or all UDP.
+    #[must_use]
+    pub fn drops_rest(&self) -> bool {
+        self.verdict == Verdict::Drop && self.is_wide && self.udp_ports.is_empty() && self.conditions.is_empty()
+    }
+
+    /// How to see it among its neighbours.
+    #[must_use]
+    pub fn shown_by(&self) -> String {
+        match self.table.split_once(' ') {
+            Some((program @ ("iptables" | "ip6tables"), table)) => format!("{program} -t {table} -S {}", self.chain),
+            _ => format!("nft -a list chain {} {}", self.table, self.chain),
+        }
     }
 }
 
@@ -100,11 +141,13 @@ impl Ruleset {
     pub fn from_nft(text: &str) -> Result<Self, String> {
         let parsed: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let mut ruleset = Self::default();
-        for object in parsed["nftables"].as_array().into_iter().flatten() {
+        let objects = || parsed["nftables"].as_array().into_iter().flatten();
+        let sets: NftSets = objects().filter_map(|object| nft_set(object.get("set")?)).collect();
+        for object in objects() {
             if let Some(chain) = object.get("chain") {
                 ruleset.chains.extend(nft_chain(chain));
             } else if let Some(rule) = object.get("rule") {
-                ruleset.rules.push(nft_rule(rule));
+                ruleset.rules.push(nft_rule(rule, &sets));
             }
         }
         let is_iptables =
@@ -156,9 +199,29 @@ fn nft_table(of: &Value) -> String {
     format!("{} {}", of["family"].as_str().unwrap_or_default(), of["table"].as_str().unwrap_or_default())
 }
 
+/// Elements of the named sets, by table and name.
+type NftSets = HashMap<(String, String), Value>;
+
+/// One whose elements come and go by themselves says nothing.
+fn nft_set(set: &Value) -> Option<((String, String), Value)> {
+    let comes_and_goes = |flag: &Value| flag == "dynamic" || flag == "timeout";
+    if set["flags"].as_array().into_iter().flatten().any(comes_and_goes) {
+        return None;
+    }
+    let elements = set.get("elem").cloned().unwrap_or_else(|| Value::Array(Vec::new()));
+    Some(((nft_table(set), set["name"].as_str()?.to_owned()), serde_json::json!({ "set": elements })))
+}
+
 /// One of iptables has no place, for nobody but iptables can read it.
-fn nft_rule(rule: &Value) -> Rule {
-    let parts = || rule["expr"].as_array().into_iter().flatten();
+fn nft_rule(rule: &Value, sets: &NftSets) -> Rule {
+    let mut expression = rule["expr"].as_array().cloned().unwrap_or_default();
+    for right in expression.iter_mut().filter_map(|part| part.pointer_mut("/match/right")) {
+        let name = right.as_str().and_then(|name| name.strip_prefix('@'));
+        if let Some(set) = name.and_then(|name| sets.get(&(nft_table(rule), name.to_owned()))) {
+            *right = set.clone();
+        }
+    }
+    let parts = || expression.iter();
     let has = |names: &[&str]| parts().any(|part| names.iter().any(|name| part.get(name).is_some()));
     let verdict = match () {
         () if has(&["drop", "reject"]) => Verdict::Drop,
@@ -184,7 +247,15 @@ fn nft_rule(rule: &Value) -> Rule {
     let (table, chain) = (nft_table(rule), rule["chain"].as_str().unwrap_or_default().to_owned());
     let place =
         if has(&["xt"]) { String::new() } else { format!("nft delete rule {table} {chain} handle {}", rule["handle"]) };
-    Rule { udp_ports: udp_ports.collect(), verdict, is_wide: !matches.iter().any(is_narrow), place, table, chain }
+    Rule {
+        udp_ports: udp_ports.collect(),
+        verdict,
+        is_wide: !matches.iter().any(is_narrow),
+        conditions: condition::of_nft(&expression),
+        place,
+        table,
+        chain,
+    }
 }
 
 /// A port, a range, or a set of both.
@@ -225,7 +296,11 @@ fn iptables_rule(rule: &str, table: &str, program: &str) -> Option<Rule> {
         _ => Verdict::Other,
     };
     let place = format!("{program} -t {table} -D {rule}");
-    Some(Rule { table: format!("{program} {table}"), chain, udp_ports, verdict, is_wide, place })
+    let conditions = match shlex::split(rule) {
+        Some(words) => condition::of_iptables(&words[1..], program != "ip6tables"),
+        None => vec![Condition::Unknown],
+    };
+    Some(Rule { table: format!("{program} {table}"), chain, udp_ports, verdict, is_wide, conditions, place })
 }
 
 #[cfg(test)]
@@ -258,6 +333,26 @@ mod tests {
         assert_eq!((ports.verdict, ports.place.as_str()), (Verdict::Drop, "nft delete rule inet filter in handle 3"));
         assert_eq!((wide.verdict, wide.is_wide), (Verdict::Accept, true));
         assert!(Ruleset::from_nft("no JSON").is_err());
+    }
+
+    #[test]
+    fn named_sets_are_looked_into() {
+        let text = |flags: &str| {
+            format!(
+                r#"{{"nftables": [
+                {{"set": {{"family": "inet", "name": "ports", "table": "filter", "type": "inet_service", "flags": [{flags}], "elem": [53, {{"range": [4789, 4790]}}]}}}},
+                {{"set": {{"family": "inet", "name": "none", "table": "filter", "type": "ipv4_addr"}}}},
+                {{"rule": {{"family": "inet", "table": "filter", "chain": "in", "handle": 3, "expr": [
+                    {{"match": {{"op": "!=", "left": {{"payload": {{"protocol": "ip", "field": "saddr"}}}}, "right": "@none"}}}},
+                    {{"match": {{"op": "==", "left": {{"payload": {{"protocol": "udp", "field": "dport"}}}}, "right": "@ports"}}}}, {{"drop": null}}]}}}}]}}"#
+            )
+        };
+        let read = |flags: &str| Ruleset::from_nft(&text(flags)).unwrap().rules.remove(0);
+        let rule = read(r#""interval""#);
+        assert!(rule.names(4790) && !rule.names(4791));
+        let all = Condition::Address { end: End::Source, ipv4: true, among: Vec::new(), negated: true };
+        assert_eq!(rule.conditions, [all]);
+        assert!(!read(r#""dynamic""#).names(4790), "its elements come and go");
     }
 
     #[test]

@@ -82,19 +82,23 @@ pub fn gather(place: &Place) -> Result<Facts, GatherError> {
     let links = place.netns.links(|links| {
         let interfaces = interfaces(links)?;
         let stale = stale_redirects(links, &interfaces);
-        let (mut unrouted, mut fixed) = (Vec::new(), Vec::new());
+        let (mut routed, mut unrouted, mut fixed) = (Vec::new(), Vec::new(), Vec::new());
         let neighbours = links.neighbours()?;
         for peer in peers {
             let from = own.iter().find(|address| address.is_ipv4() == peer.is_ipv4() && has(&interfaces, **address));
             let Some(from) = from else { continue };
             match links.route(*from, peer)? {
-                Some(route) => fixed.extend(fixed_neighbour(peer, route, &neighbours, &interfaces)),
+                Some(route) => {
+                    let leaves_by = interfaces.iter().find(|interface| interface.link.index == route.interface);
+                    routed.extend(leaves_by.map(|interface| (peer, interface.link.name.clone())));
+                    fixed.extend(fixed_neighbour(peer, route, &neighbours, &interfaces));
+                }
                 None => unrouted.push(peer),
             }
         }
-        Ok((interfaces, stale, unrouted, fixed))
+        Ok((interfaces, stale, routed, unrouted, fixed))
     })?;
-    (facts.interfaces, facts.stale_redirects, facts.unrouted, facts.fixed_neighbours) = links;
+    (facts.interfaces, facts.stale_redirects, facts.routed, facts.unrouted, facts.fixed_neighbours) = links;
     facts.sockets = place.netns.run(sockets)?;
     match place.netns.run(firewall)? {
         Ok(firewall) => facts.firewall = Some(firewall),

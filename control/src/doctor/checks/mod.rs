@@ -2,6 +2,7 @@
 
 mod devices;
 mod drops;
+mod firewall;
 mod peers;
 mod underlay;
 
@@ -24,7 +25,7 @@ pub(super) const ALL: [Check; 20] = [
     underlay::addresses,
     underlay::offloads,
     underlay::mtu,
-    underlay::firewall,
+    firewall::firewall,
     underlay::forwarding,
     underlay::port_conflicts,
     peers::paths,

@@ -76,6 +76,7 @@ fn well() -> Facts {
         }),
         kernel: KernelFacts { release: "6.18.1-arch".to_owned(), no_tun: None, forwards_ipv4: Some(true) },
         listen: vec!["192.0.2.1:4789".parse().unwrap()],
+        routed: vec![("192.0.2.2".parse().unwrap(), "eth0".to_owned())],
         firewall: Some(Ruleset::default()),
         devices: vec![PortDevice { port: "web".to_owned(), found: Some(device) }],
         sockets: vec![UdpSocket { at: "192.0.2.1:4789".parse().unwrap(), holder: Some(process(100)) }],
@@ -247,6 +248,97 @@ fn rules_that_drop_tunnel_packets_or_do_not_see_them() {
 }
 
 #[test]
+fn rules_that_keep_strangers_out_are_let_be() {
+    let found = |hook: &str, rules: &[&str]| {
+        let chain = format!(r#""type": "filter", "hook": "{hook}", "prio": 0, "policy": "accept""#);
+        let rules =
+            rules.join(r#"]}}, {"rule": {"family": "inet", "table": "t", "chain": "c", "handle": 2, "expr": ["#);
+        let mut facts = Facts { firewall: nft(&chain, &rules), ..well() };
+        facts.agent.as_mut().unwrap().vteps.push(vtep("192.0.2.3", "managed"));
+        facts.routed.push(("192.0.2.3".parse().unwrap(), "eth1".to_owned()));
+        let mut findings = examine(&facts).findings;
+        findings.retain(|finding| finding.name != "vtep_address_missing");
+        assert!(findings.iter().all(|finding| finding.name == "rule_drops_tunnel" || finding.command.is_none()));
+        findings.into_iter().map(|finding| (finding.name, finding.severity)).collect::<Vec<_>>()
+    };
+    let matches = |left: &str, op: &str, right: &str| {
+        format!(r#"{{"match": {{"op": "{op}", "left": {left}, "right": {right}}}}}, {TO_VXLAN}, {{"counter": null}}"#)
+    };
+    let drops = |left: &str, op: &str, right: &str| format!(r#"{}, {{"drop": null}}"#, matches(left, op, right));
+    let address = |field: &str| format!(r#"{{"payload": {{"protocol": "ip", "field": "{field}"}}}}"#);
+    let (from, to) = (address("saddr"), address("daddr"));
+    let may = [("rule_may_drop_tunnel", Severity::Warning)];
+
+    let peers = r#"{"set": ["192.0.2.2", {"range": ["192.0.2.3", "192.0.2.9"]}]}"#;
+    assert_eq!(found("input", &[&drops(&from, "!=", peers)]), []);
+    assert_eq!(found("input", &[&drops(&from, "==", r#"{"prefix": {"addr": "198.51.100.0", "len": 24}}"#)]), []);
+    assert_eq!(found("input", &[&drops(&to, "!=", r#""192.0.2.1""#)]), []);
+    assert_eq!(found("output", &[&drops(&from, "!=", r#""192.0.2.1""#)]), []);
+    assert_eq!(found("input", &[&drops(&from, "!=", r#""192.0.2.2""#)]), may, "the other peer");
+    assert_eq!(found("input", &[&drops(&from, "==", r#"{"prefix": {"addr": "192.0.2.0", "len": 24}}"#)]), may);
+    assert_eq!(found("output", &[&drops(&to, "==", r#""192.0.2.2""#)]), may);
+    assert_eq!(found("input", &[&drops(&from, "!=", r#""@unknown""#)]), may);
+
+    let interface = r#"{"meta": {"key": "iifname"}}"#;
+    assert_eq!(found("input", &[&drops(interface, "==", r#""wan0""#)]), []);
+    assert_eq!(found("input", &[&drops(interface, "!=", r#""eth*""#)]), []);
+    assert_eq!(found("input", &[&drops(interface, "!=", r#""eth0""#)]), may, "the other peer comes by eth1");
+    assert_eq!(found("input", &[&drops(interface, "==", r#"{"set": ["eth0", "eth1"]}"#)]), may);
+
+    // First the peers, then nobody.
+    let rest = format!(r#"{TO_VXLAN}, {{"drop": null}}"#);
+    let lets = |right: &str| format!(r#"{}, {{"accept": null}}"#, matches(&from, "==", right));
+    assert_eq!(found("input", &[&lets(peers), &rest]), []);
+    assert_eq!(found("input", &[&lets(r#""192.0.2.2""#), &rest]), may);
+    assert_eq!(found("input", &[&rest, &lets(peers)]), [("rule_drops_tunnel", Severity::Error)]);
+    let limited = format!(r#"{TO_VXLAN}, {{"limit": {{"rate": 10}}}}, {{"drop": null}}"#);
+    assert_eq!(found("input", &[&limited]), may);
+}
+
+#[test]
+fn rules_of_iptables_that_keep_strangers_out_are_let_be() {
+    let found = |rule: &str| {
+        let text = format!("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT {rule}\nCOMMIT\n");
+        names(|facts| facts.firewall = Some(Ruleset::from_iptables(&text, "iptables")))
+    };
+    assert_eq!(found("! -s 192.0.2.0/24 -p udp -m udp --dport 4789 -j DROP"), [""; 0]);
+    assert_eq!(found("! -i eth+ -p udp -m udp --dport 4789 -m comment --comment \"not -s us\" -j DROP"), [""; 0]);
+    assert_eq!(found("-s 192.0.2.2/32 -p udp -m udp --dport 4789 -j DROP"), ["rule_may_drop_tunnel"]);
+    assert_eq!(found("-p udp -m udp --dport 4789 -m limit --limit 5/sec -j DROP"), ["rule_may_drop_tunnel"]);
+    assert_eq!(
+        found(
+            "-p udp -m udp --dport 4789 -m comment --comment \"-s 192.0.2.9\" -j REJECT --reject-with icmp-port-unreachable"
+        ),
+        ["rule_drops_tunnel"]
+    );
+    let text = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p udp -m udp --dport 4789 -j DROP\nCOMMIT\n";
+    assert_eq!(names(|facts| facts.firewall = Some(Ruleset::from_iptables(text, "ip6tables"))), [""; 0]);
+    let of_nobody = |facts: &mut Facts| {
+        facts.firewall =
+            Some(Ruleset::from_iptables(&text.replace("-A INPUT", "-A INPUT ! -s 192.0.2.0/24"), "iptables"));
+        facts.agent = None;
+    };
+    assert!(names(of_nobody).contains(&"rule_may_drop_tunnel"), "without an agent no peer is known");
+}
+
+#[test]
+fn rules_that_drop_all_close_the_port_too() {
+    let chain = |policy: &str| format!(r#""type": "filter", "hook": "input", "prio": 0, "policy": "{policy}""#);
+    let udp = r#"{"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "udp"}}, {"drop": null}"#;
+    for rest in [udp, r#"{"counter": {"packets": 0, "bytes": 0}}, {"drop": null}"#] {
+        assert_eq!(names(|facts| facts.firewall = nft(&chain("accept"), rest)), ["tunnel_port_closed"]);
+    }
+    let elsewhere =
+        format!(r#"{{"match": {{"op": "==", "left": {{"meta": {{"key": "iifname"}}}}, "right": "wan0"}}}}, {udp}"#);
+    assert_eq!(names(|facts| facts.firewall = nft(&chain("accept"), &elsewhere)), [""; 0]);
+    let under_an_uplink = |facts: &mut Facts| {
+        facts.firewall = nft(&chain("drop"), r#"{"counter": null}"#);
+        agent(facts).status.underlay.level = "uplink".to_owned();
+    };
+    assert_eq!(names(under_an_uplink), ["closed_beside_uplink"]);
+}
+
+#[test]
 fn nodes_that_do_not_forward_for_their_pods() {
     assert_eq!(names(|facts| facts.kernel.forwards_ipv4 = Some(false)), ["ip_forward_off"]);
     let tables = || Some(Ruleset::from_iptables("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n", "iptables"));
@@ -389,9 +481,14 @@ fn counters_that_do_not_add_up() {
 #[test]
 fn the_page_has_every_finding() {
     let page = include_str!("../../../../docs/doctor.md");
-    let texts =
-        [include_str!("devices.rs"), include_str!("underlay.rs"), include_str!("peers.rs"), include_str!("drops.rs")]
-            .concat();
+    let texts = [
+        include_str!("devices.rs"),
+        include_str!("underlay.rs"),
+        include_str!("firewall.rs"),
+        include_str!("peers.rs"),
+        include_str!("drops.rs"),
+    ]
+    .concat();
     let mut count = 0;
     for (word, severity) in [("error(", "error"), ("warning(", "warning"), ("note(", "note")] {
         for rest in texts.split(word).skip(1) {

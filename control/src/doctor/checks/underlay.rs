@@ -1,11 +1,11 @@
-//! The way of tunnel packets: addresses, offloads, MTU, firewall, UDP ports.
+//! The way of tunnel packets: addresses, offloads, MTU, forwarding, UDP ports.
 
 use std::net::IpAddr;
 
 use super::{error, note, of_agent, quoted, warning};
 use crate::doctor::Finding;
 use crate::doctor::facts::Facts;
-use crate::doctor::firewall::{Chain, Rule, Ruleset, Verdict};
+use crate::doctor::firewall::{Chain, Rule, Verdict};
 
 /// Since when the kernel has each level of offload; older ones have it never.
 const SINCE: [(&str, (u32, u32)); 5] =
@@ -135,68 +135,6 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
             }
         }
         found
-    })
-}
-
-pub(super) fn firewall(facts: &Facts) -> Vec<Finding> {
-    let Some(ruleset) = &facts.firewall else { return Vec::new() };
-    let uplink = facts.agent.as_ref().is_some_and(|agent| agent.status.underlay.level == "uplink");
-    let ports = facts.udp_ports();
-    let mut found = Vec::new();
-    for rule in &ruleset.rules {
-        let Some(port) = ports.iter().find(|port| rule.names(**port)) else { continue };
-        let place = format!("rule in {} {} names UDP port {port}", rule.table, rule.chain);
-        if uplink {
-            found.push(warning(
-                "rule_sees_no_uplink",
-                [
-                    format!("a {place}, and tunnel packets go through the uplink"),
-                    "what the uplink carries meets no rule of this host: neither counted nor dropped by it".to_owned(),
-                    format!("filter before this host, or set `underlay.kind = \"socket\"`; the rule: {}", rule.place),
-                ],
-            ));
-        } else if rule.verdict == Verdict::Drop {
-            let drops = error(
-                "rule_drops_tunnel",
-                [
-                    format!("a {place} and drops"),
-                    "tunnel packets do not reach the agent, or others".to_owned(),
-                    rule.place.clone(),
-                ],
-            );
-            found.push(drops.by_command());
-        }
-    }
-    if !uplink {
-        found.extend(ports.iter().flat_map(|port| unopened(ruleset, *port)));
-    }
-    found
-}
-
-/// Chains that drop what no rule lets in.
-fn unopened(ruleset: &Ruleset, port: u16) -> impl Iterator<Item = Finding> {
-    let chains = ruleset.chains.iter().filter(|chain| chain.hook == "input" && chain.drops_rest);
-    chains.filter_map(move |chain| {
-        let lets_in = |rule: &Rule| rule.verdict == Verdict::Accept && (rule.names(port) || rule.is_wide);
-        let may_jump = |rule: &Rule| rule.table == chain.table && lets_in(rule);
-        if ruleset.rules.iter().any(may_jump) {
-            return None;
-        }
-        let fix = match chain.table.split_once(' ') {
-            Some((program @ ("iptables" | "ip6tables"), _)) => {
-                format!("{program} -I {} -p udp --dport {port} -j ACCEPT", chain.name)
-            }
-            _ => format!("nft insert rule {} {} udp dport {port} accept", chain.table, chain.name),
-        };
-        let closed = error(
-            "tunnel_port_closed",
-            [
-                format!("{} {} drops what no rule accepts, and none accepts UDP port {port}", chain.table, chain.name),
-                "tunnel packets do not reach the agent".to_owned(),
-                fix,
-            ],
-        );
-        Some(closed.by_command())
     })
 }
 
