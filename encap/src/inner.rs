@@ -212,6 +212,13 @@ impl<'a> Inner<'a> {
         })
     }
 
+    /// Whether there are more tags than are looked through, or one that is cut off: what is behind them is not known.
+    #[inline]
+    #[must_use]
+    pub const fn hides_behind_tags(&self) -> bool {
+        is_tag(self.ethertype)
+    }
+
     /// Source and destination port of TCP, UDP or SCTP, 0 to 65,535 each; none for fragments, the first included.
     #[inline]
     #[must_use]

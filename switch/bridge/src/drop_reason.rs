@@ -99,8 +99,9 @@ drop_reasons! {
     BadSourceMac Verdict "bad_source_mac" "capture at the pod: it sends broken frames",
     /// The frame says that it carries IP, and the lengths in the packet's headers are not those of an IP packet.
     MalformedIp Verdict "malformed_ip" "capture at the pod: it sends broken packets, which nobody could receive",
-    /// An IPv6 packet with more than eight extension headers: what is behind them cannot be checked.
-    TooManyHeaders Verdict "too_many_headers" "capture at the pod: no ordinary program sends such packets",
+    /// An IPv6 packet with more than eight extension headers, or a bound port's frame with more than two VLAN tags: what is
+    /// behind them cannot be checked.
+    TooManyHeaders Verdict "too_many_headers" "capture at the pod: no ordinary program sends such packets; one that needs three tags needs a `learning` port",
     /// A bound port sent from a MAC that is not its own.
     SpoofedMac Verdict "spoofed_mac" "make the port `learning` if other MACs live behind it",
     /// A bound port sent from an IP address that is not its own.

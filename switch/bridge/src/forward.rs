@@ -247,6 +247,9 @@ fn check_port(port: &Port, inner: &Inner<'_>, offload: &Offload) -> Result<(), D
         if inner.src != port.mac {
             return Err(DropReason::SpoofedMac);
         }
+        if inner.hides_behind_tags() {
+            return Err(DropReason::TooManyHeaders);
+        }
         if !addresses.is_empty() && !may_send_from(port.mac, addresses, inner) {
             return Err(DropReason::SpoofedIp);
         }

@@ -202,6 +202,31 @@ fn refused_by_admit(node: &Node) -> Vec<(DropReason, Result<(), DropReason>)> {
     ]
 }
 
+/// A port in the VNI that carries tags, and what becomes of its packets behind so many of them.
+fn behind_so_many_tags(mode: PortMode, source: [u8; 4], tags: usize) -> Fate {
+    let mut node = Node::new();
+    let port = node.tables.add_port(port("t", vni(2), B, mode)).unwrap();
+    let frame = udp_to(B, A, (source, OTHER_POD), 9, 20);
+    node.fate(port, &[&frame[..12], &[0x88, 0xa8, 0, 7].repeat(tags), &frame[12..]].concat())
+}
+
+#[test]
+fn no_address_hides_behind_tags() {
+    let bound =
+        |addresses: &[[u8; 4]]| PortMode::Bound { addresses: addresses.iter().map(|ip| (*ip).into()).collect() };
+    for tags in 0..=2 {
+        assert!(matches!(behind_so_many_tags(bound(&[POD]), POD, tags), Fate::Flood(_)), "{tags}");
+        assert_eq!(behind_so_many_tags(bound(&[POD]), OTHER_POD, tags), Fate::Drop(DropReason::SpoofedIp), "{tags}");
+    }
+    for tags in 3..=5 {
+        for mode in [bound(&[POD]), bound(&[])] {
+            assert_eq!(behind_so_many_tags(mode, POD, tags), Fate::Drop(DropReason::TooManyHeaders), "{tags}");
+        }
+        let learning = PortMode::Learning { limit: 1 };
+        assert!(matches!(behind_so_many_tags(learning, OTHER_POD, tags), Fate::Flood(_)), "{tags}");
+    }
+}
+
 /// The reason each frame that may not be here, or leads nowhere, is dropped for.
 fn refused_by_forward(node: &mut Node) -> Vec<(DropReason, Fate)> {
     let (a, b, learning, foreign) = (node.a, node.b, node.learning, node.foreign);
