@@ -55,6 +55,8 @@ pub struct StoreNode {
     address: String,
     /// Where its certificates are, if it asks for some.
     pki: Option<PathBuf>,
+    /// Whether its tokens are JSON Web Tokens.
+    web_tokens: bool,
     process: Option<Child>,
 }
 
@@ -74,7 +76,16 @@ impl StoreNode {
     /// # Panics
     /// If it does not.
     pub async fn start(kind: StoreKind, test: &str) -> (Self, StoreClients) {
-        Self::start_with(kind, test, None).await
+        Self::start_with(kind, test, None, false).await
+    }
+
+    /// The same of an etcd whose tokens say themselves whose they are, and at which revision of its users they were given
+    /// (JSON Web Tokens, RFC 7519).
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn start_etcd_with_web_tokens(test: &str) -> (Self, StoreClients) {
+        Self::start_with(StoreKind::Etcd, test, None, true).await
     }
 
     /// The same with the certificates of a directory that `weft pki` made, which asks for those of its clients. It is
@@ -83,15 +94,15 @@ impl StoreNode {
     /// # Panics
     /// If it does not answer.
     pub async fn start_secured(kind: StoreKind, test: &str, pki: &Path) -> Self {
-        Self::start_with(kind, test, Some(pki.to_owned())).await.0
+        Self::start_with(kind, test, Some(pki.to_owned()), false).await.0
     }
 
-    async fn start_with(kind: StoreKind, test: &str, pki: Option<PathBuf>) -> (Self, StoreClients) {
+    async fn start_with(kind: StoreKind, test: &str, pki: Option<PathBuf>, web_tokens: bool) -> (Self, StoreClients) {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("weft-it.store.{test}.{}.{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let mut node = Self { kind, directory, address: String::new(), pki, process: None };
+        let mut node = Self { kind, directory, address: String::new(), pki, web_tokens, process: None };
         let clients = node.run().await;
         (node, clients)
     }
@@ -181,6 +192,11 @@ impl StoreNode {
             for (option, file) in own.into_iter().zip(["store.pem", "store.key", "ca.pem"]) {
                 command.arg(option).arg(pki.join(file));
             }
+        }
+        if self.web_tokens {
+            let key = self.directory.join("tokens.key");
+            std::fs::write(&key, "who knows this makes tokens").unwrap();
+            command.arg(format!("--auth-token=jwt,sign-method=HS256,priv-key={}", key.display()));
         }
         match self.kind {
             StoreKind::Etcd => _ = command.arg("--unsafe-no-fsync"),

@@ -44,6 +44,9 @@ const PAGE: i64 = 5000;
 /// Answers may be as long as etcd makes them.
 const LONGEST_ANSWER: usize = i32::MAX as usize; // bytes
 
+/// What etcd says to a token that is older than the last change of any user or role (`api/v3rpc/rpctypes/error.go`).
+const OLD_USERS: &str = "etcdserver: revision of auth store is old";
+
 /// Why there is no answer.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum StoreError {
@@ -215,7 +218,7 @@ impl Store {
     {
         let before = self.state().seen;
         let (mut endpoint, mut status) = self.try_ask(request.clone(), &call).await?;
-        if status.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated) && self.shared.user.is_some() {
+        if status.as_ref().is_err_and(wants_another_token) && self.shared.user.is_some() {
             // Tokens end; the password does not.
             self.state().token = None;
             (endpoint, status) = self.try_ask(request, &call).await?;
@@ -274,6 +277,8 @@ impl Store {
         match (Refusal::of_words(words), status.code()) {
             (Some(Refusal::Stopped | Refusal::TooManyRequests), _) => {}
             (Some(refusal), _) => return StoreError::Refused(refusal),
+            // Users changed again in the meantime.
+            _ if words == OLD_USERS => {}
             (
                 None,
                 Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition,
@@ -335,6 +340,11 @@ async fn within<R>(answer: impl Future<Output = Result<Response<R>, Status>>) ->
         Ok(answer) => answer.map(Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded(format!("nothing within {} s", TIMEOUT.as_secs()))),
     }
+}
+
+/// Whether it is the token that the store does not take, and not who shows it.
+fn wants_another_token(status: &Status) -> bool {
+    status.code() == Code::Unauthenticated || status.message() == OLD_USERS
 }
 
 /// The status and its causes.

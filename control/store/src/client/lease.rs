@@ -5,7 +5,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Store, StoreError, within};
+use super::{Store, StoreError, wants_another_token, within};
 use crate::proto::etcdserverpb::lease_client::LeaseClient;
 use crate::proto::etcdserverpb::{LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseRevokeRequest};
 
@@ -81,7 +81,7 @@ impl Store {
             }
         };
         answer.await.map_err(|status| {
-            if status.code() == tonic::Code::Unauthenticated {
+            if wants_another_token(&status) {
                 self.state().token = None;
             }
             self.judge(endpoint, &status)

@@ -129,7 +129,8 @@ impl Watch {
         if let Some(moment) = self.not_before {
             tokio::time::sleep_until(moment).await;
         }
-        let key = Bytes::from_static(&[0]);
+        // One of its own keys: who may read no others is still let in.
+        let (key, _) = self.range.to_request();
         let look = RangeRequest { key, count_only: true, ..RangeRequest::default() };
         let opened = match self.store.read(look).await {
             Ok(_) => match self.is_continued().await {
@@ -166,7 +167,7 @@ impl Watch {
             self.store.read(request).await.map(|answer| answer.kvs.into_iter().next())
         };
         let is_written = |row: Option<KeyValue>| row.is_some_and(|row| row.mod_revision == *at && row.value == *value);
-        match read(self.next - 1).await {
+        match read((self.next - 1).max(*at)).await {
             // What was deleted then was there before, if anything is known of before.
             Ok(None) if *version == 0 => match read(at - 1).await {
                 Err(StoreError::Refused(Refusal::Compacted)) => Ok(true),
