@@ -23,6 +23,8 @@ const PEERS: u16 = 2380;
 const RATE: u32 = 1 << 20;
 /// The longest that it may stand still: an eighth of what a lease lasts, and more than a busy machine takes.
 const STALL: Duration = Duration::from_millis(1250);
+/// Of an agent.
+const LEASE: Duration = Duration::from_secs(10);
 /// What a slow store is late by, each way.
 const LATE: Duration = Duration::from_millis(200);
 
@@ -372,6 +374,14 @@ fn an_older_snapshot_takes_nothing_away() {
         let traffic = SteadyStream::start(&pods[0], &pods[2], "10.7.0.3", RATE);
         store.kill();
         [&first, &second].into_iter().for_each(|agent| wait_for(agent, "stale", 2, 3, 3));
+        // Until their leases are over. One that still has its own may find the store as it was, once the other has
+        // written the same again, and is held for a minute because it has no reason to publish.
+        for agent in [&first, &second] {
+            eventually("its lease is over", || {
+                let stale = Duration::from_secs(agent.status().control.unwrap().since_seconds);
+                if stale > LEASE { Ok(()) } else { Err(format!("{stale:?}")) }
+            });
+        }
         std::fs::remove_dir_all(&store.data).unwrap();
         match kind {
             Kind::Etcd => {
