@@ -150,7 +150,8 @@ impl<'a> Store<'a> {
     }
 
     fn etcdctl(&self, words: &[&str]) -> Result<String, String> {
-        let endpoint = self.endpoint();
+        // Without a scheme: docs/store.md says why.
+        let endpoint = format!("{}:{CLIENTS}", address(self.node));
         let start = ["env", "ETCDCTL_API=3", "etcdctl", "--command-timeout", "3s", "--endpoints", &endpoint];
         let output = self.node.try_run(&[&start[..], words].concat());
         if output.status.success() { Ok(output.stdout) } else { Err(output.stderr) }
@@ -158,23 +159,11 @@ impl<'a> Store<'a> {
 
     /// What it says of itself: its id, the leader's, and its revision.
     fn status(&self) -> Result<[u64; 3], String> {
-        let json = |words: &[&str]| -> Result<serde_json::Value, String> {
-            let told = self.etcdctl(&[words, &["-w", "json"]].concat())?;
-            serde_json::from_str(&told).map_err(|error| error.to_string())
-        };
-        let (header, leader) = match self.kind {
-            // For `endpoint status`, etcdctl 3.4 names a host that HTTP does not allow, and `weft store` does not answer.
-            Kind::Weft => {
-                let header = json(&["get", "nothing"])?["header"].take();
-                let own = header["member_id"].clone();
-                (header, own)
-            }
-            Kind::Etcd => {
-                let mut status = json(&["endpoint", "status"])?[0]["Status"].take();
-                (status["header"].take(), status["leader"].take())
-            }
-        };
-        Ok([&header["member_id"], &leader, &header["revision"]].map(|number| number.as_u64().unwrap_or_default()))
+        let told = self.etcdctl(&["endpoint", "status", "-w", "json"])?;
+        let told: serde_json::Value = serde_json::from_str(&told).map_err(|error| error.to_string())?;
+        let status = &told[0]["Status"];
+        let numbers = [&status["header"]["member_id"], &status["leader"], &status["header"]["revision"]];
+        Ok(numbers.map(|number| number.as_u64().unwrap_or_default()))
     }
 
     fn is_leader(&self) -> bool {
