@@ -1,13 +1,17 @@
 //! A lab whose agents are killed and started again by the dice, while its pods talk: at every rest all agents know the same,
-//! every pod reaches every other, and nothing stale is left. With a store of the lab's own and with etcd alike.
+//! every pod reaches every other, and nothing stale is left; and between two nodes to which nothing happened, nothing was
+//! ever lost. With a store of the lab's own and with etcd alike.
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
-use weft_integration::{BOUND, CommandLab, Requirement, StoreKind, StoreNode, test_name, unmet, weft};
+use weft_integration::{BOUND, Child, CommandLab, Requirement, StoreKind, StoreNode, test_name, unmet, weft};
 
 /// Agents, where nothing else is asked for.
 const AGENTS: usize = 10;
@@ -18,6 +22,11 @@ const SEED: u64 = 24_558;
 /// Steps between two rests.
 const STEPS: usize = 6;
 const VNI: u32 = 7;
+/// Between two echo requests of a pod, in seconds as `ping` wants them.
+const INTERVAL: &str = "0.02";
+/// Requests that may be on their way when a pod stops asking: a second of them, as long as an answer takes on a machine
+/// that is busy with others. Before the last answer none may be missing.
+const ON_THEIR_WAY: usize = 50;
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
 struct Dice(u64);
@@ -76,7 +85,8 @@ impl Churn {
         self.lab.run(&["testbed", "node", self.lab.name(), &format!("n{node}"), event]);
     }
 
-    fn step(&mut self) {
+    /// Says which node it was.
+    fn step(&mut self) -> usize {
         let node = self.dice.roll(agents());
         match (self.running.contains(&node), self.dice.roll(3)) {
             // Some are there all the time, so that somebody notices.
@@ -90,6 +100,7 @@ impl Churn {
                 self.running.insert(node);
             }
         }
+        node
     }
 
     /// What an agent has of the cluster, without what is its own: how a MAC is reached from it.
@@ -160,15 +171,54 @@ impl Churn {
     }
 
     /// Pods that talk all the time, each to the one in the middle of the others.
-    fn traffic(&self) -> Vec<std::process::Child> {
-        let one = |from: usize| {
-            let to = pod_address((from + agents() / 2) % agents());
-            let mut command = Command::new(weft());
-            command.args(["testbed", "exec", self.lab.name(), &format!("p{from}"), "--"]);
-            command.args(["ping", "-q", "-i", "0.02", &to]).stdin(Stdio::null()).stdout(Stdio::null());
-            command.stderr(Stdio::null()).spawn().unwrap()
+    fn traffic(&self) -> Vec<Talk> {
+        (0..agents()).map(|from| Talk::begin(self.lab.name(), from, (from + agents() / 2) % agents())).collect()
+    }
+}
+
+/// A pod that sends echo requests to another.
+struct Talk {
+    from: usize,
+    to: usize,
+    ping: Child,
+    told: File,
+}
+
+impl Talk {
+    fn begin(lab: &str, from: usize, to: usize) -> Self {
+        let path = std::env::temp_dir().join(format!("weft-it-churn-{}-{from}.ping", std::process::id()));
+        let told = File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let mut command = Command::new(weft());
+        command.args(["testbed", "exec", lab, &format!("p{from}"), "--"]);
+        command.args(["ping", "-n", "-i", INTERVAL, &pod_address(to)]).stdin(Stdio::null());
+        command.stdout(told.try_clone().unwrap()).stderr(Stdio::null());
+        Self { from, to, ping: Child::spawn(command), told }
+    }
+
+    /// Stops, and says how many were answered. If nothing happened to either node, all were.
+    fn end(mut self, untouched: bool, said: &str) -> usize {
+        self.ping.signal(Signal::INT);
+        self.ping.wait();
+        let mut told = String::new();
+        self.told.rewind().unwrap();
+        self.told.read_to_string(&mut told).unwrap();
+        let number = |line: &str, before: &str| -> Option<usize> {
+            line.split_once(before)?.1.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
         };
-        (0..agents()).map(one).collect()
+        let answered: BTreeSet<usize> = told.lines().filter_map(|line| number(line, "icmp_seq=")).collect();
+        let sent = told.lines().find(|line| line.contains("packets transmitted"));
+        let sent = sent.and_then(|line| number(&format!(" {line}"), " "));
+        if untouched {
+            let (sent, last) = (sent.unwrap(), answered.last().copied().unwrap_or_default());
+            let lost: Vec<usize> = (1..=last).filter(|number| !answered.contains(number)).collect();
+            let Self { from, to, .. } = self;
+            assert!(
+                lost.is_empty() && last + ON_THEIR_WAY >= sent,
+                "{said}: nothing happened to n{from} and n{to}, and of {sent} echo requests are lost {lost:?}, after {last} all"
+            );
+        }
+        answered.len()
     }
 }
 
@@ -178,15 +228,24 @@ fn churn(control: &str) -> Value {
     let said = format!("control: {control}; these chances again: WEFT_SEED={seed}");
     println!("{said}");
     let mut churn = Churn::new(control, seed);
-    let traffic = churn.traffic();
     let span = Duration::from_secs(number("WEFT_CHURN_SECONDS").unwrap_or(SECONDS));
-    let (began, mut rests) = (Instant::now(), 0);
-    while began.elapsed() < span {
+    churn.rest(&said);
+    let (began, mut rests, mut kept, mut answered) = (Instant::now(), 0, 0, 0);
+    while began.elapsed() < span || kept == 0 {
+        let traffic = churn.traffic();
+        let mut untouched = churn.running.clone();
         for _ in 0..STEPS {
-            churn.step();
+            untouched.remove(&churn.step());
         }
         churn.rest(&said);
         rests += 1;
+        for talk in traffic {
+            let is_kept = untouched.contains(&talk.from) && untouched.contains(&talk.to);
+            let told = talk.end(is_kept, &said);
+            if is_kept {
+                (kept, answered) = (kept + 1, answered + told);
+            }
+        }
     }
     for node in 0..agents() {
         if churn.running.insert(node) {
@@ -196,11 +255,10 @@ fn churn(control: &str) -> Value {
     churn.rest(&said);
     let pairs = churn.lab.run(&["testbed", "matrix", churn.lab.name()]);
     assert!(pairs.contains(&format!("{0} of {0} pairs", agents() * (agents() - 1))), "{said}: {pairs}");
-    println!("{control}: {rests} rests in {:.0} s", began.elapsed().as_secs_f64());
-    for mut ping in traffic {
-        let _ = ping.kill();
-        ping.wait().unwrap();
-    }
+    println!(
+        "{control}: {rests} rests in {:.0} s; {kept} conversations of nodes to which nothing happened, {answered} answers",
+        began.elapsed().as_secs_f64()
+    );
     churn.knowledge(0)
 }
 
