@@ -27,6 +27,7 @@ mod worker_tests;
 
 pub use runtime::PortGone;
 pub use switch::{Options, StartError, Switch};
+pub use sys::clock::{ClockState, clock_state};
 pub use sys::descriptors::keep_descriptors_from_children;
 pub use sys::netns_cookie::netns_cookie;
 pub use sys::packet::{PacketTap, SeenFrame};

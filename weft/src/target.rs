@@ -29,13 +29,19 @@ impl Target {
     pub(crate) fn place(&self, config: Option<Config>) -> anyhow::Result<Place> {
         let Some(name) = &self.node else {
             let run_dir = config.as_ref().map_or(&self.run_dir, |config| &config.run_dir).clone();
-            return Ok(Place { netns: Netns::current()?, run_dir, config, namespaces: namespaces_outside_labs()? });
+            return Ok(Place {
+                netns: Netns::current()?,
+                run_dir,
+                config,
+                namespaces: namespaces_outside_labs()?,
+                shares_clock: false,
+            });
         };
         let (lab, node) = lab_and_node(name)?;
         let (netns, run_dir) = (lab.netns(node)?, lab.run_dir_of(node));
         let pods = lab.spec().nodes.iter().filter(|spec| spec.name == node).flat_map(|spec| &spec.pods);
         let namespaces = pods.map(|pod| format!("{}.{}", lab.name(), pod.name)).collect();
-        Ok(Place { netns, run_dir, config, namespaces })
+        Ok(Place { netns, run_dir, config, namespaces, shares_clock: true })
     }
 
     pub(crate) fn ask(&self, query: Query) -> anyhow::Result<Reply> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use weft_api::{DropRow, NodeRow, PortRow, Status, VtepRow};
 use weft_encap::MacAddr;
 use weft_netns::Link;
+use weft_switch::ClockState;
 
 use super::Unseen;
 use super::firewall::Ruleset;
@@ -25,6 +26,8 @@ pub struct Facts {
     pub listen: Vec<SocketAddr>,
     /// The kernel.
     pub kernel: KernelFacts,
+    /// The machine's clock; none where all nodes have the same one, and where it cannot be seen.
+    pub clock: Option<ClockState>,
     /// Interfaces of the node's namespace.
     pub interfaces: Vec<Interface>,
     /// VTEPs of the agent to which there is no route.

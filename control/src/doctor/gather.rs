@@ -38,6 +38,8 @@ pub struct Place {
     pub config: Option<Config>,
     /// Names of the namespaces in which its pods may be.
     pub namespaces: Vec<String>,
+    /// Whether all nodes have this machine's clock, as those of a lab.
+    pub shares_clock: bool,
 }
 
 /// Why nothing could be looked at.
@@ -108,6 +110,12 @@ pub fn gather(place: &Place) -> Result<Facts, GatherError> {
     facts.devices = ports.iter().map(device).collect();
     facts.stale_devices = stale_devices(place, &facts.interfaces, ports);
     facts.network_manager = minds_our_devices(&place.netns);
+    if !place.shares_clock {
+        match weft_switch::clock_state() {
+            Ok(clock) => facts.clock = Some(clock),
+            Err(error) => facts.unseen.push(Unseen { part: "clock", reason: error.to_string() }),
+        }
+    }
     Ok(facts)
 }
 

@@ -1,6 +1,7 @@
 //! System calls that no safe library covers: TAP ioctls, and vectored I/O over pieces. The only unsafe code.
 #![expect(unsafe_code, reason = "raw system calls")]
 
+pub(crate) mod clock;
 pub(crate) mod descriptors;
 pub(crate) mod device;
 mod iovec;

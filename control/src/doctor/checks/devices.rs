@@ -6,6 +6,9 @@ use super::{error, note, of_agent, quoted, warning};
 use crate::doctor::Finding;
 use crate::doctor::facts::{Device, Facts, StaleDevice, StaleRedirect};
 
+/// By how much a clock that is kept may be off, in microseconds: time services keep it within a few milliseconds.
+const CLOCK_OFF_US: i64 = 100_000;
+
 /// What to type so that a command works on a device of a namespace, by name or path.
 fn ip(netns: Option<&str>) -> String {
     match netns {
@@ -60,6 +63,29 @@ pub(super) fn kernel(facts: &Facts) -> Vec<Finding> {
             "modprobe tun; in a container, pass the device /dev/net/tun in".to_owned(),
         ],
     )]
+}
+
+/// Nothing that is forwarded depends on it.
+pub(super) fn clock(facts: &Facts) -> Vec<Finding> {
+    let Some(clock) = facts.clock else { return Vec::new() };
+    let store = facts.agent.as_ref().and_then(|agent| agent.status.control.as_ref());
+    let with_certificates = store.is_some_and(|store| store.stores.iter().any(|at| at.starts_with("https://")));
+    let why = if with_certificates {
+        "certificates of the store are good or not by this clock, and logs are compared with those of other nodes"
+    } else {
+        "logs are compared with those of other nodes by this clock; forwarding does not depend on it"
+    };
+    if !clock.synchronised {
+        let what = "no time service keeps this machine's clock".to_owned();
+        let fix = "start one: timedatectl set-ntp true, or chrony, or what the machine's host offers".to_owned();
+        return vec![note("clock_unsynchronised", [what, why.to_owned(), fix])];
+    }
+    if clock.offset_us.abs() < CLOCK_OFF_US {
+        return Vec::new();
+    }
+    let what = format!("this machine's clock is off by {} ms, and being corrected", clock.offset_us.abs() / 1000);
+    let fix = "see what its time service says: timedatectl timesync-status, or chronyc tracking".to_owned();
+    vec![warning("clock_off", [what, why.to_owned(), fix])]
 }
 
 pub(super) fn ports(facts: &Facts) -> Vec<Finding> {

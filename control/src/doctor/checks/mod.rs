@@ -15,9 +15,10 @@ use super::{Finding, Severity};
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// All of them.
-pub(super) const ALL: [Check; 20] = [
+pub(super) const ALL: [Check; 21] = [
     devices::agent,
     devices::kernel,
+    devices::clock,
     devices::ports,
     devices::pod_devices,
     devices::stale,

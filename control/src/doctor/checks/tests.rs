@@ -3,6 +3,7 @@
 use serde_json::json;
 use weft_api::{ControlStatus, DropRow, NodeRow, OffloadRow, PortRow, Status, UnderlayStatus, VtepRow};
 use weft_encap::MacAddr;
+use weft_switch::ClockState;
 
 use crate::doctor::facts::{
     AgentFacts, Device, Facts, FixedNeighbour, KernelFacts, PortDevice, Process, StaleDevice, StaleRedirect, UdpSocket,
@@ -143,6 +144,23 @@ fn an_agent_that_ended_is_an_error_and_one_that_never_was_a_note() {
     assert_eq!(report.findings[0].severity, Severity::Note);
     facts.kernel.no_tun = Some("no such file".to_owned());
     assert_eq!(examine(&facts).findings[0].name, "no_tun");
+}
+
+#[test]
+fn clocks_that_nobody_keeps() {
+    let with =
+        |synchronised, offset_us| move |facts: &mut Facts| facts.clock = Some(ClockState { synchronised, offset_us });
+    assert_eq!(names(with(true, 99_999)), [""; 0]);
+    assert_eq!(names(with(true, -100_000)), ["clock_off"]);
+    assert_eq!(names(with(false, 0)), ["clock_unsynchronised"]);
+    let with_certificates = |facts: &mut Facts| {
+        with(true, 200_000)(facts);
+        control(facts).stores = vec!["https://192.0.2.9:2379".to_owned()];
+    };
+    let mut facts = well();
+    with_certificates(&mut facts);
+    let found = examine(&facts).findings.into_iter().find(|finding| finding.name == "clock_off").unwrap();
+    assert!(found.what.contains("200 ms") && found.why.contains("certificates"), "{found:?}");
 }
 
 #[test]
