@@ -29,6 +29,7 @@ mod podman;
 mod probe;
 mod require;
 mod site;
+mod skip;
 mod steady;
 mod store;
 mod sys;

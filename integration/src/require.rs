@@ -1,13 +1,10 @@
 //! What a test needs of the machine. Where it is missing the test is skipped, by name and with the reason;
 //! under CI nothing may be skipped.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Names the file to which every skipped test adds a line.
-const SKIPPED_FILE: &str = "WEFT_SKIPPED";
+use crate::skip::skip;
 
 /// One thing that a test needs.
 #[derive(Clone, Copy, Debug)]
@@ -56,13 +53,7 @@ macro_rules! site {
 #[must_use]
 pub fn unmet(test: &str, needed: &[Requirement]) -> bool {
     let Some(reason) = needed.iter().find_map(missing) else { return false };
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{test} would be skipped under CI: {reason}");
-    println!("SKIPPED {test}: {reason}");
-    if let Some(path) = std::env::var_os(SKIPPED_FILE) {
-        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
-        // One write, so that the lines of tests that run at once do not mix.
-        file.write_all(format!("{test}: {reason}\n").as_bytes()).unwrap();
-    }
+    skip(test, &reason);
     true
 }
 

@@ -7,6 +7,7 @@ mod support;
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 
+use support::skip::skip;
 use support::{Temporary, root_or_skip};
 use weft_encap::MacAddr;
 use weft_netns::{LinkError, LinkSettings, Links, Netns, NetnsError};
@@ -247,7 +248,7 @@ fn a_vxlan_device_floods_to_every_remote() {
     if let Err(error) = &made
         && error.to_string().contains("not supported")
     {
-        eprintln!("SKIPPED a_vxlan_device_floods_to_every_remote: {error}");
+        skip("a_vxlan_device_floods_to_every_remote", &error.to_string());
         return;
     }
     made.unwrap();

@@ -36,6 +36,9 @@ const NOWHERE: [([&str; 2], &str); 4] = [
 /// Never written outside of tests.
 const NOT_IN_PRODUCT: [([&str; 2], &str); 1] = [(["thread::", "sleep"], "wait for what you wait for")];
 
+/// The one way to skip a test.
+const SKIP: &str = "integration/src/skip.rs";
+
 struct Source {
     /// Relative to the root, with `/`.
     path: String,
@@ -145,6 +148,16 @@ fn nothing_is_left_for_later() {
             let word = [*start, *end].concat();
             assert!(!source.text.contains(&word), "{} has `{word}`: {instead}", source.path);
         }
+    }
+}
+
+#[test]
+fn tests_are_skipped_in_one_way() {
+    let mark = ["\"SKIP", "PED "].concat();
+    for source in sources() {
+        let says = |line: &&str| ["print", "write"].iter().any(|verb| line.contains(verb)) && line.contains(&mark);
+        let said = source.text.lines().filter(says).count();
+        assert_eq!(said, usize::from(source.path == SKIP), "{}: skip by {SKIP}, which reports it", source.path);
     }
 }
 
