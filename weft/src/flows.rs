@@ -34,7 +34,7 @@ pub(crate) fn show(target: &Target, watch: &Watch, json: bool) -> anyhow::Result
 
 /// What passed a node in a moment.
 #[derive(Debug, Serialize)]
-struct Sample {
+pub(crate) struct Sample {
     /// For how long was looked.
     seconds: f64,
     /// What became of frames and was not told, for want of room: figures are of the rest.
@@ -93,7 +93,7 @@ fn listen(target: &Target) -> anyhow::Result<Sample> {
 
 /// What was told until now.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     flows: HashMap<(Key, String), Flow>,
     /// Frames that were counted: each of its copies tells of a frame.
     frames: HashSet<(usize, u64)>,
@@ -101,7 +101,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn take(&mut self, batch: TraceBatch) {
+    pub(crate) fn take(&mut self, batch: TraceBatch) {
         self.lost = batch.lost;
         for row in batch.rows {
             self.take_row(row);
@@ -129,7 +129,7 @@ impl Tally {
         }
     }
 
-    fn sample(self, looked: Duration) -> Sample {
+    pub(crate) fn sample(self, looked: Duration) -> Sample {
         let mut flows: Vec<Flow> = self.flows.into_values().collect();
         flows.sort_by(|one, other| (Reverse(one.bytes), &one.key).cmp(&(Reverse(other.bytes), &other.key)));
         Sample { seconds: looked.as_secs_f64(), lost: self.lost, flows }

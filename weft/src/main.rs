@@ -13,6 +13,8 @@ mod doctor;
 mod documents_tests;
 mod flows;
 mod interrupt;
+#[cfg(test)]
+mod json_tests;
 mod keeper;
 mod log;
 mod manual;

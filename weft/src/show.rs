@@ -40,7 +40,7 @@ pub(crate) struct ShowArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum What {
+pub(crate) enum What {
     /// Pods' devices, with what went through them
     Ports,
     /// Other nodes' tunnel ends
@@ -95,7 +95,7 @@ fn show_again(target: &Target, watch: &Watch, query: &Query, json: bool, all: bo
 }
 
 /// What `--json` prints, in one line.
-fn compact(reply: &Reply) -> anyhow::Result<String> {
+pub(crate) fn compact(reply: &Reply) -> anyhow::Result<String> {
     let by_name = serde_json::to_value(reply)?;
     let inside = by_name.as_object().and_then(|reply| reply.values().next());
     let shown = match reply {
