@@ -2,7 +2,8 @@
 //!
 //! Ingress works in *normal mode* (RFC 6040 section 4.1): the outer header gets the ECN field of the inner one.
 //! Egress combines both (section 4.2), so that a mark that a router of the underlay made reaches the pod. DSCP is
-//! copied out or fixed, and never copied in (the pipe model of RFC 2983 section 3.1). The outer TTL is fixed ([`crate::outer::DEFAULT_TTL`]) and the inner one untouched: to a pod the overlay is one hop.
+//! copied out or fixed, and never copied in (the pipe model of RFC 2983 section 3.1). So is the TTL ([`crate::outer::Ttl`]):
+//! the inner one is untouched, for to a pod the overlay is one hop.
 
 use crate::bytes::{array, be16, put};
 use crate::checksum;

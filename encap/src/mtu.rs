@@ -51,13 +51,6 @@ pub const fn carries_ipv6(mtu: u16) -> bool {
     mtu >= MIN_IPV6
 }
 
-/// The longest inner frame, Ethernet header included, whose outer IP packet is still at most 65,535 bytes: a
-/// superframe beyond this must be split first.
-#[must_use]
-pub const fn max_inner_frame(overhead: u16) -> u16 {
-    u16::MAX - overhead.saturating_sub(INNER_ETHERNET)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,10 +72,5 @@ mod tests {
         assert_eq!(pod_mtu(40, 50), None);
         assert_eq!(underlay_mtu(65_500, 50), None);
         assert!(!carries_ipv6(1279));
-    }
-
-    #[test]
-    fn the_longest_frame_fills_the_outer_packet() {
-        assert_eq!(max_inner_frame(50), 65_535 - 20 - 8 - 8);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `WEFT_WRITE_SEEDS=1 cargo test -p weft-encap --test fuzz_replay` writes the seeds anew, from the captures in
 //! `tests/vectors`, some of which are of what Weft, the kernel and Open vSwitch sent, and those in `tests/taps`, of what
-//! the kernel gave to an uplink's device. What a fuzzer has found is a test by its own name, below.
+//! the kernel gave to an uplink's device. What a fuzzer finds becomes a test beside the code that it found wrong.
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test says so by failing")]
 
 #[path = "../../fuzz/src/lib.rs"]
