@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::ledger::{Change, LEDGER_VERSION, Ledger, Written};
+use super::ledger::{Change, LEDGER_VERSION, Ledger};
 
 /// Its name.
 const FILE: &str = "pods.json";
@@ -46,9 +46,11 @@ pub enum LedgerError {
     },
 }
 
+/// What every version says.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
+    boot: Option<String>,
 }
 
 /// The ledger's file: the ledger as it once was, on a line, and each change since on another. So what a change costs does
@@ -84,15 +86,14 @@ impl LedgerFile {
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(bytes.as_slice(), |end| &bytes[..end]);
         let mut lines = whole.split(|byte| *byte == b'\n');
         let first = lines.next().unwrap_or_default();
-        let Versioned { version } = serde_json::from_slice(first).map_err(unreadable)?;
+        let Versioned { version, boot: written_in } = serde_json::from_slice(first).map_err(unreadable)?;
+        if written_in.is_some_and(|run| run != boot) {
+            return Ok((file, Ledger::default()));
+        }
         if version > LEDGER_VERSION {
             return Err(LedgerError::Version { path: file.path, seen: version });
         }
-        let written: Written = serde_json::from_slice(first).map_err(unreadable)?;
-        if written.boot != boot {
-            return Ok((file, Ledger::default()));
-        }
-        let mut ledger = Ledger::read(written);
+        let mut ledger = Ledger::read(serde_json::from_slice(first).map_err(unreadable)?);
         let mut changes = 0;
         for line in lines {
             ledger.apply(serde_json::from_slice(line).map_err(unreadable)?);
@@ -244,6 +245,7 @@ mod tests {
         assert_eq!(directory.kept(), ledger);
         for (text, words) in [
             (r#"{"version": 99, "new": true}"#, ["version 99", "install the agent that wrote it"]),
+            (r#"{"version": 99, "boot": "this"}"#, ["version 99", "install the agent that wrote it"]),
             ("{", ["pods.json", "remove the file"]),
             (r#"{"version": 1}"#, ["missing field", "end all pods"]),
         ] {
@@ -251,6 +253,9 @@ mod tests {
             let told = LedgerFile::open(&directory.0, "this").err().unwrap().to_string();
             assert!(words.iter().all(|word| told.contains(word)), "{text}: {told}");
         }
+        // What another run of the machine had is gone, whoever wrote it down.
+        std::fs::write(&path, r#"{"version": 99, "boot": "another", "new": true}"#).unwrap();
+        assert_eq!(directory.kept(), Ledger::default());
     }
 
     #[test]
