@@ -25,6 +25,9 @@ use requests::{Received, Requests};
 
 /// Conversations at one time at most; further clients wait for one to end.
 const CONVERSATIONS: usize = 64;
+/// Pods whose attachment waits for the store or for other nodes at most. Who waits so has no place among the conversations,
+/// and keeps nobody else from his.
+const WAITING_ATTACHMENTS: usize = 256;
 /// Until clients are welcomed again after the kernel refused one, for want of descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Questions that wait for their answer at most.
@@ -65,6 +68,7 @@ pub(crate) struct Conversations {
     sender: mpsc::Sender<Question>,
     questions: mpsc::Receiver<Question>,
     places: Arc<Semaphore>,
+    attachments: Arc<Semaphore>,
     /// Nobody is welcomed until then.
     paused: Option<Instant>,
 }
@@ -91,7 +95,8 @@ impl Conversations {
         let listener = UnixListener::from_std(listener.try_clone()?)?;
         let (sender, questions) = mpsc::channel(WAITING_QUESTIONS);
         let places = Arc::new(Semaphore::new(CONVERSATIONS));
-        Ok(Self { listener, sender, questions, places, paused: None })
+        let attachments = Arc::new(Semaphore::new(WAITING_ATTACHMENTS));
+        Ok(Self { listener, sender, questions, places, attachments, paused: None })
     }
 
     /// Waits for the next question, welcoming newcomers meanwhile.
@@ -102,7 +107,13 @@ impl Conversations {
                 accepted = newcomer(&self.listener, &self.places, self.paused) => match accepted {
                     Ok((stream, place)) => {
                         self.paused = None;
-                        tokio::spawn(converse(stream, self.sender.clone(), place));
+                        let turnstile = Turnstile {
+                            place: Some(place),
+                            waits: None,
+                            places: self.places.clone(),
+                            attachments: self.attachments.clone(),
+                        };
+                        tokio::spawn(converse(stream, self.sender.clone(), turnstile));
                     }
                     Err(error) => {
                         if self.paused.is_none() {
@@ -149,11 +160,48 @@ impl Answer {
     }
 }
 
-/// Talks to one client, which holds its place until the end.
-async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>, _place: OwnedSemaphorePermit) {
+/// What a conversation holds, so that there are not too many.
+struct Turnstile {
+    /// Its place; none while it waits for the store.
+    place: Option<OwnedSemaphorePermit>,
+    /// That it waits so.
+    waits: Option<OwnedSemaphorePermit>,
+    places: Arc<Semaphore>,
+    attachments: Arc<Semaphore>,
+}
+
+impl Turnstile {
+    /// Whether there is room for one more who asks this.
+    fn admits(&mut self, query: &Query) -> bool {
+        if !matches!(query, Query::Attach(_)) {
+            return true;
+        }
+        self.waits = self.attachments.clone().try_acquire_owned().ok();
+        self.waits.is_some()
+    }
+
+    /// Who waits makes room.
+    fn step_aside(&mut self) {
+        if self.waits.is_some() {
+            self.place = None;
+        }
+    }
+
+    /// Back for the next request.
+    async fn come_back(&mut self) {
+        self.waits = None;
+        if self.place.is_none() {
+            self.place = self.places.clone().acquire_owned().await.ok();
+        }
+    }
+}
+
+/// Talks to one client, which holds its place until the end, but for when it waits.
+async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>, mut turnstile: Turnstile) {
     let (read, mut write) = stream.into_split();
     let mut requests = Requests::new(read);
     loop {
+        turnstile.come_back().await;
         let next = requests.next(MAX_REQUEST_BYTES as usize);
         let Received { line, descriptor } = match tokio::time::timeout(PATIENCE, next).await {
             Ok(Ok(received)) if !received.line.is_empty() => received,
@@ -166,11 +214,18 @@ async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>, _place:
         } else {
             match understand(&line) {
                 Err(message) => refused(message),
+                Ok(query) if !turnstile.admits(&query) => Reply::Error {
+                    message: format!(
+                        "{WAITING_ATTACHMENTS} pods wait for the store or for other nodes already: `weft status` says how it stands"
+                    ),
+                    refusal: Some(Refusal::Later),
+                },
                 Ok(query) => {
                     let (answer, answered) = oneshot::channel();
                     if questions.send(Question { query, descriptor, answer }).await.is_err() {
                         return;
                     }
+                    turnstile.step_aside();
                     match answered.await {
                         Ok(Answered::Reply(reply)) => reply,
                         Ok(Answered::Stream(stream)) => return tell(*stream, requests, write).await,

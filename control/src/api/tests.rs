@@ -73,6 +73,66 @@ fn conversations_are_limited_and_the_next_one_waits() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
+/// Asks for a pod, as the plugin does.
+fn attach(number: usize) -> Vec<u8> {
+    let pod = weft_api::PodInterface {
+        network: "net".to_owned(),
+        container: format!("c{number}"),
+        interface: "eth0".to_owned(),
+    };
+    let attach = weft_api::Attach {
+        pod,
+        netns: "/run/netns/a".to_owned(),
+        label: None,
+        vni: None,
+        mac: None,
+        mtu: None,
+        addresses: weft_api::AddressSource::Node { requested: Vec::new() },
+        default_route: None,
+        routes: Vec::new(),
+        wait: weft_api::Wait::Store,
+        wait_timeout_ms: None,
+    };
+    let request = Request { api: API_VERSION, query: Query::Attach(Box::new(attach)) };
+    let mut line = serde_json::to_vec(&request).unwrap();
+    line.push(b'\n');
+    line
+}
+
+#[test]
+fn pods_that_wait_for_the_store_keep_nobody_out_and_are_limited_themselves() {
+    let directory = socket("waiting");
+    run(async {
+        let mut conversations = Conversations::new(&listen(&directory).unwrap()).unwrap();
+        let ask = |request: &[u8]| {
+            let mut stream = Client::connect(directory.join(SOCKET_NAME)).unwrap();
+            stream.write_all(request).unwrap();
+            stream
+        };
+        // None of them is answered.
+        let (mut clients, mut waiting) = (Vec::new(), Vec::new());
+        for number in 0..WAITING_ATTACHMENTS {
+            clients.push(ask(&attach(number)));
+            waiting.push(serve(&mut conversations, PATIENCE).await.unwrap());
+        }
+        let _status = ask(b"{\"api\":1,\"query\":\"status\"}\n");
+        assert_eq!(serve(&mut conversations, PATIENCE).await.unwrap().query, Query::Status);
+        // One more is told to come later.
+        let refused = ask(&attach(WAITING_ATTACHMENTS));
+        assert!(serve(&mut conversations, WATCHED).await.is_none());
+        let mut line = String::new();
+        BufReader::new(refused).read_line(&mut line).unwrap();
+        assert!(line.contains("later") && line.contains("wait for the store"), "{line}");
+        // Who got his answer may go on, and leaves room.
+        waiting.remove(0).take().2.give(Reply::Done);
+        clients[0].write_all(b"{\"api\":1,\"query\":\"ports\"}\n").unwrap();
+        assert_eq!(serve(&mut conversations, PATIENCE).await.unwrap().query, Query::Ports);
+        clients.push(ask(&attach(WAITING_ATTACHMENTS)));
+        assert!(matches!(serve(&mut conversations, PATIENCE).await.unwrap().query, Query::Attach(_)));
+    });
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
 #[test]
 fn a_refused_client_costs_no_processor_time() {
     let Some(_) = std::env::var_os(FEW_FILES) else {
