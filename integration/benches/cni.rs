@@ -11,9 +11,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use weft_integration::{Cluster, CniCall, CniNetwork, Host, Requirement, Site, unmet};
+use weft_control::config::file::unspanned;
+use weft_integration::{AgentNode, Cluster, CniCall, CniNetwork, Host, Requirement, Site, unmet};
 
 const PODS: usize = 250;
+/// Prefix length of a node's range: room for as many once more that wait, and for more of them than that.
+const NODE_PREFIX: u8 = 22;
 const BRIDGE: &str = "/usr/lib/cni/bridge";
 
 fn path_of(pod: &Host) -> String {
@@ -64,7 +67,12 @@ fn main() {
     }
     let pods = arguments.first().and_then(|pods| pods.parse().ok()).unwrap_or(PODS);
     let cluster = Cluster::<3>::new(Site::new("cni"));
-    let agents = cluster.start();
+    let agents: [AgentNode; 3] = std::array::from_fn(|own| {
+        let mut config = cluster.config(own);
+        config.file.network.as_mut().unwrap().node_prefix_ipv4 = unspanned(NODE_PREFIX);
+        config.start()
+    });
+    agents.iter().for_each(|agent| agent.wait_for_endpoints(3));
     let network = CniNetwork::new(&cluster.nodes[0], &cluster.run_dir(0));
     let waiting = network.clone().with("waitFor", json!("cluster"));
     let other = cluster.site().host("other");
