@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use weft_api::{PodRoute, Wait};
 
 use crate::error::{CniError, Code};
@@ -16,34 +17,15 @@ use crate::result::CniResult;
 const CONFIG_BYTES: u64 = 1 << 20;
 /// The IPAM that needs no plugin: the agent's own.
 const BUILT_IN: &str = "weft";
+/// Characters that an error shows of a value at most.
+const SEEN_CHARS: usize = 80;
 
-/// What is read of it. Keys that are not known are another plugin's, or the runtime's.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// What is read of it, key by key: a verb is refused only for what it needs. Keys that are not known are another plugin's, or
+/// the runtime's.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct NetworkConfig {
     pub(crate) cni_version: Option<String>,
-    pub(crate) name: Option<String>,
-    /// The agent's run directory.
-    pub(crate) run_dir: Option<PathBuf>,
-    /// The virtual network; none: that of the cluster's network.
-    pub(crate) vni: Option<u32>,
-    /// MTU in bytes; none: what fits.
-    pub(crate) mtu: Option<u16>,
-    /// Whether the pod gets default routes; none: if it has none yet.
-    pub(crate) is_default_gateway: Option<bool>,
-    /// Further routes.
-    routes: Vec<Route>,
-    /// What ADD waits for.
-    pub(crate) wait_for: Wait,
-    /// For how long it waits for other nodes, in milliseconds; none: as the agent has it.
-    pub(crate) wait_timeout_ms: Option<u32>,
-    ipam: Option<Ipam>,
-    pub(crate) dns: Option<Value>,
-    runtime_config: Wishes,
-    args: Args,
-    pub(crate) prev_result: Option<CniResult>,
-    #[serde(rename = "cni.dev/valid-attachments", alias = "cni.dev/attachments")]
-    pub(crate) valid_attachments: Option<Vec<ValidAttachment>>,
+    fields: Map<String, Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -99,15 +81,26 @@ impl NetworkConfig {
         if bytes.trim_ascii().is_empty() {
             return Ok((Self::default(), bytes));
         }
-        // A list would be taken for the fields in their order.
-        let object = serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes);
-        let config = object.and_then(|object| Self::deserialize(Value::Object(object))).map_err(|error| {
+        let undecodable = |error: serde_json::Error| {
             CniError::new(Code::Undecodable, format!("the network configuration: {error}"), "it is one JSON object")
-        })?;
-        Ok((config, bytes))
+        };
+        let fields: Map<String, Value> = serde_json::from_slice(&bytes).map_err(undecodable)?;
+        let version = fields.get("cniVersion").unwrap_or(&Value::Null);
+        let cni_version = Option::deserialize(version).map_err(undecodable)?;
+        Ok((Self { cni_version, fields }, bytes))
     }
 
-    pub(crate) fn name(&self) -> Result<&str, CniError> {
+    /// What a key has; none where it is missing or `null`.
+    fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, CniError> {
+        let Some(value) = self.fields.get(key) else { return Ok(None) };
+        Option::deserialize(value).map_err(|error| {
+            let seen: String = value.to_string().chars().take(SEEN_CHARS).collect();
+            let msg = format!("`{key}` of the network configuration is {seen}: {error}");
+            CniError::new(Code::InvalidConfig, msg, "docs/cni.md lists what a network configuration may have")
+        })
+    }
+
+    pub(crate) fn name(&self) -> Result<String, CniError> {
         let missing = || {
             CniError::new(
                 Code::InvalidConfig,
@@ -115,25 +108,77 @@ impl NetworkConfig {
                 "all nodes call the network by one",
             )
         };
-        self.name.as_deref().filter(|name| !name.is_empty()).ok_or_else(missing)
+        self.get("name")?.filter(|name: &String| !name.is_empty()).ok_or_else(missing)
     }
 
-    pub(crate) fn run_dir(&self) -> PathBuf {
-        self.run_dir.clone().unwrap_or_else(|| PathBuf::from("/run/weft"))
+    /// The agent's run directory.
+    pub(crate) fn run_dir(&self) -> Result<PathBuf, CniError> {
+        Ok(self.get("runDir")?.unwrap_or_else(|| PathBuf::from("/run/weft")))
     }
 
     /// The plugin that gives addresses, where that is not the agent itself.
-    pub(crate) fn ipam(&self) -> Option<&str> {
-        self.ipam.as_ref().map(|ipam| ipam.plugin.as_str()).filter(|plugin| !plugin.is_empty() && *plugin != BUILT_IN)
+    pub(crate) fn ipam(&self) -> Result<Option<String>, CniError> {
+        let ipam: Option<Ipam> = self.get("ipam")?;
+        Ok(ipam.map(|ipam| ipam.plugin).filter(|plugin| !plugin.is_empty() && plugin != BUILT_IN))
     }
 
-    pub(crate) fn routes(&self) -> impl Iterator<Item = PodRoute> {
-        self.routes.iter().map(|route| PodRoute { destination: route.dst.clone(), gateway: route.gw })
+    /// The virtual network; none: that of the cluster's network.
+    pub(crate) fn vni(&self) -> Result<Option<u32>, CniError> {
+        self.get("vni")
+    }
+
+    /// MTU in bytes; none: what fits.
+    pub(crate) fn mtu(&self) -> Result<Option<u16>, CniError> {
+        self.get("mtu")
+    }
+
+    /// Whether the pod gets default routes; none: if it has none yet.
+    pub(crate) fn is_default_gateway(&self) -> Result<Option<bool>, CniError> {
+        self.get("isDefaultGateway")
+    }
+
+    /// Further routes.
+    pub(crate) fn routes(&self) -> Result<Vec<PodRoute>, CniError> {
+        let routes: Vec<Route> = self.get("routes")?.unwrap_or_default();
+        Ok(routes.into_iter().map(|route| PodRoute { destination: route.dst, gateway: route.gw }).collect())
+    }
+
+    /// What ADD waits for.
+    pub(crate) fn wait_for(&self) -> Result<Wait, CniError> {
+        Ok(self.get("waitFor")?.unwrap_or_default())
+    }
+
+    /// For how long it waits for other nodes, in milliseconds; none: as the agent has it.
+    pub(crate) fn wait_timeout_ms(&self) -> Result<Option<u32>, CniError> {
+        self.get("waitTimeoutMs")
+    }
+
+    pub(crate) fn dns(&self) -> Result<Option<Value>, CniError> {
+        self.get("dns")
+    }
+
+    pub(crate) fn prev_result(&self) -> Result<Option<CniResult>, CniError> {
+        self.get("prevResult")
+    }
+
+    /// What the runtime knows to be in use.
+    pub(crate) fn valid_attachments(&self) -> Result<Option<Vec<ValidAttachment>>, CniError> {
+        match self.get("cni.dev/valid-attachments")? {
+            None => self.get("cni.dev/attachments"),
+            found => Ok(found),
+        }
+    }
+
+    /// What is wished for the pod: by the runtime, and by the arguments.
+    fn wishes(&self) -> Result<[Wishes; 2], CniError> {
+        let of_runtime = self.get("runtimeConfig")?.unwrap_or_default();
+        let args: Args = self.get("args")?.unwrap_or_default();
+        Ok([of_runtime, args.cni])
     }
 
     /// The addresses that are wished for: of what the runtime says, or else the arguments.
     pub(crate) fn wished_addresses(&self, call: &Call) -> Result<Vec<IpAddr>, CniError> {
-        let first = [&self.runtime_config.ips, &self.args.cni.ips].into_iter().find(|ips| !ips.is_empty());
+        let first = self.wishes()?.into_iter().map(|wishes| wishes.ips).find(|ips| !ips.is_empty());
         let Some(ips) = first else { return Ok(call.args.address.into_iter().collect()) };
         let read = |text: &String| {
             let wrong = || {
@@ -148,8 +193,8 @@ impl NetworkConfig {
         ips.iter().map(read).collect()
     }
 
-    pub(crate) fn wished_mac(&self, call: &Call) -> Option<String> {
-        let wishes = [&self.runtime_config.mac, &self.args.cni.mac, &call.args.mac];
-        wishes.into_iter().flatten().find(|mac| !mac.is_empty()).cloned()
+    pub(crate) fn wished_mac(&self, call: &Call) -> Result<Option<String>, CniError> {
+        let wished = self.wishes()?.into_iter().map(|wishes| wishes.mac).chain([call.args.mac.clone()]);
+        Ok(wished.flatten().find(|mac| !mac.is_empty()))
     }
 }

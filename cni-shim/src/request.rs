@@ -107,9 +107,8 @@ pub(crate) fn read(environment: impl Fn(&str) -> Option<String>) -> Result<(Verb
 
 impl Call {
     /// The interface that the call is about.
-    pub(crate) fn pod(&self, network: &str) -> PodInterface {
-        let (container, interface) = (self.container.clone(), self.interface.clone());
-        PodInterface { network: network.to_owned(), container, interface }
+    pub(crate) fn pod(&self, network: String) -> PodInterface {
+        PodInterface { network, container: self.container.clone(), interface: self.interface.clone() }
     }
 }
 

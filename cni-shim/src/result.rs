@@ -100,6 +100,11 @@ impl CniResult {
         self
     }
 
+    /// Its routes, as the agent is told of them.
+    pub(crate) fn pod_routes(&self) -> impl Iterator<Item = PodRoute> {
+        self.routes.iter().map(|route| PodRoute { destination: route.dst.clone(), gateway: route.gw })
+    }
+
     /// The MAC and the addresses that this says an interface of the pod has.
     pub(crate) fn of_interface(&self, name: &str, netns: &str) -> (Option<String>, Vec<String>) {
         let is_it =

@@ -2,66 +2,60 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use weft_api::{
-    AddressSource, Attach, Attached, Check, Client, ClientError, PodAddress, PodInterface, PodRoute, Query, Reply,
-    Retain, spool,
+    AddressSource, Attach, Attached, Check, Client, ClientError, PodAddress, PodInterface, Query, Reply, Retain, spool,
 };
 
 use crate::config::NetworkConfig;
 use crate::error::{CniError, Code};
 use crate::ipam::Ipam;
 use crate::request::{Call, Verb};
-use crate::result::CniResult;
+use crate::result::{CniResult, Ip};
 
 /// Attaches the pod. What an IPAM plugin gave goes back if that fails.
 pub(crate) fn add(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<CniResult, CniError> {
-    let name = config.name()?;
     let namespace = File::open(&call.netns).map_err(|error| {
         let msg = format!("the pod's namespace {}: {error}", call.netns);
         CniError::new(Code::ContainerUnknown, msg, "CNI_NETNS has to be a network namespace that is there")
     })?;
     let ipam = ipam(call, config, raw)?;
-    let wishes = match &ipam {
-        None => AddressSource::Node { requested: config.wished_addresses(call)? },
-        Some(_) => AddressSource::Given(Vec::new()),
-    };
-    let given = ipam.as_ref().map(Ipam::add).transpose()?;
-    let addresses = match &given {
-        None => wishes,
-        Some(given) => {
-            let address = |ip: &crate::result::Ip| PodAddress { address: ip.address.clone(), gateway: ip.gateway };
-            AddressSource::Given(given.ips.iter().map(address).collect())
-        }
-    };
-    let route = |route: &crate::result::Route| PodRoute { destination: route.dst.clone(), gateway: route.gw };
-    let of_ipam = given.iter().flat_map(|given| &given.routes).map(route);
-    let attach = Attach {
-        pod: call.pod(name),
+    let prev_result = config.prev_result()?.unwrap_or_default();
+    let dns = config.dns()?;
+    // All is read before an IPAM plugin gives anything.
+    let mut attach = Attach {
+        pod: call.pod(config.name()?),
         netns: call.netns.clone(),
         label: call.args.label.clone(),
-        vni: config.vni,
-        mac: config.wished_mac(call),
-        mtu: config.mtu,
-        addresses,
-        default_route: config.is_default_gateway,
-        routes: config.routes().chain(of_ipam).collect(),
-        wait: config.wait_for,
-        wait_timeout_ms: config.wait_timeout_ms,
+        vni: config.vni()?,
+        mac: config.wished_mac(call)?,
+        mtu: config.mtu()?,
+        addresses: AddressSource::Node { requested: config.wished_addresses(call)? },
+        default_route: config.is_default_gateway()?,
+        routes: config.routes()?,
+        wait: config.wait_for()?,
+        wait_timeout_ms: config.wait_timeout_ms()?,
     };
+    let given = ipam.as_ref().map(Ipam::add).transpose()?;
+    if let Some(given) = &given {
+        let address = |ip: &Ip| PodAddress { address: ip.address.clone(), gateway: ip.gateway };
+        attach.addresses = AddressSource::Given(given.ips.iter().map(address).collect());
+        attach.routes.extend(given.pod_routes());
+    }
     let attached = ask_to_attach(config, attach, &namespace).inspect_err(|_| {
         if let Some(ipam) = &ipam {
             // The first error is the one to tell; DEL will try once more.
             let _ = ipam.del();
         }
     })?;
-    let mut result = config.prev_result.clone().unwrap_or_default().with(&attached, &call.interface, &call.netns);
-    result.dns = result.dns.or_else(|| given.and_then(|given| given.dns)).or_else(|| config.dns.clone());
+    let mut result = prev_result.with(&attached, &call.interface, &call.netns);
+    result.dns = result.dns.or_else(|| given.and_then(|given| given.dns)).or(dns);
     Ok(result)
 }
 
 fn ask_to_attach(config: &NetworkConfig, attach: Attach, namespace: &File) -> Result<Attached, CniError> {
-    let mut client = Client::connect(&config.run_dir())?;
+    let mut client = Client::connect(&config.run_dir()?)?;
     match client.ask_with(Query::Attach(Box::new(attach)), Some(namespace.as_fd()))? {
         Reply::Attached(attached) => Ok(*attached),
         other => Err(nonsense(&other)),
@@ -71,9 +65,8 @@ fn ask_to_attach(config: &NetworkConfig, attach: Attach, namespace: &File) -> Re
 /// Detaches the pod; without an agent, notes that the next one is to.
 pub(crate) fn del(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(), CniError> {
     let pod = call.pod(config.name()?);
-    let run_dir = config.run_dir();
-    let asked = Client::connect(&run_dir).and_then(|mut client| client.ask(Query::Detach(pod.clone())));
-    match asked {
+    let run_dir = config.run_dir()?;
+    match ask(&run_dir, Query::Detach(pod.clone())) {
         Ok(_) => {}
         Err(error @ (ClientError::NotRunning { .. } | ClientError::Io { .. })) => {
             spool::put(&run_dir, &pod).map_err(|spool| {
@@ -92,7 +85,7 @@ pub(crate) fn del(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(),
 /// Compares the pod with what ADD said of it.
 pub(crate) fn check(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(), CniError> {
     let pod = call.pod(config.name()?);
-    let Some(result) = &config.prev_result else {
+    let Some(result) = config.prev_result()? else {
         let details = "CHECK compares with what ADD said, which the runtime has to give";
         return Err(CniError::new(Code::InvalidConfig, "the network configuration has no `prevResult`", details));
     };
@@ -109,14 +102,13 @@ pub(crate) fn check(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(
 
 /// Detaches what the runtime does not know.
 pub(crate) fn gc(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(), CniError> {
-    let network = config.name()?.to_owned();
-    let Some(valid) = &config.valid_attachments else {
+    let network = config.name()?;
+    let Some(valid) = config.valid_attachments()? else {
         let details = "without it nothing can be told from what is in use";
         return Err(CniError::new(Code::InvalidConfig, "there is no `cni.dev/valid-attachments`", details));
     };
-    let used = valid.iter().map(|one| (one.container.clone(), one.interface.clone())).collect();
-    let mut client = Client::connect(&config.run_dir())?;
-    let unused: Vec<PodInterface> = match client.ask(Query::Retain(Retain { network, used }))? {
+    let used = valid.into_iter().map(|one| (one.container, one.interface)).collect();
+    let unused: Vec<PodInterface> = match ask(&config.run_dir()?, Query::Retain(Retain { network, used }))? {
         Reply::Detached(unused) => unused,
         other => return Err(nonsense(&other)),
     };
@@ -128,7 +120,7 @@ pub(crate) fn gc(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(), 
 /// Whether ADD would work.
 pub(crate) fn status(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(), CniError> {
     let not_available = |error: CniError| CniError { code: Code::NotAvailable as u32, ..error };
-    done(config, Query::Ready { addresses: config.ipam().is_none() }).map_err(not_available)?;
+    done(config, Query::Ready { addresses: config.ipam()?.is_none() }).map_err(not_available)?;
     match ipam(call, config, raw)? {
         Some(ipam) => ipam.newer(Verb::Status),
         None => Ok(()),
@@ -136,14 +128,18 @@ pub(crate) fn status(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<
 }
 
 fn ipam<'a>(call: &Call, config: &NetworkConfig, raw: &'a [u8]) -> Result<Option<Ipam<'a>>, CniError> {
-    config.ipam().map(|name| Ipam::find(name, &call.path, raw)).transpose()
+    config.ipam()?.map(|name| Ipam::find(&name, &call.path, raw)).transpose()
 }
 
 fn done(config: &NetworkConfig, query: Query) -> Result<(), CniError> {
-    match Client::connect(&config.run_dir())?.ask(query)? {
+    match ask(&config.run_dir()?, query)? {
         Reply::Done => Ok(()),
         other => Err(nonsense(&other)),
     }
+}
+
+fn ask(run_dir: &Path, query: Query) -> Result<Reply, ClientError> {
+    Client::connect(run_dir)?.ask(query)
 }
 
 fn nonsense(reply: &Reply) -> CniError {

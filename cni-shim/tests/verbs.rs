@@ -145,6 +145,62 @@ exit 0
     fs::remove_dir_all(directory).unwrap();
 }
 
+/// What was a network configuration when pods were attached, and no longer is one.
+#[test]
+fn a_value_that_only_add_needs_is_refused_by_add_alone() {
+    for (key, value) in [
+        ("mtu", json!(70_000)),
+        ("vni", json!(-1)),
+        ("waitFor", json!("x")),
+        ("waitTimeoutMs", json!("soon")),
+        ("isDefaultGateway", json!(1)),
+        ("routes", json!([{ "gw": "10.0.0.1" }])),
+        ("runtimeConfig", json!([1])),
+        ("args", json!({ "cni": { "ips": 7 } })),
+        ("prevResult", json!({ "ips": 7 })),
+    ] {
+        let mut more = json!({ "cni.dev/valid-attachments": [] });
+        more[key] = value.clone();
+        let (directory, config) = without_agent("edited", &more);
+        let shown = value.to_string();
+        assert_refused(call("ADD", &HERE, &config), 7, &[&format!("`{key}`"), &shown, "docs/cni.md"]);
+        assert_refused(call("GC", &[("CNI_PATH", "/nowhere")], &config), 11, &["no agent answers"]);
+        let output = run(&[&[("CNI_COMMAND", "DEL")], &HERE[..]].concat(), config.as_bytes());
+        assert!(output.status.success() && output.stdout.is_empty(), "{key}: {output:?}");
+        assert_eq!(weft_api::spool::list(&directory.join("run")).unwrap().len(), 1, "{key}");
+        fs::remove_dir_all(directory).unwrap();
+    }
+}
+
+/// Bytes of the program in memory: what is read of it at each start, whatever is in its file besides.
+fn loaded_bytes(program: &str) -> u64 {
+    let output = Command::new("readelf").args(["-lW", program]).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let loads = told.lines().filter(|line| line.trim_start().starts_with("LOAD"));
+    let bytes = |line: &str| {
+        let size = line.split_whitespace().nth(5).unwrap();
+        u64::from_str_radix(size.trim_start_matches("0x"), 16).unwrap()
+    };
+    loads.map(bytes).sum()
+}
+
+#[test]
+fn the_plugin_is_small_and_needs_nothing_but_the_c_library() {
+    /// Of a build without optimisation, which is three times as large as a release.
+    const LOADED_BYTES: u64 = 4 << 20;
+    let program = env!("CARGO_BIN_EXE_weft-cni");
+    let loaded = loaded_bytes(program);
+    assert!((1 << 16..LOADED_BYTES).contains(&loaded), "{loaded} bytes are loaded");
+    let output = Command::new("readelf").args(["-dW", program]).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let needed = told.lines().filter(|line| line.contains("(NEEDED)"));
+    let needed: Vec<&str> = needed.map(|line| line.split(['[', ']']).nth(1).unwrap()).collect();
+    assert!(needed.contains(&"libc.so.6"), "{told}");
+    // The compiler's own, and the loader.
+    let allowed = |name: &str| ["libc.so.6", "libgcc_s.so.1"].contains(&name) || name.starts_with("ld-linux");
+    assert!(needed.iter().all(|name| allowed(name)), "{needed:?}");
+}
+
 #[test]
 fn versions_we_do_not_speak_are_refused() {
     for input in [r#"{"cniVersion": "0.2.0"}"#, r#"{"cniVersion": "2.0.0"}"#, "{}"] {
