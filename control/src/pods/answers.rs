@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use weft_api::{Attach, Attached, Check, PodInterface, Query, Refusal, Reply, Retain};
-use weft_encap::Vni;
+use weft_api::{Attach, Check, PodInterface, Query, Refusal, Reply, Retain};
 use weft_netns::Netns;
 
 use super::evidence::{cookie, identity};
 use super::ledger::Refused;
 use super::plan::{Surroundings, plan};
 use super::steps::{self};
+use super::waiting::Added;
 use crate::agent::Agent;
 use crate::api::Question;
 use crate::show;
@@ -23,7 +23,7 @@ impl Agent {
         let (query, descriptor, answer) = question.take();
         let reply = match query {
             Query::Attach(ask) => match self.attach_pod(&ask, descriptor) {
-                Ok((vni, attached, number)) => return self.answer_attached(&ask, vni, attached, number, answer),
+                Ok(added) => return self.answer_attached(&ask, added, answer),
                 Err(refused) => Err(refused),
             },
             Query::Detach(id) => self.detach_pod(&id).map(|()| Reply::Done),
@@ -39,12 +39,8 @@ impl Agent {
         answer.give(reply.unwrap_or_else(refusal));
     }
 
-    /// Attaches a pod; says in which network it is, what it got, and by which number the store has its row.
-    fn attach_pod(
-        &mut self,
-        ask: &Attach,
-        descriptor: Option<OwnedFd>,
-    ) -> Result<(Vni, Attached, Option<u64>), Refused> {
+    fn attach_pod(&mut self, ask: &Attach, descriptor: Option<OwnedFd>) -> Result<Added, Refused> {
+        self.settle_before(&ask.pod)?;
         let failed = |error: weft_netns::NetnsError| Refused::new(Refusal::Failed, error.to_string());
         let netns = match descriptor {
             Some(descriptor) => Netns::from_descriptor(descriptor, &ask.netns),
@@ -70,7 +66,7 @@ impl Agent {
             };
             steps::attach(ledger, agent, &ask.pod, &namespace, planned)
         });
-        let pod = pod.inspect_err(|_| {
+        let (pod, is_new) = pod.inspect_err(|_| {
             // What was known before stays so.
             match before {
                 Some(netns) if self.pods.ledger.get(&ask.pod).is_some() => {
@@ -81,7 +77,7 @@ impl Agent {
         })?;
         let mtu = self.port_of(&ask.pod).map_or(0, |port| port.mtu);
         tracing::info!(port = pod.port, vni = pod.vni.get(), netns = ask.netns, mac = %pod.mac, mtu, "pod attached");
-        Ok((pod.vni, pod.attached(mtu), self.tell_ports()))
+        Ok(Added { vni: pod.vni, attached: pod.attached(mtu), number: self.tell_ports(), is_new })
     }
 
     pub(super) fn detach_pod(&mut self, id: &PodInterface) -> Result<(), Refused> {

@@ -31,18 +31,19 @@ pub(crate) trait World {
     fn presence(&mut self, namespace: &Identity) -> Presence;
 }
 
-/// Attaches what is planned for a namespace that is there. Says what the pod has; done again, the same.
+/// Attaches what is planned for a namespace that is there. Says what the pod has, and whether this attached it; done again,
+/// the pod has the same.
 pub(crate) fn attach(
     ledger: &mut Ledger,
     world: &mut impl World,
     id: &PodInterface,
     namespace: &Identity,
     plan: impl FnOnce(&Ledger) -> Result<Pod, Refused>,
-) -> Result<Pod, Refused> {
+) -> Result<(Pod, bool), Refused> {
     if let Some(known) = ledger.get(id).cloned() {
         if known.namespace.is(namespace) {
             world.connect(&known)?;
-            return Ok(known);
+            return Ok((known, false));
         }
         if world.presence(&known.namespace) == Presence::There {
             let message = format!(
@@ -60,7 +61,7 @@ pub(crate) fn attach(
         let _ = detach(ledger, world, id);
         return Err(refused);
     }
-    Ok(pod)
+    Ok((pod, true))
 }
 
 /// Detaches a pod; says which it was, if it was attached.

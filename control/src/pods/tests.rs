@@ -168,7 +168,7 @@ impl Scene {
                 Surroundings { network, ranges: &ranges, vnis: &vnis, addresses, names, has_default: [false; 2] };
             plan(ledger, &around, &ask, identity.clone())
         };
-        let pod = steps::attach(&mut self.ledger, &mut self.machine, &ask.pod, &identity, planned).ok()?;
+        let (pod, _) = steps::attach(&mut self.ledger, &mut self.machine, &ask.pod, &identity, planned).ok()?;
         // Between the last step and the answer it may be killed too.
         self.machine.step().ok()?;
         Some(pod.addresses.iter().map(|one| one.address.addr()).collect())

@@ -36,6 +36,16 @@ pub(crate) struct Waits {
     looked: Option<Instant>,
 }
 
+/// What became of what was asked for.
+pub(super) struct Added {
+    pub(super) vni: Vni,
+    pub(super) attached: Attached,
+    /// What the store has to have for its row to be there; none without a store.
+    pub(super) number: Option<u64>,
+    /// Whether it was not attached before.
+    pub(super) is_new: bool,
+}
+
 /// One who waits.
 struct Waiting {
     id: PodInterface,
@@ -49,6 +59,7 @@ struct Waiting {
     /// None until the store has it.
     others: Option<Others>,
     attached: Attached,
+    is_new: bool,
     answer: Answer,
 }
 
@@ -104,21 +115,16 @@ impl Waits {
 }
 
 impl Agent {
-    pub(super) fn answer_attached(
-        &mut self,
-        ask: &Attach,
-        vni: Vni,
-        attached: Attached,
-        number: Option<u64>,
-        answer: Answer,
-    ) {
+    pub(super) fn answer_attached(&mut self, ask: &Attach, added: Added, answer: Answer) {
+        let Added { vni, attached, number, is_new } = added;
         let Some(number) = number.filter(|_| ask.wait != Wait::Node) else {
             return answer.give(Reply::Attached(Box::new(attached)));
         };
         let patience = ask.wait_timeout_ms.map_or(NODES_PATIENCE, |ms| Duration::from_millis(ms.into()));
         let (id, wait, until) = (ask.pod.clone(), ask.wait, Instant::now() + STORE_PATIENCE);
         let others = None;
-        self.pods.waits.pods.push(Waiting { id, vni, wait, patience, number, until, others, attached, answer });
+        let waiting = Waiting { id, vni, wait, patience, number, until, others, attached, is_new, answer };
+        self.pods.waits.pods.push(waiting);
         self.answer_the_patient();
     }
 
@@ -160,8 +166,9 @@ impl Agent {
         );
     }
 
+    /// Takes away what was attached for him, and leaves alone what there was before.
     fn refuse_unpublished(&mut self, waiting: Waiting) {
-        let undone = self.detach_pod(&waiting.id);
+        let undone = if waiting.is_new { self.detach_pod(&waiting.id) } else { Ok(()) };
         let message = format!(
             "the store does not have the pod's row after {} s, so other nodes would not find it: `weft status` says how the \
              store stands{}",

@@ -1,6 +1,7 @@
 //! The agent as the world of its ledger: devices, tables, the file.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ use crate::desired::{add_port, port_mtu};
 
 impl Pods {
     /// Those that an agent before this one attached.
-    pub(crate) fn load(run_dir: &std::path::Path) -> Result<Self, LedgerError> {
+    pub(crate) fn load(run_dir: &Path) -> Result<Self, LedgerError> {
         let no_boot = |source| LedgerError::Io { path: "/proc/sys/kernel/random/boot_id".into(), source };
         let boot = boot().map_err(no_boot)?;
         let (file, ledger) = LedgerFile::open(run_dir, &boot)?;
@@ -180,19 +181,29 @@ impl Agent {
             Err(error) => return tracing::warn!(%error, "the spool of pods to detach cannot be read"),
         };
         for (path, pod) in noted {
-            let detached = match pod {
-                Ok(id) => self.with_ledger(|ledger, agent| steps::detach(ledger, agent, &id)).map(drop),
-                Err(error) => Err(Refused::new(Refusal::Invalid, error.to_string())),
-            };
-            match detached
-                .and_then(|()| spool::remove(&path).map_err(|error| Refused::new(Refusal::Failed, error.to_string())))
-            {
+            let pod = pod.map_err(|error| Refused::new(Refusal::Invalid, error.to_string()));
+            match pod.and_then(|id| self.settle_one(&path, &id)) {
                 Ok(()) => tracing::info!(file = %path.display(), "pod detached that was to be while no agent answered"),
                 Err(refused) => {
                     tracing::warn!(file = %path.display(), %refused, "pod not detached: remove the file if it is none of Weft's");
                 }
             }
         }
+    }
+
+    /// Does so with what was noted of one pod. What is attached under its name from then on is another.
+    pub(super) fn settle_before(&mut self, id: &PodInterface) -> Result<(), Refused> {
+        let noted = spool::list(&self.config.run_dir);
+        let noted =
+            noted.map_err(|error| Refused::new(Refusal::Failed, format!("the spool of pods to detach: {error}")))?;
+        let of_it = noted.into_iter().filter(|(_, noted)| noted.as_ref().is_ok_and(|noted| noted == id));
+        of_it.map(|(path, _)| path).try_for_each(|path| self.settle_one(&path, id))
+    }
+
+    fn settle_one(&mut self, path: &Path, id: &PodInterface) -> Result<(), Refused> {
+        self.detach_pod(id)?;
+        let removed = spool::remove(path);
+        removed.map_err(|error| Refused::new(Refusal::Failed, format!("removing {}: {error}", path.display())))
     }
 
     /// Publishes what is behind the ports now; says by which number that is known when the store has it.
