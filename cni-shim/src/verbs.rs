@@ -14,6 +14,9 @@ use crate::ipam::Ipam;
 use crate::request::{Call, Verb};
 use crate::result::{CniResult, Ip};
 
+/// Errors of which the words are told at most, where there are several.
+const TOLD_ERRORS: usize = 5;
+
 /// Attaches the pod. What an IPAM plugin gave goes back if that fails.
 pub(crate) fn add(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<CniResult, CniError> {
     let namespace = File::open(&call.netns).map_err(|error| {
@@ -100,21 +103,55 @@ pub(crate) fn check(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(
     done(config, Query::Check(Check { pod, mac, addresses }))
 }
 
-/// Detaches what the runtime does not know.
+/// Detaches what the runtime does not know, and has the IPAM plugin take back what it gave. What fails costs nothing else,
+/// and is told at the end.
 pub(crate) fn gc(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(), CniError> {
     let network = config.name()?;
     let Some(valid) = config.valid_attachments()? else {
         let details = "without it nothing can be told from what is in use";
         return Err(CniError::new(Code::InvalidConfig, "there is no `cni.dev/valid-attachments`", details));
     };
+    // Before anything is taken away that it would have to take back.
+    let ipam = ipam(call, config, raw)?;
     let used = valid.into_iter().map(|one| (one.container, one.interface)).collect();
-    let unused: Vec<PodInterface> = match ask(&config.run_dir()?, Query::Retain(Retain { network, used }))? {
-        Reply::Detached(unused) => unused,
+    let run_dir = config.run_dir()?;
+    let mut failed = Vec::new();
+    match ask(&run_dir, Query::Retain(Retain { network: network.clone(), used })) {
+        Err(error @ ClientError::Refused { .. }) => failed.push(error.into()),
+        retained => drop(retained?),
+    }
+    let Some(ipam) = ipam else { return together(failed) };
+    let unreleased = match ask(&run_dir, Query::Unreleased(network))? {
+        Reply::Detached(unreleased) => unreleased,
         other => return Err(nonsense(&other)),
     };
-    let Some(ipam) = ipam(call, config, raw)? else { return Ok(()) };
-    unused.iter().try_for_each(|pod| ipam.del_unused(pod))?;
-    ipam.newer(Verb::Gc)
+    let mut released: Vec<PodInterface> = Vec::new();
+    for pod in unreleased {
+        match ipam.del_unused(&pod) {
+            Ok(()) => released.push(pod),
+            Err(error) => {
+                let msg = format!("`{}` of container {}: {}", pod.interface, pod.container, error.msg);
+                failed.push(CniError { msg, ..error });
+            }
+        }
+    }
+    if !released.is_empty() {
+        failed.extend(done(config, Query::Released(released)).err());
+    }
+    failed.extend(ipam.newer(Verb::Gc).err());
+    together(failed)
+}
+
+/// One error of several: the first, with what the next ones say.
+fn together(failed: Vec<CniError>) -> Result<(), CniError> {
+    let more = failed.len().saturating_sub(TOLD_ERRORS);
+    let mut told = failed.into_iter().take(TOLD_ERRORS);
+    let Some(first) = told.next() else { return Ok(()) };
+    let mut all = told.fold(first, |all, next| CniError { msg: format!("{}; {}", all.msg, next.msg), ..all });
+    if more > 0 {
+        all.msg.push_str(&format!("; and {more} more"));
+    }
+    Err(all)
 }
 
 /// Whether ADD would work.
@@ -138,6 +175,7 @@ fn done(config: &NetworkConfig, query: Query) -> Result<(), CniError> {
     }
 }
 
+/// Each question is a conversation of its own: the agent ends one that pauses.
 fn ask(run_dir: &Path, query: Query) -> Result<Reply, ClientError> {
     Client::connect(run_dir)?.ask(query)
 }

@@ -60,6 +60,8 @@ pub(crate) fn reply(agent: &mut Agent, query: Query) -> Reply {
         | Query::Detach(_)
         | Query::Check(_)
         | Query::Retain(_)
+        | Query::Unreleased(_)
+        | Query::Released(_)
         | Query::Ready { .. }
         | Query::Trace(_) => Reply::Done,
     }

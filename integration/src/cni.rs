@@ -142,6 +142,13 @@ impl CniNetwork {
         self
     }
 
+    /// The same with plugins of this directory.
+    #[must_use]
+    pub fn with_plugins(mut self, directory: &str) -> Self {
+        directory.clone_into(&mut self.path);
+        self
+    }
+
     /// Starts a call; its output is to be read.
     ///
     /// # Panics

@@ -105,7 +105,12 @@ impl Client {
     /// [`ClientError`].
     pub fn ask_with(&mut self, query: Query, descriptor: Option<BorrowedFd<'_>>) -> Result<Reply, ClientError> {
         let timeout = match &query {
-            Query::Attach(_) | Query::Detach(_) | Query::Check(_) | Query::Retain(_) => POD_TIMEOUT,
+            Query::Attach(_)
+            | Query::Detach(_)
+            | Query::Check(_)
+            | Query::Retain(_)
+            | Query::Unreleased(_)
+            | Query::Released(_) => POD_TIMEOUT,
             _ => TIMEOUT,
         };
         let timed = self.stream.get_ref().set_read_timeout(Some(timeout));

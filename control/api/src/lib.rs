@@ -65,8 +65,13 @@ pub enum Query {
     Detach(PodInterface),
     /// Compare a pod's interface with what it is expected to be.
     Check(Check),
-    /// Take all interfaces of a network away but these.
+    /// Take all interfaces of a network away but these. Those with addresses of an IPAM plugin stay known until they are
+    /// [released](Query::Released).
     Retain(Retain),
+    /// The interfaces of a network that were taken away, and whose addresses an IPAM plugin has to take back yet.
+    Unreleased(String),
+    /// It has taken back the addresses of these, which need not be known any longer.
+    Released(Vec<PodInterface>),
     /// Whether pods could be attached; with addresses of the node's own, if that is said.
     Ready {
         /// Whether the addresses come from the node's ranges.
@@ -137,9 +142,9 @@ pub enum Reply {
     Reloaded(Reloaded),
     /// To [`Query::Attach`]: it forwards.
     Attached(Box<Attached>),
-    /// To [`Query::Retain`]: what was taken away.
+    /// To [`Query::Retain`] and [`Query::Unreleased`]: what was taken away.
     Detached(Vec<PodInterface>),
-    /// To [`Query::Detach`], [`Query::Check`] and [`Query::Ready`]: so it is.
+    /// To [`Query::Detach`], [`Query::Check`], [`Query::Released`] and [`Query::Ready`]: so it is.
     Done,
     /// The request was refused.
     Error {

@@ -29,6 +29,8 @@ impl Agent {
             Query::Detach(id) => self.detach_pod(&id).map(|()| Reply::Done),
             Query::Check(check) => self.check_pod(&check).map(|()| Reply::Done),
             Query::Retain(retain) => self.retain_pods(&retain).map(Reply::Detached),
+            Query::Unreleased(network) => Ok(Reply::Detached(self.unreleased(&network))),
+            Query::Released(ids) => self.release_pods(&ids).map(|()| Reply::Done),
             Query::Ready { addresses } => self.ready(addresses).map(|()| Reply::Done),
             Query::Trace(filter) => match begin(self, &filter) {
                 Ok(stream) => return answer.go_on_with(stream),
@@ -59,7 +61,7 @@ impl Agent {
             let addresses = agent.other_addresses();
             let planned = |ledger: &super::ledger::Ledger| {
                 let names =
-                    names.iter().map(String::as_str).chain(ledger.pods().map(|pod| pod.port.as_str())).collect();
+                    names.iter().map(String::as_str).chain(ledger.living().map(|pod| pod.port.as_str())).collect();
                 let network = config.network.as_ref();
                 let around = Surroundings { network, ranges: &ranges, vnis: &vnis, addresses, names, has_default };
                 plan(ledger, &around, ask, namespace.clone())
@@ -97,7 +99,7 @@ impl Agent {
         let (detached, mut failed) = self.with_ledger(|ledger, agent| {
             let ids = ledger.pods().map(|pod| &pod.id).filter(|id| id.network == retain.network && !is_used(id));
             let ids = ids.cloned().collect();
-            steps::detach_all(ledger, agent, ids)
+            steps::end_all(ledger, agent, ids)
         });
         self.tell_ports();
         match failed.pop() {
@@ -109,9 +111,19 @@ impl Agent {
         }
     }
 
+    fn unreleased(&self, network: &str) -> Vec<PodInterface> {
+        let ended = self.pods.ledger.pods().filter(|pod| pod.ended && pod.id.network == network);
+        ended.map(|pod| pod.id.clone()).collect()
+    }
+
+    fn release_pods(&mut self, ids: &[PodInterface]) -> Result<(), Refused> {
+        let mut failed = self.with_ledger(|ledger, agent| steps::release(ledger, agent, ids));
+        failed.pop().map_or(Ok(()), |(_, refused)| Err(refused))
+    }
+
     fn check_pod(&mut self, check: &Check) -> Result<(), Refused> {
         let differs = |message: String| Err(Refused::new(Refusal::Differs, message));
-        let Some(pod) = self.pods.ledger.get(&check.pod).cloned() else {
+        let Some(pod) = self.pods.ledger.get(&check.pod).filter(|pod| !pod.ended).cloned() else {
             let PodInterface { container, interface, .. } = &check.pod;
             return Err(Refused::new(
                 Refusal::Unknown,

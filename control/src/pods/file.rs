@@ -200,6 +200,7 @@ mod tests {
             mtu: None,
             addresses: vec![Address { address: format!("10.0.0.{number}/24").parse().unwrap(), gateway: None }],
             delegated: false,
+            ended: false,
             routes: Vec::new(),
         }
     }

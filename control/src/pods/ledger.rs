@@ -79,6 +79,9 @@ pub(crate) struct Pod {
     pub(crate) addresses: Vec<Address>,
     /// Whether an IPAM plugin gave the addresses, and has to take them back.
     pub(crate) delegated: bool,
+    /// Whether all of it is gone but those addresses. An older agent attaches it again if its namespace is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) ended: bool,
     pub(crate) routes: Vec<Route>,
 }
 
@@ -108,7 +111,7 @@ pub(crate) struct Ledger {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Change {
-    /// This pod is attached.
+    /// This pod is attached, or has ended and stays known.
     Attached(Pod),
     /// That one is no more.
     Detached(PodInterface),
@@ -133,9 +136,14 @@ impl Ledger {
         self.pods.values()
     }
 
-    /// Every address that a pod has.
+    /// Those that have a device, or are about to.
+    pub(crate) fn living(&self) -> impl Iterator<Item = &Pod> {
+        self.pods().filter(|pod| !pod.ended)
+    }
+
+    /// Every address that a pod has. What an IPAM plugin has to take back is its own matter.
     pub(crate) fn taken(&self) -> BTreeSet<IpAddr> {
-        self.pods().flat_map(|pod| &pod.addresses).map(|one| one.address.addr()).collect()
+        self.living().flat_map(|pod| &pod.addresses).map(|one| one.address.addr()).collect()
     }
 
     pub(super) fn insert(&mut self, pod: Pod) {

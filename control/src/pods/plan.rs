@@ -70,6 +70,7 @@ pub(crate) fn plan(
         mtu: ask.mtu,
         addresses,
         delegated,
+        ended: false,
         routes,
     })
 }

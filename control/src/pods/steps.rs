@@ -41,11 +41,11 @@ pub(crate) fn attach(
     plan: impl FnOnce(&Ledger) -> Result<Pod, Refused>,
 ) -> Result<(Pod, bool), Refused> {
     if let Some(known) = ledger.get(id).cloned() {
-        if known.namespace.is(namespace) {
+        if !known.ended && known.namespace.is(namespace) {
             world.connect(&known)?;
             return Ok((known, false));
         }
-        if world.presence(&known.namespace) == Presence::There {
+        if !known.ended && world.presence(&known.namespace) == Presence::There {
             let message = format!(
                 "container {} has `{}` of network {} in another namespace, {}: detach that first (DEL)",
                 id.container, id.interface, id.network, known.namespace.path
@@ -64,12 +64,44 @@ pub(crate) fn attach(
     Ok((pod, true))
 }
 
-/// Detaches a pod; says which it was, if it was attached.
+/// Detaches a pod, or forgets one that has ended; says which it was, if it was known.
 pub(crate) fn detach(ledger: &mut Ledger, world: &mut impl World, id: &PodInterface) -> Result<Option<Pod>, Refused> {
     let Some(pod) = ledger.get(id).cloned() else { return Ok(None) };
-    world.disconnect(&pod)?;
+    if !pod.ended {
+        world.disconnect(&pod)?;
+    }
     change(ledger, world, Change::Detached(id.clone()))?;
     Ok(Some(pod))
+}
+
+/// Takes away all of a pod but what an IPAM plugin has to take back: only the runtime can have it called, so the pod stays
+/// known until it has.
+fn end(ledger: &mut Ledger, world: &mut impl World, id: &PodInterface) -> Result<(), Refused> {
+    match ledger.get(id).cloned() {
+        Some(pod) if pod.ended => Ok(()),
+        Some(pod) if pod.delegated => {
+            world.disconnect(&pod)?;
+            change(ledger, world, Change::Attached(Pod { ended: true, ..pod }))
+        }
+        _ => detach(ledger, world, id).map(drop),
+    }
+}
+
+/// Forgets those of these that have ended. Says what fails.
+pub(crate) fn release(
+    ledger: &mut Ledger,
+    world: &mut impl World,
+    ids: &[PodInterface],
+) -> Vec<(PodInterface, Refused)> {
+    let mut failed = Vec::new();
+    for id in ids {
+        if ledger.get(id).is_some_and(|pod| pod.ended)
+            && let Err(refused) = detach(ledger, world, id)
+        {
+            failed.push((id.clone(), refused));
+        }
+    }
+    failed
 }
 
 fn change(ledger: &mut Ledger, world: &mut impl World, change: Change) -> Result<(), Refused> {
@@ -81,7 +113,7 @@ fn change(ledger: &mut Ledger, world: &mut impl World, change: Change) -> Result
 /// Connects all of a ledger that was kept, and lets go of those whose namespace is gone. What fails is returned.
 pub(crate) fn restore(ledger: &mut Ledger, world: &mut impl World) -> Vec<(PodInterface, Refused)> {
     let mut failed = collect(ledger, world).1;
-    for pod in ledger.pods() {
+    for pod in ledger.living() {
         if let Err(refused) = world.connect(pod) {
             failed.push((pod.id.clone(), refused));
         }
@@ -89,30 +121,28 @@ pub(crate) fn restore(ledger: &mut Ledger, world: &mut impl World) -> Vec<(PodIn
     failed
 }
 
-/// Detaches all whose namespace is gone, but for those with addresses that an IPAM plugin wants back: only the runtime
-/// can have it called. Says which, and what fails.
+/// Ends all whose namespace is gone. Says which, and what fails.
 pub(crate) fn collect(
     ledger: &mut Ledger,
     world: &mut impl World,
 ) -> (Vec<PodInterface>, Vec<(PodInterface, Refused)>) {
-    let own = ledger.pods().filter(|pod| !pod.delegated);
-    let gone = own.filter(|pod| world.presence(&pod.namespace) == Presence::Gone);
+    let gone = ledger.living().filter(|pod| world.presence(&pod.namespace) == Presence::Gone);
     let gone: Vec<PodInterface> = gone.map(|pod| pod.id.clone()).collect();
-    detach_all(ledger, world, gone)
+    end_all(ledger, world, gone)
 }
 
-/// Detaches these; says which, and what fails.
-pub(crate) fn detach_all(
+/// Ends these; says which, and what fails.
+pub(crate) fn end_all(
     ledger: &mut Ledger,
     world: &mut impl World,
     ids: Vec<PodInterface>,
 ) -> (Vec<PodInterface>, Vec<(PodInterface, Refused)>) {
-    let (mut detached, mut failed) = (Vec::new(), Vec::new());
+    let (mut ended, mut failed) = (Vec::new(), Vec::new());
     for id in ids {
-        match detach(ledger, world, &id) {
-            Ok(_) => detached.push(id),
+        match end(ledger, world, &id) {
+            Ok(()) => ended.push(id),
             Err(refused) => failed.push((id, refused)),
         }
     }
-    (detached, failed)
+    (ended, failed)
 }

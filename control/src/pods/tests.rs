@@ -18,7 +18,7 @@ use crate::config::NetworkConfig;
 /// Containers that come and go.
 const CONTAINERS: u8 = 4;
 /// More steps than one act has.
-const STEPS: u8 = 16;
+const STEPS: u8 = 24;
 /// Random sequences.
 const SEQUENCES: u32 = 8192;
 
@@ -96,6 +96,8 @@ enum Act {
     Del(u8),
     /// The pod ends, and nobody says so.
     End(u8),
+    /// The runtime has all taken away that it does not know.
+    Gc,
     /// What the agent does by itself.
     Collect,
     /// The agent is killed, and the next one starts.
@@ -115,6 +117,10 @@ struct Scene {
     machine: Machine,
     ledger: Ledger,
     runtime: BTreeMap<u8, Container>,
+    /// The containers to which the IPAM plugin has given an address.
+    given: BTreeSet<u8>,
+    /// Those of which it will never be told: their ADD or DEL failed, and the runtime owes a DEL.
+    forsaken: BTreeSet<u8>,
 }
 
 fn id(container: u8) -> PodInterface {
@@ -174,6 +180,36 @@ impl Scene {
         Some(pod.addresses.iter().map(|one| one.address.addr()).collect())
     }
 
+    /// ADD as the plugin does it, which is killed with the agent.
+    fn add(&mut self, container: u8, namespace: u64, delegated: bool) -> Option<Vec<IpAddr>> {
+        if delegated {
+            self.given.insert(container);
+        } else if self.given.contains(&container) {
+            self.forsaken.insert(container);
+        }
+        self.machine.step().ok()?;
+        let attached = self.attach(container, namespace, delegated);
+        if attached.is_none() && self.machine.step().is_ok() {
+            self.given.remove(&container);
+        }
+        attached
+    }
+
+    /// GC in the same way.
+    fn gc(&mut self) -> Option<()> {
+        let valid: BTreeSet<PodInterface> = self.runtime.keys().map(|container| id(*container)).collect();
+        let unused = self.ledger.pods().map(|pod| pod.id.clone()).filter(|id| !valid.contains(id)).collect();
+        steps::end_all(&mut self.ledger, &mut self.machine, unused);
+        let ended: Vec<PodInterface> = self.ledger.pods().filter(|pod| pod.ended).map(|pod| pod.id.clone()).collect();
+        for ended in &ended {
+            self.machine.step().ok()?;
+            self.given.retain(|container| id(*container) != *ended);
+        }
+        self.machine.step().ok()?;
+        steps::release(&mut self.ledger, &mut self.machine, &ended);
+        Some(())
+    }
+
     fn act(&mut self, act: Act) {
         match act {
             // Neither comes twice without a DEL between.
@@ -181,7 +217,7 @@ impl Scene {
                 self.machine.cookies += 1;
                 let namespace = self.machine.cookies;
                 self.machine.namespaces.insert(namespace, None);
-                let answered = self.attach(container, namespace, delegated);
+                let answered = self.add(container, namespace, delegated);
                 self.runtime.insert(container, Container { namespace, answered });
             }
             Act::AddAgain(container) => {
@@ -194,7 +230,12 @@ impl Scene {
                 }
             }
             Act::Del(container) => {
-                let done = steps::detach(&mut self.ledger, &mut self.machine, &id(container)).is_ok();
+                let detached = steps::detach(&mut self.ledger, &mut self.machine, &id(container)).is_ok();
+                let done = detached && self.machine.step().is_ok();
+                if done {
+                    self.given.remove(&container);
+                    self.forsaken.remove(&container);
+                }
                 if let Some(known) = self.runtime.get_mut(&container) {
                     if done && self.machine.step().is_ok() {
                         self.machine.namespaces.remove(&known.namespace);
@@ -207,9 +248,13 @@ impl Scene {
             Act::End(container) => {
                 if let Some(known) = self.runtime.remove(&container) {
                     self.machine.namespaces.remove(&known.namespace);
+                    if known.answered.is_none() {
+                        self.forsaken.insert(container);
+                    }
                 }
             }
             Act::Collect => _ = steps::collect(&mut self.ledger, &mut self.machine),
+            Act::Gc => _ = self.gc(),
             Act::Restart => self.machine.steps_left = Some(0),
             Act::Add(..) => {}
         }
@@ -240,12 +285,24 @@ impl Scene {
             self.act(Act::Del(container));
         }
         steps::collect(&mut self.ledger, &mut self.machine);
+        let taken: Vec<IpAddr> =
+            self.ledger.living().flat_map(|pod| &pod.addresses).map(|one| one.address.addr()).collect();
+        let devices = self.machine.namespaces.values().flatten().flatten().count();
+        prop_assert_eq!(taken.len(), devices, "who has ended has no device, and the others have theirs");
         let valid: BTreeSet<PodInterface> = self.runtime.keys().map(|container| id(*container)).collect();
         let unused = self.ledger.pods().map(|pod| pod.id.clone()).filter(|id| !valid.contains(id)).collect::<Vec<_>>();
         for id in &unused {
-            prop_assert!(self.ledger.get(id).is_some_and(|pod| pod.delegated), "{:?} is leaked", id);
+            prop_assert!(self.ledger.get(id).is_some_and(|pod| pod.delegated && pod.ended), "{:?} is leaked", id);
         }
-        steps::detach_all(&mut self.ledger, &mut self.machine, unused);
+        self.gc();
+        let known: BTreeSet<PodInterface> = self.ledger.pods().map(|pod| pod.id.clone()).collect();
+        prop_assert_eq!(&known, &valid, "what an IPAM plugin took back need not be known");
+        let is_delegated = |address: &IpAddr| address.to_string().starts_with("192.");
+        let delegated = self.runtime.iter().filter(|(_, known)| known.answered.iter().flatten().any(is_delegated));
+        let delegated: BTreeSet<u8> = delegated.map(|(container, _)| *container).collect();
+        let leaked = self.given.iter().find(|given| !delegated.contains(given) && !self.forsaken.contains(given));
+        prop_assert!(leaked.is_none(), "the IPAM plugin was never told that {:?} has ended", leaked);
+        prop_assert!(delegated.is_subset(&self.given), "{:?} have addresses, given are {:?}", delegated, self.given);
         let living: BTreeSet<IpAddr> =
             self.runtime.values().flat_map(|known| known.answered.clone().unwrap()).collect();
         prop_assert_eq!(&self.ledger.taken(), &living, "what is given is what the living have");
@@ -258,7 +315,8 @@ impl Scene {
 
     fn play(range: &'static str, acts: &[(Act, Option<u8>)]) -> TestCaseResult {
         let (machine, ledger, runtime) = (Machine::default(), Ledger::default(), BTreeMap::new());
-        let mut scene = Self { range, machine, ledger, runtime };
+        let (given, forsaken) = (BTreeSet::new(), BTreeSet::new());
+        let mut scene = Self { range, machine, ledger, runtime, given, forsaken };
         for (act, killed_after) in acts {
             scene.machine.steps_left = *killed_after;
             scene.act(*act);
@@ -280,6 +338,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => container().prop_map(Act::Del),
         3 => container().prop_map(Act::End),
         1 => Just(Act::Collect),
+        2 => Just(Act::Gc),
         1 => Just(Act::Restart),
     ]
 }
@@ -305,6 +364,7 @@ fn killed_at_each_step_of_each_act_it_recovers() {
         Act::Del(0),
         Act::End(0),
         Act::Collect,
+        Act::Gc,
     ];
     let mut played = 0;
     for first in acts {
@@ -321,7 +381,7 @@ fn killed_at_each_step_of_each_act_it_recovers() {
             }
         }
     }
-    assert_eq!(played, 7 * 7 * 7 * 3 * usize::from(STEPS));
+    assert_eq!(played, 8 * 8 * 8 * 3 * usize::from(STEPS));
 }
 
 /// Asks for one pod after the other, and says what each got.

@@ -136,7 +136,7 @@ impl Agent {
         for (id, refused) in failed {
             tracing::warn!(container = id.container, interface = id.interface, %refused, "pod not attached again");
         }
-        let count = self.pods.ledger.pods().count();
+        let count = self.pods.ledger.living().count();
         if count > 0 {
             tracing::info!(pods = count, "pods attached again");
         }
@@ -157,7 +157,7 @@ impl Agent {
         let (gone, failed) = self.with_ledger(|ledger, agent| {
             let collected = steps::collect(ledger, agent);
             // Whose namespace was not found once may be found by now.
-            let missing: Vec<Pod> = ledger.pods().filter(|pod| !agent.has_port(&pod.port)).cloned().collect();
+            let missing: Vec<Pod> = ledger.living().filter(|pod| !agent.has_port(&pod.port)).cloned().collect();
             for pod in missing {
                 let _ = agent.connect(&pod);
             }
@@ -244,7 +244,7 @@ impl Agent {
 
     /// The pod of the ledger that has this port.
     pub(super) fn port_of(&self, id: &PodInterface) -> Option<&AttachedPort> {
-        let name = &self.pods.ledger.get(id)?.port;
+        let name = &self.pods.ledger.get(id).filter(|pod| !pod.ended)?.port;
         self.ports.iter().find(|port| port.config.name == *name && port.config.pod.is_some())
     }
 }
