@@ -12,6 +12,8 @@ pub(crate) enum Code {
     TryAgainLater = 11,
     /// ADD would not work.
     NotAvailable = 50,
+    /// Nor do pods that are attached reach all others.
+    LimitedConnectivity = 51,
     /// No address is free.
     NoAddress = 101,
     /// What was asked for is another's.

@@ -100,7 +100,8 @@ pub(crate) fn check(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(
         let msg = format!("`prevResult` has no interface `{}` in {}", call.interface, call.netns);
         return Err(CniError::new(Code::InvalidConfig, msg, "it has to be what ADD said"));
     }
-    done(config, Query::Check(Check { pod, mac, addresses }))
+    let routes = result.pod_routes().collect();
+    done(config, Query::Check(Check { pod, mac, addresses, routes }))
 }
 
 /// Detaches what the runtime does not know, and has the IPAM plugin take back what it gave. What fails costs nothing else,
@@ -154,11 +155,18 @@ fn together(failed: Vec<CniError>) -> Result<(), CniError> {
     Err(all)
 }
 
-/// Whether ADD would work.
+/// Whether ADD would work; without an agent, those that are attached suffer too.
 pub(crate) fn status(call: &Call, config: &NetworkConfig, raw: &[u8]) -> Result<(), CniError> {
-    let not_available = |error: CniError| CniError { code: Code::NotAvailable as u32, ..error };
-    done(config, Query::Ready { addresses: config.ipam()?.is_none() }).map_err(not_available)?;
-    match ipam(call, config, raw)? {
+    let coded = |code: Code, error: CniError| CniError { code: code as u32, ..error };
+    match ask(&config.run_dir()?, Query::Ready { addresses: config.ipam()?.is_none() }) {
+        Ok(Reply::Done) => {}
+        Ok(other) => return Err(coded(Code::NotAvailable, nonsense(&other))),
+        Err(error @ (ClientError::NotRunning { .. } | ClientError::Io { .. })) => {
+            return Err(coded(Code::LimitedConnectivity, error.into()));
+        }
+        Err(error) => return Err(coded(Code::NotAvailable, error.into())),
+    }
+    match ipam(call, config, raw).map_err(|error| coded(Code::NotAvailable, error))? {
         Some(ipam) => ipam.newer(Verb::Status),
         None => Ok(()),
     }

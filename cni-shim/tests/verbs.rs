@@ -84,7 +84,7 @@ fn without_an_agent_all_verbs_say_so_and_del_is_noted_for_the_next() {
         "cni.dev/valid-attachments": [] });
     let (directory, config) = without_agent("none", &more);
     let path = [("CNI_PATH", "/nowhere")];
-    assert_refused(call("STATUS", &[], &config), 50, &["no agent answers", "run/agent.sock", "runDir"]);
+    assert_refused(call("STATUS", &[], &config), 51, &["no agent answers", "run/agent.sock", "runDir"]);
     for (verb, environment) in [("ADD", &HERE[..]), ("CHECK", &HERE), ("GC", &path)] {
         assert_refused(call(verb, environment, &config), 11, &["no agent answers", "start the agent"]);
     }

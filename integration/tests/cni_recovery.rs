@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use weft_api::{PodInterface, spool};
+use weft_control::config::file::unspanned;
 use weft_integration::{AgentNode, Cluster, CniCall, CniNetwork, Host, addresses_of, eventually, site};
 use weft_netns::Netns;
 
@@ -187,6 +188,80 @@ fn addresses_of_an_ipam_plugin_are_asked_back_until_they_are_taken_back() {
     // Who comes again gets all anew.
     network.add(&CniCall::new("c2", &paths[1]));
     wait_for_pods(&agent, &["c2.eth0", "c4.eth0"]);
+}
+
+#[test]
+fn status_says_what_does_not_work_and_whether_pods_suffer_by_it() {
+    let cluster = Cluster::<1>::new(site!("ip"));
+    let mut config = cluster.config(0);
+    let network = config.file.network.as_mut().unwrap();
+    network.ranges.as_mut().truncate(1);
+    network.node_prefix_ipv4 = unspanned(30);
+    let agent = config.start();
+    agent.wait_for_endpoints(1);
+    let network = network_of(&cluster);
+    let status = || network.call("STATUS", &CniCall::new("", ""));
+    status().unwrap();
+    // Such a range has one address for pods.
+    let pods = ["a", "b"].map(|name| cluster.site().host(name));
+    let paths = pods.each_ref().map(path_of);
+    network.add(&CniCall::new("c1", &paths[0]));
+    let error = status().unwrap_err();
+    assert_eq!(error["code"], 50, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains("no address of"), "{error}");
+    assert_eq!(network.call("ADD", &CniCall::new("c2", &paths[1])).unwrap_err()["code"], 101);
+    network.del(&CniCall::new("c1", &paths[0]));
+    status().unwrap();
+    agent.kill();
+    let error = status().unwrap_err();
+    assert_eq!(error["code"], 51, "{error}");
+}
+
+#[test]
+fn check_is_about_what_prev_result_has_of_ours() {
+    let cluster = Cluster::<1>::new(site!("ip"));
+    let [_agent] = cluster.start();
+    let network = network_of(&cluster);
+    let pod = cluster.site().host("a");
+    let path = path_of(&pod);
+    let routes = json!([{ "dst": "198.51.100.0/24" }, { "dst": "203.0.113.0/24" }]);
+    let call = CniCall::new("c1", &path).with("routes", routes);
+    let result = network.add(&call);
+    let check = |result: &Value| network.call("CHECK", &call.clone().with("prevResult", result.clone()));
+    check(&result).unwrap();
+    // A later plugin took one route away, replaced another, and gave the device an address.
+    pod.ip("route del 198.51.100.0/24");
+    pod.ip("route del 203.0.113.0/24");
+    let mut later = result.clone();
+    later["routes"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|route| !["198.51.100.0/24", "203.0.113.0/24"].contains(&route["dst"].as_str().unwrap()));
+    later["routes"].as_array_mut().unwrap().push(json!({ "dst": "203.0.113.0/24", "gw": "10.244.0.99" }));
+    later["ips"].as_array_mut().unwrap().push(json!({ "address": "192.0.2.9/24", "interface": 0 }));
+    check(&later).unwrap();
+    for missing in ["198.51.100.0/24", "203.0.113.0/24"] {
+        let mut expected = later.clone();
+        expected["routes"].as_array_mut().unwrap().push(json!({ "dst": missing, "gw": "10.244.0.1" }));
+        let error = check(&expected).unwrap_err();
+        assert_eq!(error["code"], 103, "{error}");
+        assert!(error["msg"].as_str().unwrap().contains(missing), "{error}");
+    }
+    // So with addresses.
+    let address = result["ips"][0]["address"].as_str().unwrap().to_owned();
+    pod.ip(&format!("address del {address} dev eth0"));
+    let without: Vec<Value> =
+        later["ips"].as_array().unwrap().iter().filter(|ip| ip["address"] != address.as_str()).cloned().collect();
+    let mut fewer = later.clone();
+    fewer["ips"] = json!(without);
+    // What led over it is gone with it.
+    fewer["routes"] = json!([]);
+    check(&fewer).unwrap();
+    let mut expected = fewer.clone();
+    expected["ips"].as_array_mut().unwrap().push(json!({ "address": address, "interface": 0 }));
+    let error = check(&expected).unwrap_err();
+    assert_eq!(error["code"], 103, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains(&address), "{error}");
 }
 
 /// The path says nothing: another namespace may have it by now.

@@ -113,7 +113,8 @@ pub struct Attached {
     pub routes: Vec<PodRoute>,
 }
 
-/// What a pod's interface is expected to have.
+/// What a pod's interface is expected to have. What is here and was not given to it is somebody else's, and nothing is
+/// expected of what was given to it and is not here.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Check {
     /// Which interface.
@@ -122,6 +123,9 @@ pub struct Check {
     pub mac: Option<String>,
     /// Its addresses with prefix lengths.
     pub addresses: Vec<String>,
+    /// Its routes.
+    #[serde(default)]
+    pub routes: Vec<PodRoute>,
 }
 
 /// The interfaces of a network that are still in use: all others of it go.

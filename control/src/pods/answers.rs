@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use weft_api::{Attach, Check, PodInterface, Query, Refusal, Reply, Retain};
 use weft_netns::Netns;
 
 use super::evidence::{cookie, identity};
-use super::ledger::Refused;
-use super::plan::{Surroundings, plan};
+use super::ledger::{Refused, Route};
+use super::plan::{Surroundings, check_room, plan};
 use super::steps::{self};
 use super::waiting::Added;
 use crate::agent::Agent;
@@ -140,10 +141,6 @@ impl Agent {
         if let Some(expected) = check.mac.as_ref().filter(|expected| !expected.eq_ignore_ascii_case(&mac)) {
             return differs(format!("`{interface}` has the MAC {mac}, expected is {expected}"));
         }
-        let known: BTreeSet<String> = pod.addresses.iter().map(|one| one.address.to_string()).collect();
-        if let Some(missing) = check.addresses.iter().find(|address| !known.contains(*address)) {
-            return differs(format!("`{interface}` was not given {missing}"));
-        }
         let Some(place) = port.config.pod.clone() else { return Ok(()) };
         let failed = |error: weft_netns::NetnsError| Refused::new(Refusal::Failed, error.to_string());
         let looked = place.netns.links(|links| {
@@ -161,10 +158,20 @@ impl Agent {
             }
             Some(_) => {}
         }
-        if let Some(missing) = pod.addresses.iter().find(|one| !addresses.contains(&one.address)) {
-            return differs(format!("`{interface}` lacks {} in the pod", missing.address));
+        // What other plugins added is theirs, and what they took away is expected no longer.
+        let expected: Vec<IpNet> = check.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        let mut of_ours = pod.addresses.iter().map(|one| one.address).filter(|ours| expected.contains(ours));
+        if let Some(missing) = of_ours.find(|ours| !addresses.contains(ours)) {
+            return differs(format!("`{interface}` lacks {missing} in the pod"));
         }
-        match pod.routes.iter().find(|route| !routes.contains(&(route.destination, route.gateway))) {
+        let is_expected = |route: &&Route| {
+            check.routes.iter().any(|expected| {
+                expected.destination.parse::<IpNet>().is_ok_and(|destination| destination.trunc() == route.destination)
+                    && (expected.gateway.is_none() || expected.gateway == route.gateway)
+            })
+        };
+        let mut of_ours = pod.routes.iter().filter(is_expected);
+        match of_ours.find(|route| !routes.contains(&(route.destination, route.gateway))) {
             Some(missing) => differs(format!("the pod lacks the route to {} by `{interface}`", missing.destination)),
             None => Ok(()),
         }
@@ -182,6 +189,17 @@ impl Agent {
             (_, Some(following)) if !following.is_connected() => later(
                 "the agent is not in touch with its store, so other nodes would not find new pods: `weft status` says why",
             ),
+            (Some(network), _) if addresses => {
+                let around = Surroundings {
+                    network: Some(network),
+                    ranges: &self.pods.ranges,
+                    vnis: &[],
+                    addresses: self.other_addresses(),
+                    names: BTreeSet::new(),
+                    has_default: [false; 2],
+                };
+                check_room(&self.pods.ledger, &around, network.vni)
+            }
             _ => Ok(()),
         }
     }

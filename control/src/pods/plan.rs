@@ -75,6 +75,11 @@ pub(crate) fn plan(
     })
 }
 
+/// Refuses where the next pod would get no address of the node's own.
+pub(crate) fn check_room(ledger: &Ledger, around: &Surroundings<'_>, vni: Vni) -> Result<(), Refused> {
+    from_node(ledger, around, vni, &[]).map(drop)
+}
+
 fn invalid<T>(message: impl Into<String>) -> Result<T, Refused> {
     Err(Refused::new(Refusal::Invalid, message))
 }
