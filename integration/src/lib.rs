@@ -33,6 +33,7 @@ mod skip;
 mod steady;
 mod store;
 mod sys;
+mod takeover;
 mod wait;
 mod weft;
 
@@ -64,6 +65,7 @@ pub use site::{Node, Site, WIRE};
 pub use steady::SteadyStream;
 pub use store::{StoreClients, StoreKind, StoreNode};
 pub use sys::{receive_buffer, segment_size};
+pub use takeover::{Between, Conversation, Message};
 pub use wait::{BOUND, eventually, within};
 pub use weft::weft;
 pub use weft_control::config::file::UnderlayKind;

@@ -372,9 +372,12 @@ fn what_cannot_be_read_is_refused_by_name() {
     listen(&socket, 1).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let client = Successor(accept_with(&socket, SocketFlags::CLOEXEC).unwrap());
-            assert!(client.hear().unwrap().contains(&format!("\"state\":{STATE}")));
-            client.say(r#"{"refused":{"why":"it reads state version 7"}}"#);
+            // It asks for its own version, and then for the one before.
+            for (asked, refusal) in [(STATE, "it reads state version 7"), (STATE - 1, "and not that one")] {
+                let client = Successor(accept_with(&socket, SocketFlags::CLOEXEC).unwrap());
+                assert!(client.hear().unwrap().contains(&format!("\"state\":{asked},")));
+                client.say(&format!(r#"{{"refused":{{"why":"{refusal}"}}}}"#));
+            }
         });
         config.take_over().unwrap_err().assert_says(&["hands nothing over", "state version 7"]);
     });

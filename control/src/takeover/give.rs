@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use super::{Ask, Ground, Hurry, SOCKET, STATE_VERSION, Say, State};
+use super::{Ask, Ground, Hurry, OLDEST_STATE, SOCKET, STATE_VERSION, Say, State};
 use crate::agent::Agent;
 use crate::{passing, supervisor};
 
@@ -55,16 +55,16 @@ impl Agent {
             Ask::Hello { state, version, supervised } => (state, version, supervised),
             other => return Err(unexpected(&other)),
         };
-        if state != STATE_VERSION {
+        if !(OLDEST_STATE..=STATE_VERSION).contains(&state) {
             let own = env!("CARGO_PKG_VERSION");
             let why = format!(
-                "it reads state version {STATE_VERSION} (weft {own}), and the new process state version {state} (weft \
-                 {version}): stop the one and start the other; pods keep their links meanwhile"
+                "it speaks state version {STATE_VERSION} and the one before (weft {own}), and the new process asks for state \
+                 version {state} (weft {version}): stop the one and start the other; pods keep their links meanwhile"
             );
             tracing::warn!(why, "a takeover is refused");
             return say(&successor, &Say::Refused { why }, &[]).await;
         }
-        tracing::info!(version, "another process takes over");
+        tracing::info!(version, state, "another process takes over");
         self.offer(&successor).await?;
         match hear(&successor, PREPARATION).await? {
             Ask::Quiesce => {}

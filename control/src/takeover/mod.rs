@@ -7,6 +7,10 @@
 //! Its last word is for systemd, where that started it: which process is the service now.
 //! Whatever goes wrong before that word, the old one's workers go on, and the new process ends without having read a frame.
 //!
+//! Which version they speak, the running agent decides, and it is the new process that asks: for its own first and, where that is
+//! refused, in another conversation for the one before. An agent speaks its own version and the one before. So it may be taken
+//! over from by the next version, which has to ask for this one, and by the one before, which is a way back.
+//!
 //! [`give`] is the old one's end, [`take`] the new one's, [`state`] what both know.
 
 mod give;
@@ -28,9 +32,14 @@ pub(crate) use take::Inherited;
 
 /// The socket for successors in the run directory.
 pub(crate) const SOCKET: &str = "takeover.sock";
-/// The version of [`Ask`], [`Say`] and [`State`]: changes with every change that the other end would misread. The field of
-/// this name stays where it is in [`Ask::Hello`], and others there have a default, so that it can always be read.
-pub(crate) const STATE_VERSION: u32 = 2;
+/// The version of [`Ask`], [`Say`] and [`State`]: changes with every change that the other end would misread. What a version has
+/// that the one before has not has a default here, and is not said to who asks for the one before unless that ignores it. The
+/// field of this name stays where it is in [`Ask::Hello`], and others there have a default, so that it can always be read.
+const STATE_VERSION: u32 = 2;
+/// The oldest version that is spoken.
+const OLDEST_STATE: u32 = STATE_VERSION - 1;
+/// The first version whose agents tell systemd which process the service is next.
+const NAMES_SUCCESSOR: u32 = 2;
 /// The nice value, sched(7), of the threads that hand over and take.
 const HURRY_NICE: i32 = -20;
 
@@ -40,7 +49,7 @@ const HURRY_NICE: i32 = -20;
 pub(crate) enum Ask {
     /// To be handed everything.
     Hello {
-        /// [`STATE_VERSION`] of the new process.
+        /// The version in which it wants that.
         state: u32,
         /// Its version, for people.
         version: String,

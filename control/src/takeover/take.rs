@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use weft_switch::levels::Levels;
 use weft_switch::underlay::{HandedSockets, Uplink as SwitchUplink, UplinkState};
 
-use super::{Ask, Ground, Hurry, SOCKET, STATE_VERSION, Say, State, TakeoverError};
+use super::{Ask, Ground, Hurry, NAMES_SUCCESSOR, OLDEST_STATE, SOCKET, STATE_VERSION, Say, State, TakeoverError};
 use crate::agent::{Agent, AgentError, interfaces, may_attach};
 use crate::config::Config;
 use crate::keeper::Keeper;
@@ -52,8 +52,29 @@ pub(crate) struct Inherited {
 /// The conversation, while the running agent forwards.
 struct Conversation(OwnedFd);
 
-/// Asks the running agent for everything.
+/// The versions to ask for, in this order. An agent that cannot say who takes over would end the service for systemd.
+fn versions(supervised: bool) -> impl Iterator<Item = u32> {
+    let oldest = if supervised { OLDEST_STATE.max(NAMES_SUCCESSOR) } else { OLDEST_STATE };
+    (oldest..=STATE_VERSION).rev()
+}
+
+/// Asks the running agent for everything, in the newest version that it speaks.
 fn ask(config: &Config) -> Result<(Conversation, Heritage), TakeoverError> {
+    let supervised = supervisor::listens();
+    let mut first = None;
+    for state in versions(supervised) {
+        match ask_for(config, state, supervised) {
+            Err(TakeoverError::Refused { why }) => {
+                tracing::debug!(state, why, "the running agent does not speak this version");
+                first.get_or_insert(why);
+            }
+            other => return other,
+        }
+    }
+    Err(TakeoverError::Refused { why: first.unwrap_or_default() })
+}
+
+fn ask_for(config: &Config, state: u32, supervised: bool) -> Result<(Conversation, Heritage), TakeoverError> {
     let path = config.run_dir.join(SOCKET);
     let socket = match passing::connect_to(&path, PATIENCE) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -63,7 +84,7 @@ fn ask(config: &Config) -> Result<(Conversation, Heritage), TakeoverError> {
     };
     let conversation = Conversation(socket);
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    conversation.ask(&Ask::Hello { state: STATE_VERSION, version, supervised: supervisor::listens() })?;
+    conversation.ask(&Ask::Hello { state, version, supervised })?;
     let heritage = conversation.fetch(config)?;
     Ok((conversation, heritage))
 }
@@ -180,4 +201,16 @@ fn read<T: DeserializeOwned>(file: OwnedFd) -> io::Result<T> {
 
 fn failed(step: &'static str) -> impl Fn(io::Error) -> TakeoverError {
     move |source| TakeoverError::Io { step, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_own_version_is_asked_for_first_and_none_that_ends_a_service() {
+        assert_eq!(versions(false).collect::<Vec<_>>(), [STATE_VERSION, OLDEST_STATE]);
+        assert_eq!(versions(true).next(), Some(STATE_VERSION));
+        assert!(versions(true).all(|version| version >= NAMES_SUCCESSOR));
+    }
 }
