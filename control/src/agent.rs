@@ -197,10 +197,14 @@ impl Agent {
         open_as_many_as_allowed();
         let lock = RunDirLock::take(&config.run_dir)?;
         let keeper = Keeper::find(&config.run_dir);
-        Self::set_up(config, lock, keeper, None)
+        let mut agent = Self::set_up(config, lock, keeper, None)?;
+        agent.open_outside();
+        agent.restore_pods();
+        Ok(agent)
     }
 
-    /// With what was inherited nothing is read before the switch is told to resume.
+    /// With what was inherited nothing is read before the switch is told to resume, and nothing is undone that the agent before
+    /// this one would miss.
     pub(crate) fn set_up(
         mut config: Config,
         lock: RunDirLock,
@@ -312,7 +316,7 @@ impl Agent {
             switch.add_port(id, queues);
         }
         let paths = config.path_probes.then(|| Paths::new(&switch.tables(), underlay_mtu));
-        let mut agent = Self {
+        Ok(Self {
             config,
             underlay_mtu,
             uplink,
@@ -331,12 +335,7 @@ impl Agent {
             successors,
             inherited_view,
             lock,
-        };
-        if let Some(network) = agent.config.network.clone().filter(|_| !agent.pods.ranges.is_empty()) {
-            agent.open_outside(&network);
-        }
-        agent.restore_pods();
-        Ok(agent)
+        })
     }
 
     /// Sends and takes path probes. Returns how soon that is due again; none where they are switched off.

@@ -64,10 +64,16 @@ fn save(run_dir: &Path, ranges: &[IpNet]) -> io::Result<()> {
 }
 
 impl Agent {
-    /// Lets pods reach the outside by this node, as far as it can be done.
-    pub(crate) fn open_outside(&mut self, network: &NetworkConfig) {
-        self.not_masqueraded = outside::masquerade(network);
-        for missing in self.not_masqueraded.iter().cloned().chain(outside::not_forwarding(network)) {
+    /// Lets pods reach the outside by this node, as far as it can be done, once it has ranges; without a network it takes back
+    /// what was done for one.
+    pub(crate) fn open_outside(&mut self) {
+        let network = self.config.network.as_ref();
+        if network.is_some() && self.pods.ranges.is_empty() {
+            return;
+        }
+        self.not_masqueraded = outside::masquerade(&self.config.run_dir, network);
+        let not_forwarding = network.into_iter().flat_map(outside::not_forwarding);
+        for missing in self.not_masqueraded.iter().cloned().chain(not_forwarding) {
             tracing::warn!("{missing}");
         }
     }
@@ -95,7 +101,7 @@ impl Agent {
         if ranges.is_empty() {
             return Ok(());
         }
-        self.open_outside(&network);
+        self.open_outside();
         tracing::info!(?ranges, interface = network.interface, "the node has ranges of addresses");
         let mtu = port_mtu(&self.config, &wanted, self.underlay_mtu);
         let mut tables = Tables::clone(&self.switch.tables());

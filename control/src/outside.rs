@@ -1,25 +1,62 @@
 //! How pods reach what is outside of the cluster: by their node, which has to forward, and lends them its address.
 
-use weft_netns::{Masquerade, Netns};
+use std::io;
+use std::path::Path;
+
+use weft_netns::{Masquerade, Netns, NetnsError};
 
 use crate::config::NetworkConfig;
 
-/// Masquerades, or stops to. What keeps that from being done, and what to do.
-pub(crate) fn masquerade(network: &NetworkConfig) -> Option<String> {
-    let sources = network.ranges.iter().map(|cluster| cluster.range);
-    let wanted = Masquerade {
-        table: format!("weft-{}", network.interface),
-        sources: sources.filter(|_| network.masquerade).collect(),
-        exceptions: network.masquerade_exceptions.clone(),
-        device: network.interface.clone(),
+/// Where the name of its tables is kept, in the run directory, so that they go when there is no network any more.
+const FILE: &str = "masquerade";
+/// How that name begins.
+const PREFIX: &str = "weft-";
+
+/// Masquerades for a network, or stops to, and for any other that the agents of this run directory had. What keeps that from
+/// being done, and what to do.
+pub(crate) fn masquerade(run_dir: &Path, network: Option<&NetworkConfig>) -> Option<String> {
+    let wanted = network.map(rules);
+    let kept = run_dir.join(FILE);
+    let before = std::fs::read_to_string(&kept).ok().filter(|name| name.starts_with(PREFIX));
+    let others = before.filter(|before| wanted.as_ref().is_none_or(|wanted| wanted.table != *before));
+    if let Some(table) = others {
+        let nothing = Masquerade { table, sources: Vec::new(), exceptions: Vec::new(), device: String::new() };
+        let table = &nothing.table;
+        match put(&nothing) {
+            Ok(()) => tracing::info!(table, "what was masqueraded by this table is not any more"),
+            Err(error) => tracing::warn!(table, %error, "rules stay: `nft delete table ip` and `ip6` by this name"),
+        }
+    }
+    let noted = match &wanted {
+        Some(wanted) => std::fs::write(&kept, &wanted.table),
+        None => std::fs::remove_file(&kept),
     };
-    match Netns::current().and_then(|netns| netns.masquerade(&wanted)) {
-        Err(error) if network.masquerade => Some(format!(
+    if let Err(error) = noted
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %kept.display(), %error, "which rules are this node's is not kept");
+    }
+    match wanted.as_ref().map(put) {
+        Some(Err(error)) if network.is_some_and(|network| network.masquerade) => Some(format!(
             "pods are not masqueraded: {error}: load nf_tables and nft_masq, or set `network.masquerade = false`"
         )),
         // A kernel without nftables has no rules of ours either.
-        Ok(()) | Err(_) => None,
+        Some(Ok(()) | Err(_)) | None => None,
     }
+}
+
+fn rules(network: &NetworkConfig) -> Masquerade {
+    let sources = network.ranges.iter().map(|cluster| cluster.range);
+    Masquerade {
+        table: format!("{PREFIX}{}", network.interface),
+        sources: sources.filter(|_| network.masquerade).collect(),
+        exceptions: network.masquerade_exceptions.clone(),
+        device: network.interface.clone(),
+    }
+}
+
+fn put(rules: &Masquerade) -> Result<(), NetnsError> {
+    Netns::current()?.masquerade(rules)
 }
 
 /// The families for which the node forwards nothing now, and what to do.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::json;
+use weft_control::config::file::unspanned;
 use weft_encap::{Inner, Network as Packet};
 use weft_integration::{
     Capture, Cluster, CniCall, CniNetwork, Host, MIB, addresses_of, eventually, ping_all, site, stream, weft, weft_cni,
@@ -107,6 +108,39 @@ fn pods_reach_the_outside_by_their_nodes_address_and_each_other_by_their_own() {
     let tables = node.run(&["nft", "list", "tables"]);
     assert_eq!(tables.trim(), "table ip theirs");
     assert_eq!(first.status().outside, Vec::<String>::new(), "it forwards, and nobody asks for more");
+}
+
+/// The rules go with what they are for: another name of the device, or no network any more.
+#[test]
+fn a_node_without_a_network_masquerades_nothing() {
+    let cluster = Cluster::<1>::new(site!("nft"));
+    let node = &cluster.nodes[0];
+    node.run(&["nft", "add table ip theirs"]);
+    let tables = || {
+        let told = node.run(&["nft", "list", "tables"]);
+        told.lines().map(str::to_owned).collect::<BTreeSet<String>>()
+    };
+    let ours = |interface: &str| {
+        let names = ["ip", "ip6"].map(|family| format!("table {family} weft-{interface}"));
+        names.into_iter().chain(["table ip theirs".to_owned()]).collect::<BTreeSet<String>>()
+    };
+    let [first] = cluster.start();
+    assert_eq!(tables(), ours("weft0"));
+    first.kill();
+    let mut renamed = cluster.config(0);
+    renamed.file.network.as_mut().unwrap().interface = unspanned("weft1".to_owned());
+    let second = renamed.start();
+    second.wait_for_endpoints(1);
+    assert_eq!(tables(), ours("weft1"));
+    let mut without = cluster.config(0);
+    without.file.network = None;
+    let third = without.take_over().unwrap();
+    second.handed_over();
+    assert_eq!(tables(), ["table ip theirs".to_owned()].into());
+    third.kill();
+    let again = without.start();
+    assert_eq!(tables(), ["table ip theirs".to_owned()].into());
+    again.finish();
 }
 
 #[test]

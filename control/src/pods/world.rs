@@ -133,6 +133,20 @@ impl Agent {
     pub(crate) fn restore_pods(&mut self) {
         self.settle();
         let failed = self.with_ledger(steps::restore);
+        self.say_restored(failed);
+        self.pods.collect_at = Instant::now() + COLLECT;
+    }
+
+    /// Attaches what the running agent has attached. Nothing is detached before that one has ended, for it may go on; what has
+    /// to be is as soon as this one serves.
+    pub(crate) fn inherit_pods(&mut self) {
+        let failed = self.with_ledger(|ledger, agent| {
+            ledger.pods().filter_map(|pod| Some((pod.id.clone(), agent.connect(pod).err()?))).collect()
+        });
+        self.say_restored(failed);
+    }
+
+    fn say_restored(&self, failed: Vec<(PodInterface, Refused)>) {
         for (id, refused) in failed {
             tracing::warn!(container = id.container, interface = id.interface, %refused, "pod not attached again");
         }
@@ -140,7 +154,6 @@ impl Agent {
         if count > 0 {
             tracing::info!(pods = count, "pods attached again");
         }
-        self.pods.collect_at = Instant::now() + COLLECT;
     }
 
     /// What is due once a second.

@@ -116,6 +116,7 @@ impl Agent {
         let hops = uplink.as_ref().map(|uplink| uplink.state.clone());
         let inherited = Inherited { levels, sockets, uplink, state, listener, successors, metrics };
         let mut agent = Self::set_up(config, lock, keeper, Some(inherited))?;
+        agent.inherit_pods();
         let hurry = Hurry::begin();
         conversation.commit()?;
         agent.switch.resume();
@@ -130,6 +131,7 @@ impl Agent {
                 Err(error) => state.give_up(error.to_string()),
             }
         }
+        agent.open_outside();
         tracing::info!("taken over");
         Ok(agent)
     }
