@@ -24,13 +24,15 @@ pub struct NumberedFlow {
     /// How many were sent in all, once that is known.
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
-    sender: JoinHandle<u64>,
+    sender: JoinHandle<Sent>,
     receiver: JoinHandle<Received>,
 }
 
 /// What became of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Numbered {
+    /// Datagrams that were to be sent by then, by the rate.
+    pub intended: u64,
     /// Datagrams sent.
     pub sent: u64,
     /// Datagrams that did not arrive.
@@ -39,6 +41,11 @@ pub struct Numbered {
     pub late: u64,
     /// The longest time between two of them.
     pub longest_pause: Duration,
+}
+
+struct Sent {
+    intended: u64,
+    count: u64,
 }
 
 #[derive(Default)]
@@ -86,19 +93,19 @@ impl NumberedFlow {
     #[must_use]
     pub fn finish(self) -> Numbered {
         self.over.store(true, Ordering::Relaxed);
-        let sent = self.sender.join().unwrap();
+        let Sent { intended, count: sent } = self.sender.join().unwrap();
         self.sent.store(sent, Ordering::Relaxed);
         let Received { count, late, longest_pause } = self.receiver.join().unwrap();
-        Numbered { sent, lost: sent.saturating_sub(count), late, longest_pause }
+        Numbered { intended, sent, lost: sent.saturating_sub(count), late, longest_pause }
     }
 }
 
-fn send(socket: &UdpSocket, per_second: u32, over: &AtomicBool) -> u64 {
+fn send(socket: &UdpSocket, per_second: u32, over: &AtomicBool) -> Sent {
     let (begun, mut number) = (Instant::now(), 0_u64);
+    let due = || (begun.elapsed().as_secs_f64() * f64::from(per_second)) as u64;
     let mut payload = [0; SIZE];
     while !over.load(Ordering::Relaxed) {
-        let due = (begun.elapsed().as_secs_f64() * f64::from(per_second)) as u64;
-        let until = due.min(number + BURST);
+        let until = due().min(number + BURST);
         while number < until {
             payload[..8].copy_from_slice(&number.to_le_bytes());
             socket.send(&payload).unwrap();
@@ -106,7 +113,7 @@ fn send(socket: &UdpSocket, per_second: u32, over: &AtomicBool) -> u64 {
         }
         std::thread::sleep(PAUSE);
     }
-    number
+    Sent { intended: due(), count: number }
 }
 
 fn receive(socket: &UdpSocket, all: &AtomicU64, seen: &AtomicU64) -> Received {

@@ -26,8 +26,13 @@ const PACKETS: u32 = 10_000;
 /// TCP streams, each with so many bytes a second.
 const STREAMS: usize = 8;
 const STREAM_RATE: u32 = 2_000_000;
-/// Takeovers of one test; `WEFT_TAKEOVERS` takes others.
-const TAKEOVERS: usize = 12;
+/// Takeovers of the test with sockets, and of each other; `WEFT_TAKEOVERS` takes others.
+const TAKEOVERS: usize = 50;
+const FEW_TAKEOVERS: usize = 12;
+/// For less than so long nobody reads, half of the times at least.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Frames that each node may flood, and MACs that it may learn, from one takeover to the next: all that is known is handed over.
+const FLOODS: u64 = 0;
 /// Milliseconds after which processes are killed that take over: before they ask, while, and after.
 const KILLED_AFTER: [u64; 12] = [1, 5, 10, 15, 20, 25, 30, 40, 60, 80, 110, 150];
 /// What a conversation may take.
@@ -43,13 +48,28 @@ struct Pair {
 
 impl Pair {
     fn new(site: &Site, adjust: impl Fn(AgentConfig) -> AgentConfig) -> Self {
-        let nodes = site.pair();
+        Self::with(site, ["a", "b"].map(|name| site.host(name)), &Overlay::NETWORKS.map(Vec::from), adjust)
+    }
+
+    /// With pods that send nothing to groups by themselves: whatever is flooded is flooded for want of knowledge.
+    fn quiet(site: &Site, adjust: impl Fn(AgentConfig) -> AgentConfig) -> Self {
         let pods = ["a", "b"].map(|name| site.host(name));
+        pods.iter().for_each(|pod| pod.silence());
+        Self::with(site, pods, &Overlay::NETWORKS.map(|[ipv4, _]| vec![ipv4]), adjust)
+    }
+
+    fn with(
+        site: &Site,
+        pods: [Host; 2],
+        networks: &[Vec<&str>; 2],
+        adjust: impl Fn(AgentConfig) -> AgentConfig,
+    ) -> Self {
+        let nodes = site.pair();
         let [config, other] = [0, 1].map(|own| {
             let config = AgentConfig::new(site, &nodes[own], &[Family::Ipv4]).vni(Overlay::VNI);
             let peer = nodes[1 - own].address(Family::Ipv4);
             let config = config.peer(peer, Encapsulation::Vxlan, &[Overlay::VNI]);
-            adjust(config.port(&pods[own], Overlay::VNI, &Overlay::NETWORKS[own]))
+            adjust(config.port(&pods[own], Overlay::VNI, &networks[own]))
         });
         let (agent, other) = (config.clone().start(), other.start());
         ping_all(&pods[0], Overlay::IPV4[1]);
@@ -104,20 +124,21 @@ fn wait_for_more(flow: &NumberedFlow, count: u64) {
 }
 
 #[track_caller]
-fn nothing_is_lost(kind: UnderlayKind, workers: u16) {
+fn nothing_is_lost(kind: UnderlayKind, workers: u16, takeovers: usize) {
     let site = site!();
-    let mut pair = Pair::new(&site, |mut config| {
+    let mut pair = Pair::quiet(&site, |mut config| {
         config.file.workers.count = unspanned(workers);
         config.underlay(kind).with_keeper()
     });
     if kind != UnderlayKind::Socket {
         pair.agent.wait_for_way("uplink");
     }
-    let count = std::env::var("WEFT_TAKEOVERS").map_or(TAKEOVERS, |count| count.parse().unwrap());
+    let count = std::env::var("WEFT_TAKEOVERS").map_or(takeovers, |count| count.parse().unwrap());
     let flows = pair.flows();
     let streams = pair.streams();
     let carrier = pair.pods[0].link("eth0").carrier_changes;
-    let mut pauses = Vec::new();
+    let (mut pauses, mut floods) = (Vec::new(), Vec::new());
+    let flooded = pair.other.forwarded("flood");
     for _ in 0..count {
         let next =
             pair.config.take_over().unwrap_or_else(|refused| panic!("{}\n{}", refused.message, pair.agent.log()));
@@ -127,7 +148,9 @@ fn nothing_is_lost(kind: UnderlayKind, workers: u16) {
         let line = log.lines().find(|line| line.contains("handed over; this process ends")).unwrap_or(&log);
         pauses.extend(line.rsplit_once("microseconds=").and_then(|(_, number)| number.trim().parse::<u64>().ok()));
         wait_for_more(&flows[0], 200);
+        floods.push(pair.agent.forwarded("flood") + pair.agent.learning("learned"));
     }
+    let flooded = pair.other.forwarded("flood") - flooded;
     let bytes: Vec<u64> = streams.iter().map(SteadyStream::bytes).collect();
     for (stream, before) in streams.iter().zip(bytes) {
         eventually("every stream goes on", || if stream.bytes() > before { Ok(()) } else { Err(String::new()) });
@@ -135,24 +158,30 @@ fn nothing_is_lost(kind: UnderlayKind, workers: u16) {
     drop(streams);
     let seen = assert_whole(flows, [&pair.agent, &pair.other]);
     pauses.sort_unstable();
-    println!("{count} takeovers, {kind:?}, {workers} workers: nobody read for {pauses:?} us; {seen:?}");
+    println!(
+        "{count} takeovers, {kind:?}, {workers} workers: nobody read for {pauses:?} us; flooded or learned {floods:?}, and {flooded} by the other; {seen:?}"
+    );
+    assert!(seen.iter().all(|flow| flow.sent * 10 >= flow.intended * 9), "less was sent than was to be: {seen:?}");
+    assert_eq!(pauses.len(), count, "each says how long it was");
+    assert!(u128::from(pauses[count / 2]) < PAUSE.as_micros(), "{pauses:?}");
+    assert!(floods.iter().all(|floods| *floods <= FLOODS) && flooded <= FLOODS, "{floods:?}, {flooded}");
     assert_eq!(pair.pods[0].link("eth0").carrier_changes, carrier, "the pod saw it");
     pair.finish();
 }
 
 #[test]
 fn nothing_is_lost_with_sockets() {
-    nothing_is_lost(UnderlayKind::Socket, 1);
+    nothing_is_lost(UnderlayKind::Socket, 1, TAKEOVERS);
 }
 
 #[test]
 fn nothing_is_lost_with_an_uplink() {
-    nothing_is_lost(UnderlayKind::Auto, 1);
+    nothing_is_lost(UnderlayKind::Auto, 1, FEW_TAKEOVERS);
 }
 
 #[test]
 fn nothing_is_lost_with_several_workers() {
-    nothing_is_lost(UnderlayKind::Socket, 2);
+    nothing_is_lost(UnderlayKind::Socket, 2, FEW_TAKEOVERS);
 }
 
 #[test]
