@@ -99,6 +99,31 @@ fn what_goes_to_a_pod_right_after_its_add_is_not_flooded() {
     agents.into_iter().for_each(AgentNode::finish);
 }
 
+/// By the default ADD waits for the store alone: others may not know the pod yet, or it them, and nothing is lost for that.
+#[test]
+fn the_first_packet_right_after_an_add_arrives_either_way() {
+    let cluster = Cluster::<2>::new(site!("ip", "ping"));
+    let agents = quiet(&cluster);
+    let networks = [0, 1].map(|own| CniNetwork::new(&cluster.nodes[own], &cluster.run_dir(own)));
+    assert_eq!(networks[0].config["waitFor"], Value::Null, "the default");
+    let add = |own: usize, name: &str| {
+        let pod = cluster.site().host(name);
+        pod.silence();
+        let path = path_of(&pod);
+        let result = networks[own].add(&CniCall::new(name, &path));
+        (pod, result)
+    };
+    // Each pod is new to all others, so that no ping finds what another has taught.
+    for number in 0..10 {
+        let (old, old_at) = add(1, &format!("old{number}"));
+        let (new, new_at) = add(0, &format!("new{number}"));
+        let ways: [(&Host, &Value); 2] =
+            if number % 2 == 0 { [(&new, &old_at), (&old, &new_at)] } else { [(&old, &new_at), (&new, &old_at)] };
+        ways.into_iter().for_each(|(from, to)| ping_once(from, to));
+    }
+    agents.into_iter().for_each(AgentNode::finish);
+}
+
 #[test]
 fn a_node_that_stands_still_is_not_waited_for() {
     let cluster = Cluster::<3>::new(site!("ip"));
