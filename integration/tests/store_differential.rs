@@ -522,6 +522,7 @@ fn seeds(test: &str, count: u64) {
     }
     // Another beginning in every run, unless it is fixed.
     let fixed = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
+    #[expect(clippy::disallowed_methods, reason = "any number will do, and it is printed")]
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let first = fixed.unwrap_or(now);
     current_thread().block_on(async {

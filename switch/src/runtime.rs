@@ -86,11 +86,13 @@ pub(crate) struct Runtime {
 }
 
 /// Whole seconds of the monotonic clock, as coarse as the kernel likes.
+#[expect(clippy::disallowed_methods, reason = "monotonic")]
 pub(crate) fn now() -> Seconds {
     Seconds(clock_gettime(ClockId::MonotonicCoarse).tv_sec as u32)
 }
 
 /// The monotonic clock.
+#[expect(clippy::disallowed_methods, reason = "monotonic")]
 fn clock() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)

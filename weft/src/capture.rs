@@ -143,6 +143,7 @@ impl Capture {
 
     /// Says at the end what was counted.
     fn finish(&mut self) -> std::io::Result<()> {
+        #[expect(clippy::disallowed_methods, reason = "pcapng wants the time of day")]
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         for node in 0..self.frames.len() {
             let first = u32::try_from(node).unwrap_or_default() * INTERFACES;

@@ -94,6 +94,7 @@ impl Pair {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "certificates are valid from one day to another")]
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let now = SystemTime::now();
     let (wanted, out, authority, mut pairs) = match &args.verb {
