@@ -60,9 +60,12 @@ pub fn recover_offload(inner: &Inner<'_>, mtu: u16) -> Result<Offload, RecoverEr
     recovered(inner, mtu).map(|(offload, _)| offload)
 }
 
+/// Where a checksum field lies, in bytes from the start of the frame, and what it has to hold.
+type Field = (usize, [u8; 2]);
+
 /// The Offload, and what [`partial_checksum`] says.
 #[inline]
-fn recovered(inner: &Inner<'_>, mtu: u16) -> Result<(Offload, Option<(usize, [u8; 2])>), RecoverError> {
+fn recovered(inner: &Inner<'_>, mtu: u16) -> Result<(Offload, Option<Field>), RecoverError> {
     let have = packet_len(inner);
     let fits = have <= usize::from(mtu);
     let too_long = RecoverError::TooLong { have, mtu };
@@ -94,7 +97,7 @@ pub fn partial_checksum(inner: &Inner<'_>) -> Option<(usize, [u8; 2])> {
     completed(&l4, partial(&l4, inner.bytes)?)
 }
 
-fn completed(l4: &L4, partial: Partial) -> Option<(usize, [u8; 2])> {
+fn completed(l4: &L4, partial: Partial) -> Option<Field> {
     match partial {
         Partial::WithLength => None,
         Partial::WithoutLength => {

@@ -13,7 +13,7 @@ const SKIPPED_FILE: &str = "WEFT_SKIPPED";
 pub(crate) fn skip(test: &str, reason: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{test} would be skipped under CI: {reason}");
     // Not println: the test harness would keep that to itself.
-    writeln!(std::io::stdout(), "SKIPPED {test}: {reason}").unwrap();
+    std::io::stdout().write_all(format!("SKIPPED {test}: {reason}\n").as_bytes()).unwrap();
     if let Some(path) = std::env::var_os(SKIPPED_FILE) {
         let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
         // One write, so that the lines of tests that run at once do not mix.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
-use rustix::time::{ClockId, clock_gettime};
 use weft_control::config::file::{PollingEntry, unspanned};
 use weft_integration::{
     AgentConfig, AgentNode, Encapsulation, Family, Host, MIB, Site, exchange, exchange_superframes, ping_all, site,
@@ -130,8 +129,7 @@ fn a_program_that_never_waits_is_not_starved_by_a_worker_that_looks() {
             while !over.load(Ordering::Relaxed) {
                 std::hint::spin_loop();
             }
-            let time = clock_gettime(ClockId::ThreadCPUTime);
-            Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+            time_of(Path::new("/proc/thread-self"))
         });
         for _ in 0..500 {
             sender.send_to(b"look", "10.0.0.2:9").unwrap();
@@ -145,10 +143,13 @@ fn a_program_that_never_waits_is_not_starved_by_a_worker_that_looks() {
     agent.finish();
 }
 
-/// Processor time of an agent's only worker: the first field of its schedstat (Documentation/scheduler/sched-stats.rst).
 fn worker_time(agent: &AgentNode) -> Duration {
-    let worker = tasks(agent).find(|task| nice_of(task).0 == "worker-0").unwrap();
-    let stat = std::fs::read_to_string(worker.join("schedstat")).unwrap();
+    time_of(&tasks(agent).find(|task| nice_of(task).0 == "worker-0").unwrap())
+}
+
+/// Processor time of a thread: the first field of its schedstat (Documentation/scheduler/sched-stats.rst).
+fn time_of(task: &Path) -> Duration {
+    let stat = std::fs::read_to_string(task.join("schedstat")).unwrap();
     Duration::from_nanos(stat.split_ascii_whitespace().next().unwrap().parse().unwrap())
 }
 

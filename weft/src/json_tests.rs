@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use weft_api::{ControlStatus, Counters, FlowKey, OffloadRow, Reply, Status, TraceBatch, TraceRow, WorkerRow};
+use weft_api::{ControlStatus, FlowKey, OffloadRow, Reply, Status, TraceBatch, TraceRow, WorkerRow};
 use weft_control::doctor::{Finding, Report, Severity, Unseen};
 
 use crate::documents_tests::root;
@@ -69,7 +69,7 @@ fn shown(what: What) -> Option<Value> {
         What::Drops => {
             Reply::Drops(vec![row(json!({"reason": "", "stage": "", "count": 0, "meaning": "", "hint": ""}))])
         }
-        What::Counters => Reply::Counters(Box::new(Counters::default())),
+        What::Counters => Reply::Counters(Box::default()),
         What::Workers => Reply::Workers(vec![WorkerRow { batches: vec![Default::default()], ..WorkerRow::default() }]),
     }))
 }
