@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use rustix::io::write;
 use weft_integration::{CommandLab, MacAddr, Requirement, eventually, test_name, udp_over_ipv4, unmet, vxlan, weft};
@@ -21,6 +23,9 @@ const ETHERNET_LEN: usize = 14;
 const FIRST_PORT: u16 = 20_000;
 /// The source port of the frame that comes last.
 const LAST_PORT: u16 = 19_999;
+/// How often a datagram is sent that is like the one before, and how many of them at most.
+const BEAT: Duration = Duration::from_millis(100);
+const BEATS: usize = 150;
 const NOBODY: &str = "02:09:09:09:09:09";
 
 /// A directory that goes away with the test.
@@ -257,6 +262,46 @@ fn both_nodes_tell_of_one_frame_in_one_piece() {
     assert!(child.wait().unwrap().success());
     assert!(told.contains("DROP spoofed_mac") && told.contains("10.0.0.1:20000 > 10.0.0.2:9 UDP"), "{told}");
     assert!(!told.contains('\x1b'), "no colours but on a terminal");
+}
+
+/// As long as one that looks the same comes before the last one was told, a trace that joins them tells nothing.
+#[test]
+fn datagrams_that_are_all_alike_are_told_one_by_one() {
+    if unmet(test_name!(), &TOOLS) {
+        return;
+    }
+    let lab = CommandLab::up("two-node.yaml");
+    let pod = Lab::open(&lab.name().parse().unwrap()).unwrap().netns("a").unwrap();
+    let arguments = ["trace", "--lab", lab.name(), "--live", "--proto", "udp", "--port", "9", "-n", "5", "--json"];
+    let (mut child, _told, first) = running(&arguments);
+    assert!(first.starts_with("tracing on n1, n2"), "{first}");
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let (mut output, tracing) = (child.stdout.take().unwrap(), &child);
+    let told = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let socket = pod.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+            for _ in 0..BEATS {
+                // The pod answers that nobody listens.
+                let _ = socket.send_to(b"x", "10.244.2.2:9");
+                if stopped.recv_timeout(BEAT) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+            // It was to be done long ago: what it has told by now is what it tells.
+            interrupt(tracing);
+        });
+        let mut told = String::new();
+        output.read_to_string(&mut told).unwrap();
+        drop(stop);
+        told
+    });
+    assert!(child.wait().unwrap().success());
+    let frames: Vec<Vec<serde_json::Value>> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(frames.len(), 5, "{told}");
+    for rows in &frames {
+        let nodes: Vec<&str> = rows.iter().map(|row| row["node"].as_str().unwrap()).collect();
+        assert_eq!(nodes, ["n1", "n2"]);
+    }
 }
 
 #[test]
