@@ -15,8 +15,8 @@ build: ## Build `weft` and `weft-cni`, optimised
 install: build ## Programs, systemd units, man pages, completions below PREFIX (/usr/local), which DESTDIR may precede
 	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) bash scripts/install.sh install $${CARGO_TARGET_DIR:-target}/release
 
-uninstall: build ## Take exactly these away again
-	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) bash scripts/install.sh uninstall $${CARGO_TARGET_DIR:-target}/release
+uninstall: ## Take exactly these away again
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) bash scripts/install.sh uninstall
 
 demo: ## Two nodes, four pods, both encapsulations: ping, bulk TCP, what a node knows and counted (root)
 	@test "$$(id -u)" = 0 || { echo "make demo makes network namespaces: it needs root"; exit 1; }

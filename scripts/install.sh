@@ -1,62 +1,97 @@
 #!/usr/bin/env bash
-# Puts in place what was built, or takes it away again, and nothing else: install.sh install|uninstall BUILT
+# Puts in place what was built, or takes away again what was put there: install.sh install BUILT, install.sh uninstall
 # PREFIX is where it will run from, DESTDIR what stands before that for now.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 verb=${1:?install or uninstall}
-built=${2:?the directory with the programs}
 prefix=${PREFIX:-/usr/local}
 root=${DESTDIR:-}
-bin=$prefix/bin
-units=$prefix/lib/systemd/system
-man=$prefix/share/man/man1
-programs=(weft weft-cni)
-services=(weft-agent.service weft-store.service)
+# Every file that was installed, and with a slash behind it every directory that was not there before, parents first.
+record=$prefix/share/weft/installed
 
-pages=$(mktemp -d)
-trap 'rm -rf "$pages"' EXIT
-"$built/weft" man "$pages" >/dev/null
+installed=()
 
-completions() { # shell, file
-    echo "$1 $prefix/$2"
+directory() { # path
+    if [ ! -d "$root$1" ]; then
+        [ "$1" = / ] || directory "$(dirname "$1")"
+        mkdir "$root$1"
+        installed+=("$1/")
+    fi
 }
-shells=$(
-    completions bash share/bash-completion/completions/weft
-    completions zsh share/zsh/site-functions/_weft
-    completions fish share/fish/vendor_completions.d/weft.fish
-)
+
+put() { # mode, path: the file's bytes come on stdin
+    directory "$(dirname "$2")"
+    # Not into the file that is there: it may be running.
+    cat >"$root$2.new"
+    chmod "$1" "$root$2.new"
+    mv -f "$root$2.new" "$root$2"
+    installed+=("$2")
+}
+
+recorded() {
+    if [ -e "$root$record" ]; then cat "$root$record"; fi
+}
 
 case $verb in
 install)
-    for program in "${programs[@]}"; do
-        install -D -m 755 "$built/$program" "$root$bin/$program"
+    built=${2:?the directory with the programs}
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    mkdir "$work/pages"
+    "$built/weft" man "$work/pages" >/dev/null
+    for service in weft-agent.service weft-store.service; do
+        sed "s|@BINDIR@|$prefix/bin|" "deploy/systemd/$service" >"$work/$service"
     done
-    for service in "${services[@]}"; do
-        install -d "$root$units"
-        sed "s|@BINDIR@|$bin|" "deploy/systemd/$service" >"$root$units/$service"
+    for shell in bash zsh fish; do
+        "$built/weft" completions "$shell" >"$work/$shell"
     done
-    install -D -m 644 -t "$root$man" "$pages"/*
-    while read -r shell file; do
-        install -d "$root$(dirname "$file")"
-        "$built/weft" completions "$shell" >"$root$file"
-    done <<<"$shells"
+
+    for program in weft weft-cni; do
+        put 755 "$prefix/bin/$program" <"$built/$program"
+    done
+    for service in weft-agent.service weft-store.service; do
+        put 644 "$prefix/lib/systemd/system/$service" <"$work/$service"
+    done
+    for page in "$work"/pages/*; do
+        put 644 "$prefix/share/man/man1/$(basename "$page")" <"$page"
+    done
+    put 644 "$prefix/share/bash-completion/completions/weft" <"$work/bash"
+    put 644 "$prefix/share/zsh/site-functions/_weft" <"$work/zsh"
+    put 644 "$prefix/share/fish/vendor_completions.d/weft.fish" <"$work/fish"
+
+    directory "$(dirname "$record")"
+    # What the version before had, and this one has not, goes; directories stay on record.
+    directories=
+    while read -r path; do
+        case $path in
+        '') ;;
+        */) directories+=$path$'\n' ;;
+        *) printf '%s\n' "${installed[@]}" | grep -qxF -- "$path" || rm -f "$root$path" ;;
+        esac
+    done <<<"$(recorded)"
+    { printf '%s' "$directories" && printf '%s\n' "${installed[@]}"; } >"$work/installed"
+    put 644 "$record" <"$work/installed"
     echo "installed in $root$prefix; next: write /etc/weft/agent.toml (docs/configuration.md), then"
     echo "  systemctl enable --now weft-agent && weft cni install"
     ;;
 uninstall)
-    for program in "${programs[@]}"; do
-        rm -f "$root$bin/$program"
+    if [ ! -e "$root$record" ]; then
+        echo "install.sh: nothing is installed in $root$prefix: there is no $root$record; PREFIX and DESTDIR say where" >&2
+        exit 1
+    fi
+    directories=()
+    while read -r path; do
+        case $path in
+        */) directories=("$path" ${directories[@]+"${directories[@]}"}) ;;
+        *) rm -f "$root$path" ;;
+        esac
+    done <<<"$(recorded)"
+    rm -f "$root$record"
+    for path in ${directories[@]+"${directories[@]}"}; do
+        # What others have put something into stays.
+        rmdir --ignore-fail-on-non-empty "$root$path"
     done
-    for service in "${services[@]}"; do
-        rm -f "$root$units/$service"
-    done
-    for page in "$pages"/*; do
-        rm -f "$root$man/$(basename "$page")"
-    done
-    while read -r _ file; do
-        rm -f "$root$file"
-    done <<<"$shells"
     echo "removed from $root$prefix; what stays: /etc/weft, the run directory, and what \`weft cni install --uninstall\` removes"
     ;;
 *)

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,23 +13,28 @@ use weft_integration::{BOUND, Child, Family, Requirement, ping_all, site, test_n
 
 fn script(verb: &str, root: &Path) -> String {
     let built = weft();
+    run_script(verb, built.parent().unwrap(), root)
+}
+
+fn run_script(verb: &str, built: &Path, root: &Path) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/install.sh");
     let mut command = Command::new(script);
-    command.arg(verb).arg(built.parent().unwrap()).env("DESTDIR", root).env("PREFIX", "/usr/local");
+    command.arg(verb).arg(built).env("DESTDIR", root).env("PREFIX", "/usr/local");
     let output = command.stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     said
 }
 
-fn files(directory: &Path) -> BTreeSet<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .flat_map(|entry| {
-            let path = entry.path();
-            if path.is_dir() { files(&path) } else { [path].into() }
-        })
-        .collect()
+/// All that is in a directory, directories included.
+fn contents(directory: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        found.extend(contents(&path));
+        found.insert(path);
+    }
+    found
 }
 
 /// The value of a field in a unit.
@@ -76,8 +82,9 @@ fn what_is_installed_runs_with_the_units_privileges_and_goes_without_a_trace() {
     let strange = root.join("usr/local/bin/strange");
     fs::create_dir_all(strange.parent().unwrap()).unwrap();
     fs::write(&strange, "").unwrap();
+    let before = contents(&root);
     assert!(script("install", &root).contains("systemctl enable --now weft-agent"));
-    let installed = files(&root);
+    let installed = contents(&root);
     for one in ["bin/weft", "bin/weft-cni", "share/man/man1/weft.1", "share/bash-completion/completions/weft"] {
         assert!(installed.contains(&root.join("usr/local").join(one)), "{one}: {installed:?}");
     }
@@ -135,5 +142,38 @@ fn what_is_installed_runs_with_the_units_privileges_and_goes_without_a_trace() {
     drop(agent);
 
     script("uninstall", &root);
-    assert_eq!(files(&root), [strange].into());
+    assert_eq!(contents(&root), before);
+}
+
+#[test]
+fn another_version_leaves_nothing_of_the_one_before() {
+    let root = std::env::temp_dir().join(format!("weft-it-versions-{}", std::process::id()));
+    let [old, new] = ["old", "new"].map(|version| {
+        let built = root.join(version);
+        fs::create_dir_all(&built).unwrap();
+        // What the script asks of the program: manual pages, of which each version has one of its own.
+        let program = format!("#!/bin/sh\n[ \"$1\" != man ] || echo page >\"$2/weft-{version}.1\"\n");
+        for name in ["weft", "weft-cni"] {
+            let path = built.join(name);
+            fs::write(&path, &program).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        built
+    });
+    let place = root.join("place");
+    // Somebody else's, and there before.
+    fs::create_dir_all(place.join("usr/local/share/man")).unwrap();
+    let before = contents(&place);
+    let page = |version: &str| place.join(format!("usr/local/share/man/man1/weft-{version}.1"));
+    run_script("install", &old, &place);
+    assert!(page("old").exists());
+    run_script("install", &new, &place);
+    assert!(!page("old").exists() && page("new").exists());
+    let strange = place.join("usr/local/share/fish/vendor_completions.d/strange.fish");
+    fs::write(&strange, "").unwrap();
+    run_script("uninstall", &new, &place);
+    let left: BTreeSet<PathBuf> = contents(&place).difference(&before).cloned().collect();
+    let others = strange.ancestors().take(3).map(Path::to_owned);
+    assert_eq!(left, others.collect());
+    fs::remove_dir_all(root).unwrap();
 }
