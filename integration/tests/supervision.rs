@@ -13,11 +13,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::json;
 use weft_api::{Client, Query, Reply};
 use weft_control::config::file::unspanned;
 use weft_integration::{
-    AgentConfig, BOUND, Child, Encapsulation, Family, Host, Node, NumberedFlow, Output, Overlay, eventually, ping_all,
-    site, weft,
+    AgentConfig, BOUND, Between, Child, Encapsulation, Family, Host, Message, Node, NumberedFlow, Output, Overlay,
+    eventually, ping_all, site, weft,
 };
 
 const UNIT: &str = include_str!("../../deploy/systemd/weft-agent.service");
@@ -210,6 +211,22 @@ fn a_reload_by_systemd_takes_over_and_the_successor_is_the_service() {
     systemd.heard.clear();
     systemd.wait_for("WATCHDOG=1");
     assert_eq!((systemd.main, serving(&systemd.run_dir)), (Some(before), Some(before)));
+    ping_all(&pods[0], Overlay::IPV4[1]);
+
+    // An agent of version 1 is not asked in that: it would not say who goes on, and the service would end.
+    let _ = config.write();
+    let between = Between::new(&systemd.run_dir);
+    let refused = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let successor = between.welcome();
+            let _ = successor.hear();
+            successor.say(&Message::of(json!({ "refused": { "why": "it reads state version 1" } })));
+        });
+        systemd.reload()
+    });
+    drop(between);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("hands nothing over: it reads state version 1"), "{}", refused.stderr);
     ping_all(&pods[0], Overlay::IPV4[1]);
 
     // One that was started by hand goes by systemd, which sees the service end.
