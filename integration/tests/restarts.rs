@@ -19,9 +19,11 @@ const STREAM_RATE: u32 = 4_000_000;
 /// Datagrams sent while nobody forwards: fewer than a TAP's queue holds.
 const WAITING: usize = 200;
 
-/// Agents killed in one test, and how soon after the next one is started a stream has to go on, half of the times at least.
+/// Agents killed in one test, and how soon after the next one is started a stream has to go on: once, which is what the
+/// agent takes, and half of the times, which is that and what else the machine is about.
 const KILLS: usize = 5;
 const BACK_WITHIN: Duration = Duration::from_millis(100);
+const MEDIAN_WITHIN: Duration = Duration::from_millis(250);
 /// Frames that the next agent floods at most: what waited, what comes before the first answer, and what is for groups.
 const FLOODS: u64 = WAITING as u64 + 64;
 
@@ -154,9 +156,8 @@ fn a_killed_agent_is_not_noticed(kind: UnderlayKind, workers: u16) {
     println!(
         "{kind:?}, {workers} workers: a TCP stream went on {back:?} after new agents were started; flooded {floods:?}"
     );
-    // Half of them may have what else the machine was about, too.
     back.sort_unstable();
-    assert!(back[KILLS / 2] < BACK_WITHIN, "{back:?}");
+    assert!(back[0] < BACK_WITHIN && back[KILLS / 2] < MEDIAN_WITHIN, "{back:?}");
     drop(stream);
     pair.agents.into_iter().for_each(AgentNode::finish);
 }
