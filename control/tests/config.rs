@@ -197,6 +197,7 @@ const PORTS: &[Case] = &[
     (PORT, "mac = \"01:00:5e:00:00:01\"\n", 9, &["`mac` is 01:00:5e:00:00:01", "single device"]),
     (PORT, "mac = \"00:00:00:00:00:00\"\n", 9, &["`mac` is 00:00:00:00:00:00", "single device"]),
     (PORT, "mac = \"02:00:00:00:00:01\"\n[[port]]\nname = \"b\"\nnetns = \"p2\"\nvni = 7\nmac = \"02:00:00:00:00:01\"\n", 14, &["`mac` is 02:00:00:00:00:01", "VNI 7", "another"]),
+    (PORT, "addresses = [\"10.0.0.1/24\"]\n[[port]]\nname = \"b\"\nnetns = \"other\"\nvni = 7\naddresses = [\"10.0.0.1/16\"]\n", 14, &["`addresses` has 10.0.0.1", "another port of VNI 7"]),
     (PORT, "addresses = [\"10.0.0.1\"]\n", 9, &["`addresses` has \"10.0.0.1\"", "[\"10.0.0.1/24\"]"]),
     (PORT, "addresses = [\"10.0.0.1/33\"]\n", 9, &["`addresses` has \"10.0.0.1/33\"", "prefix lengths"]),
     (PORT, "addresses = [\"224.0.0.1/24\"]\n", 9, &["`addresses` has 224.0.0.1/24", "single host"]),

@@ -239,6 +239,7 @@ struct Seen {
     names: HashSet<String>,
     devices: HashSet<(String, String)>,
     macs: HashSet<(Vni, MacAddr)>,
+    addresses: HashSet<(Vni, IpAddr)>,
 }
 
 fn port(entry: &PortEntry, node: &str, vnis: &HashSet<Vni>, seen: &mut Seen) -> Result<PortConfig, Wrong> {
@@ -269,6 +270,12 @@ fn port(entry: &PortEntry, node: &str, vnis: &HashSet<Vni>, seen: &mut Seen) -> 
         let what = format!("has {bad}, which is no address of a single host");
         return not_allowed(&entry.addresses, ("port", "addresses"), what);
     }
+    if let Some(taken) = addresses.iter().find(|address| seen.addresses.contains(&(vni, address.addr()))) {
+        let address = taken.addr();
+        let message = format!("`addresses` has {address}, which another port of VNI {vni} has already: choose another");
+        return wrong(&entry.addresses, message);
+    }
+    seen.addresses.extend(addresses.iter().map(|address| (vni, address.addr())));
     let limit = within(("port", "learn_limit"), &entry.learn_limit, LEARN_LIMIT)?;
     Ok(PortConfig {
         name: name.clone(),
