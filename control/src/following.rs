@@ -1,5 +1,8 @@
 //! What the agent makes of the store's news: the view, tables by it, and what it says of itself.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -7,7 +10,6 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use weft_api::{ControlStatus, NodeRow};
 use weft_bridge::{Attachment, Tables};
-use weft_encap::search::State;
 use weft_encap::{Encapsulation, MacAddr, Vni};
 use weft_store::client::Store;
 use weft_switch::Switch;
@@ -18,20 +20,19 @@ use crate::cluster::record::{
     Attached, Network, Node, PROBES, RECORD_VERSION, REVISIONS, Receives, Standing as NodeStanding,
 };
 use crate::cluster::{
-    Edit, Holder, Keys, KnownEndpoint, Local, Member, NoRanges, Own, OwnEndpoint, Presence, View, apply, conflicts,
-    edits, wanted,
+    Edit, Holder, Keys, KnownEndpoint, Local, Member, NAME_GRACE, NoRanges, Own, OwnEndpoint, Part, Presence, View,
+    apply, conflicts, edits, wanted,
 };
 use crate::config::{Config, PortConfig};
 use crate::instance::instance;
 use crate::paths::Paths;
 use crate::roaming::{Mac, Roaming, seen};
-use crate::sync::{self, Endpoints, News, Standing, Sync};
+use crate::silence::is_silent;
+use crate::sync::{self, Endpoints, LEASE_SECONDS, News, Standing, Sync};
 
-/// After how long a suspect is let go whose path cannot be probed.
-const UNPROBED_GRACE: Duration = Duration::from_secs(600);
-
-/// After how long a suspect counts as silent that has never echoed a probe: time enough for the first to be lost.
-const NEVER_ECHOED: Duration = Duration::from_secs(10);
+/// After how long an agent that took over believes a store which went back before: as long as one that saw it does.
+const TRUST: Duration = Duration::from_secs(60);
+const _: () = assert!(NAME_GRACE.as_secs() > LEASE_SECONDS as u64, "a predecessor's lease ends within the grace");
 
 /// Who published a MAC of a virtual network behind a VTEP address.
 pub(crate) type Publishers<'a> = HashMap<(Vni, MacAddr, IpAddr), &'a str>;
@@ -45,6 +46,11 @@ pub(crate) struct Following {
     standing: Standing,
     /// Since when it has stood so.
     since: Instant,
+    part: Part,
+    /// Whether the tables in force are those of nobody.
+    is_out: bool,
+    /// When an agent that took over believes what it was handed in doubt.
+    trust_at: Option<Instant>,
     suspected: HashMap<String, Instant>,
     /// This node's, or why it has none.
     ranges: Option<Result<Vec<IpNet>, NoRanges>>,
@@ -53,7 +59,8 @@ pub(crate) struct Following {
     new_ranges: bool,
     /// What is claimed by several, as it was when this looked last, and how often there was something new.
     contested: BTreeSet<String>,
-    contested_at: i64,
+    /// Whether it has to look again: the view is another.
+    look: bool,
     contested_total: u64,
     /// How often a pod began before all nodes that it waited for had its row.
     unconfirmed_pods: u64,
@@ -80,6 +87,10 @@ impl Following {
             None => None,
         };
         let node = node(config, control.encapsulation, underlay_mtu)?;
+        // Whose view it takes over had joined under this name.
+        let had_joined = known.as_ref().and_then(|view| view.member(&node.name));
+        let had_joined = had_joined.is_some_and(|member| member.row().record.instance == node.instance);
+        let trust_at = known.as_ref().filter(|view| view.is_doubting()).map(|_| Instant::now() + TRUST);
         let own = Own { node, network, endpoints: endpoints(ports) };
         Ok(Some(Self {
             sync: sync::start(store, keys.clone(), own),
@@ -88,12 +99,15 @@ impl Following {
             local: local(config, underlay_mtu),
             standing: Standing::Connecting,
             since: Instant::now(),
+            part: Part::new(had_joined),
+            is_out: false,
+            trust_at,
             suspected: HashMap::new(),
             ranges: None,
             published: (0, 0),
             new_ranges: false,
             contested: BTreeSet::new(),
-            contested_at: 0,
+            look: true,
             contested_total: 0,
             unconfirmed_pods: 0,
             roaming: Roaming::default(),
@@ -110,14 +124,29 @@ impl Following {
         let (mut next, mut changes) = (Some(news), false);
         while let Some(news) = next {
             changes |= !matches!(news, News::Published { .. } | News::Ranges(_));
+            self.look |= match &news {
+                News::Written { events, .. } => !events.is_empty(),
+                News::Listed { .. } | News::Trust => true,
+                _ => false,
+            };
             match news {
-                News::Listed { revision, listing, replaced } => self.view.take_listing(revision, listing, replaced),
+                News::Listed { revision, listing, replaced } => {
+                    self.view.take_listing(revision, listing, replaced);
+                    // Then it is told when that is to be believed.
+                    self.trust_at = self.trust_at.filter(|_| !replaced);
+                }
                 News::Written { revision, events } => self.view.watch(revision, &events),
                 News::Trust => self.view.trust(),
                 News::Standing(standing) => {
                     // Why it is away may change, and it is away all the same.
                     if std::mem::discriminant(&standing) != std::mem::discriminant(&self.standing) {
                         self.since = Instant::now();
+                    }
+                    match standing {
+                        Standing::Connected => self.part.join(),
+                        Standing::Publishing => self.part.claim(),
+                        Standing::Refused(_) => self.part.refuse(Instant::now()),
+                        Standing::Connecting | Standing::Away(_) | Standing::Denied(_) => {}
                     }
                     self.standing = standing;
                 }
@@ -186,12 +215,16 @@ impl Following {
 
     /// Forwards by what is known.
     pub(crate) fn publish(&mut self, switch: &Switch, paths: Option<&mut Paths>) {
-        // Whose name another has is nobody to the others.
-        let refused = matches!(self.standing, Standing::Refused(_));
-        let nothing = refused.then(|| View::new(Keys::new("")));
+        self.is_out = self.is_nobody();
+        let nothing = self.is_out.then(|| View::new(Keys::new("")));
         for (vni, mac) in forward_by(nothing.as_ref().unwrap_or(&self.view), &self.local, switch, paths) {
             self.roaming.lose((vni, mac), Instant::now());
         }
+    }
+
+    /// Whose name another has is nobody to the others, unless it had the name just now.
+    fn is_nobody(&self) -> bool {
+        matches!(self.standing, Standing::Refused(_)) && self.part.is_over(Instant::now())
     }
 
     /// Asks something else of the cluster from now on.
@@ -208,8 +241,14 @@ impl Following {
     pub(crate) fn keep_house(&mut self, ports: &[AttachedPort], switch: &Switch, paths: Option<&mut Paths>) {
         self.look_for_learned(ports, switch);
         self.tell(ports);
+        let trusts = self.trust_at.take_if(|at| *at <= Instant::now()).is_some();
+        if trusts {
+            self.view.trust();
+        }
+        let forgets = self.forget_suspects(switch, paths.as_deref());
+        self.look |= trusts || forgets;
         self.look_for_conflicts();
-        if self.forget_suspects(switch, paths.as_deref()) {
+        if trusts || forgets || self.is_nobody() != self.is_out {
             self.publish(switch, paths);
         }
     }
@@ -227,10 +266,9 @@ impl Following {
 
     /// Counts and logs what several claim by now. Once a second: a pod that moves is claimed twice for a moment.
     fn look_for_conflicts(&mut self) {
-        if self.contested_at == self.view.revision() {
+        if !std::mem::take(&mut self.look) {
             return;
         }
-        self.contested_at = self.view.revision();
         let mut contested = BTreeSet::new();
         for conflict in conflicts(&self.view) {
             if !self.contested.contains(&conflict.what) {
@@ -253,19 +291,12 @@ impl Following {
             self.suspected.entry(name).or_insert_with(Instant::now);
         }
         let (tables, suspected) = (switch.tables(), &self.suspected);
-        let suspected_for =
-            |node: &Node, grace| suspected.get(&node.name).is_some_and(|since| since.elapsed() >= grace);
         let is_silent = |node: &Node| {
-            let Some(paths) = paths.filter(|_| node.capabilities.iter().any(|one| one == PROBES)) else {
-                return suspected_for(node, UNPROBED_GRACE);
-            };
-            let mut vteps = node.addresses.iter().filter_map(|address| tables.vtep_by_address(*address));
-            vteps.all(|vtep| match paths.of(vtep).map(|path| path.state) {
-                None | Some(State::Down) => true,
-                // It said that it echoes probes, and never did.
-                Some(State::Unprobed) => suspected_for(node, NEVER_ECHOED),
-                Some(State::Searching | State::Up { .. } | State::BlackHole) => false,
-            })
+            let paths = paths.filter(|_| node.capabilities.iter().any(|one| one == PROBES));
+            let vteps = node.addresses.iter().filter_map(|address| tables.vtep_by_address(*address));
+            let states = paths.map(|paths| vteps.map(|vtep| paths.of(vtep).map(|path| path.state)).collect::<Vec<_>>());
+            let since = suspected.get(&node.name);
+            is_silent(states.as_deref(), since.map_or(Duration::ZERO, Instant::elapsed))
         };
         self.view.forget_suspects(|node| {
             let silent = is_silent(node);
@@ -293,7 +324,7 @@ impl Following {
             let node = &member.row().record;
             let state = match (member.presence(), node.standing) {
                 (Presence::Suspect, _) => "suspect",
-                (Presence::Present, NodeStanding::Joined) if !member.is_stale() => "present",
+                (Presence::Present, NodeStanding::Joined) if !member.is_stale() && !member.is_doubted() => "present",
                 (Presence::Present, _) => "joining",
             };
             NodeRow {
@@ -333,7 +364,7 @@ impl Following {
             nodes: self.view.members().count(),
             endpoints: self.view.members().map(|(_, member)| self.view.endpoints(member).count()).sum(),
             suspects: named(|member| member.presence() == Presence::Suspect),
-            held: named(|member| member.presence() == Presence::Present && member.is_stale()),
+            held: named(|member| member.presence() == Presence::Present && (member.is_stale() || member.is_doubted())),
             conflicts: conflicts(&self.view).iter().map(ToString::to_string).collect(),
             conflicts_total: self.contested_total,
             refused_rows: self.view.refused().map(|(key, error)| format!("{key}: {error}")).collect(),
@@ -363,6 +394,7 @@ fn node(config: &Config, preferred: Encapsulation, underlay_mtu: u16) -> Result<
         name: config.node.clone(),
         instance: instance(&config.run_dir).map_err(no_instance)?,
         incarnation: 0,
+        epoch: 0,
         standing: NodeStanding::Joining,
         addresses: config.addresses.clone(),
         receives,

@@ -25,6 +25,7 @@ mod roaming;
 mod rows;
 mod serve;
 mod show;
+mod silence;
 mod spread;
 mod supervisor;
 mod sync;

@@ -1,15 +1,15 @@
-//! The rows that an operator writes: foreign VTEPs, and that a node is gone.
+//! The rows that an operator writes: foreign VTEPs, and that one of them or a node is gone.
 
 use std::net::IpAddr;
 
 use weft_store::KeyRange;
-use weft_store::client::{AccessError, Condition, Operation, Store, StoreError};
+use weft_store::client::{AccessError, Store, StoreError};
 
 use crate::cluster::record::{self, ForeignVtep, RecordError};
-use crate::cluster::{Key, Keys, removal};
+use crate::cluster::{Key, Keys, foreign_removal, removal};
 use crate::config::{Config, FileError};
 
-/// For how long the store keeps it that a node was removed, in seconds: agents hear of it at once, or list the rows anew.
+/// For how long the store keeps it that something was removed, in seconds: agents hear of it at once, or list the rows anew.
 const REMOVAL_SECONDS: u32 = 60;
 
 /// Why rows were not read or changed.
@@ -74,23 +74,26 @@ impl ClusterRows {
         Ok(())
     }
 
-    /// Removes a foreign VTEP; says whether there was one.
+    /// Removes a foreign VTEP, also where it is held since a store went back that has it no more; says whether the store
+    /// had it.
     ///
     /// # Errors
     /// [`RowsError`].
     pub async fn remove_foreign(&self, address: IpAddr) -> Result<bool, RowsError> {
-        let key = self.keys.write(&Key::Foreign(address));
-        let delete = [Operation::Delete(KeyRange::One(key.clone()))];
-        Ok(self.store.commit(&[Condition::Present(key)], &delete, &[]).await?.succeeded)
+        let was_there = self.foreign().await?.iter().any(|peer| peer.address == address);
+        let lease = self.store.lease(REMOVAL_SECONDS).await?;
+        self.store.commit(&[], &[foreign_removal(&self.keys, address, lease.id())], &[]).await?;
+        Ok(was_there)
     }
 
-    /// All foreign VTEPs, but for rows that agents refuse.
+    /// All foreign VTEPs, but for those that were removed and rows that agents refuse.
     ///
     /// # Errors
     /// [`RowsError`].
     pub async fn foreign(&self) -> Result<Vec<ForeignVtep>, RowsError> {
         let listing = self.store.get(&self.keys.foreign(), None).await?;
         let read = |value: &[u8]| record::read::<ForeignVtep>(value).ok().filter(|peer| peer.check().is_ok());
-        Ok(listing.rows.iter().filter_map(|row| read(&row.value)).collect())
+        let is_there = |peer: &ForeignVtep| !peer.vnis.is_empty();
+        Ok(listing.rows.iter().filter_map(|row| read(&row.value)).filter(is_there).collect())
     }
 }

@@ -66,6 +66,7 @@ fn own(agent: u32) -> Own {
         name: format!("node-{agent:04}"),
         instance: format!("{agent:032x}"),
         incarnation: 0,
+        epoch: 0,
         standing: Standing::Joining,
         addresses: vec![address],
         receives: vec![Receives { encapsulation: Encapsulation::Vxlan, udp_port: 4789 }],

@@ -328,6 +328,7 @@ fn racer(number: usize) -> Own {
         name: format!("n{number}"),
         instance: format!("instance {number}"),
         incarnation: 0,
+        epoch: 0,
         standing: Standing::Joining,
         addresses: vec![IpAddr::from([192, 0, 2, number as u8])],
         receives: Vec::new(),

@@ -46,6 +46,7 @@ impl Word {
             name: format!("n{number}"),
             instance: format!("instance {number}"),
             incarnation: 0,
+            epoch: 0,
             standing: Standing::Joining,
             addresses: vec![IpAddr::from([192, 0, 2, number])],
             receives: vec![Receives { encapsulation: Encapsulation::Vxlan, udp_port: VXLAN }],

@@ -78,7 +78,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             Verb::Remove { address } => {
                 if !rows.remove_foreign(*address).await? {
-                    bail!("there is no foreign VTEP {address}: `weft peer list` shows those that are there");
+                    bail!(
+                        "the store has no foreign VTEP {address}: `weft peer list` shows those that it has; agents that had it \
+                         from before the store went back let it go now"
+                    );
                 }
             }
             Verb::List { json } => list(&rows.foreign().await?, *json)?,

@@ -11,6 +11,8 @@ use super::view::Presence;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank<'v> {
     pub(super) presence: Presence,
+    /// Whether the store says so too: what is of before it went back yields to what was claimed since.
+    pub(super) is_sure: bool,
     /// Whether it is the claimant's own, and not only seen there.
     pub(super) own: bool,
     /// The revision at which it was claimed.

@@ -128,6 +128,8 @@ pub struct Membership {
     /// When each endpoint was first published.
     sequences: BTreeMap<(Vni, MacAddr), i64>,
     written_at: i64,
+    /// The highest revision that was seen, of whatever store, and the highest epoch of a claim of the name.
+    highest: i64,
 }
 
 impl Membership {
@@ -148,6 +150,7 @@ impl Membership {
             at_rest: false,
             sequences: BTreeMap::new(),
             written_at: 0,
+            highest: 0,
         }
     }
 
@@ -246,6 +249,7 @@ impl Membership {
                 None => Condition::Absent(key.clone()),
             };
             self.asked = Some(Asked::Claim);
+            self.own.node.epoch = self.highest + 1;
             return Step::Write(vec![condition], vec![self.put_node(0, Standing::Joining, lease)]);
         };
         if let Some(grant) = &mut self.grant {
@@ -294,6 +298,8 @@ impl Membership {
         let found: BTreeMap<Bytes, Stored> = rows.iter().flatten().map(|kv| (kv.key.clone(), Stored::of(kv))).collect();
         self.in_doubt = false;
         let held = found.get(&self.node_key());
+        let epoch = held.and_then(|row| record::read::<Node>(&row.value).ok()).map_or(0, |node| node.epoch);
+        self.highest = self.highest.max(revision).max(epoch);
         self.refused = held.and_then(|row| self.another(row));
         let claimed = self.claim.map(|claim| claim.lease);
         let lost = self.refused.is_some() || claimed.is_some() && held.map(|row| row.lease) != claimed;
@@ -328,6 +334,7 @@ impl Membership {
 
     /// What came of [`Step::Write`].
     pub fn written(&mut self, committed: &Committed) {
+        self.highest = self.highest.max(committed.revision);
         let (Some(asked), Some(lease)) = (self.asked.take(), self.lease) else { return };
         if let (Asked::Grant(_), Some(grant)) = (&asked, &mut self.grant) {
             grant.written(committed.succeeded);
@@ -345,6 +352,7 @@ impl Membership {
         let operations = match asked {
             Asked::Claim => {
                 self.claim = Some(Claim { incarnation: committed.revision, lease });
+                self.highest = self.highest.max(self.own.node.epoch);
                 vec![self.put_node(0, Standing::Joining, lease)]
             }
             Asked::Grant(operations) | Asked::Publish(operations) => operations,

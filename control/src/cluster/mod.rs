@@ -8,6 +8,7 @@ mod claims;
 mod grant;
 pub mod keys;
 mod membership;
+mod part;
 pub mod ranges;
 mod reconcile;
 pub mod record;
@@ -17,8 +18,9 @@ mod wanted;
 
 pub use keys::{Key, Keys};
 pub use membership::{Holder, Membership, Own, OwnEndpoint, Step};
+pub use part::{NAME_GRACE, Part};
 pub use ranges::{ClusterRange, NoRanges};
 pub use reconcile::{Edit, apply, edits, reconcile};
-pub use removal::removal;
+pub use removal::{foreign_removal, removal};
 pub use view::{Ips, KnownEndpoint, Listing, Member, Presence, Row, View};
 pub use wanted::{Behind, Conflict, Local, Wanted, WantedVtep, conflicts, wanted};

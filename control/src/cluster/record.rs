@@ -45,6 +45,10 @@ pub struct Node {
     /// The store's revision at which the name was claimed. 0 in the row that claims: then it is that row's own.
     #[serde(default)]
     pub incarnation: i64,
+    /// A Lamport clock of claims: greater in each claim of the name than in the one before and than all revisions that the
+    /// claimant has seen. So it grows where incarnations do not, when a store goes back to a backup.
+    #[serde(default)]
+    pub epoch: i64,
     /// How far its publication is.
     #[serde(default)]
     pub standing: Standing,
@@ -129,7 +133,7 @@ pub struct ForeignVtep {
     pub encapsulation: Encapsulation,
     /// UDP destination port, 1 to 65,535.
     pub udp_port: u16,
-    /// The virtual networks that it takes part in.
+    /// The virtual networks that it takes part in; none of one that was removed.
     pub vnis: Vec<Vni>,
 }
 

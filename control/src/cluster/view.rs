@@ -4,11 +4,13 @@
 //! that forgets says nothing of nodes at all. So a node whose row goes without [`Standing::Left`] becomes *suspect*: it is
 //! held as it was, until probes in the data plane fail too, or another node claims its name or its address.
 //! A node that claims its name anew publishes its endpoints one after another; until it says that it has
-//! [`Standing::Joined`], those that were known before are *held* beside the new ones. The same goes for all nodes when the
-//! store turns out to be another one, or one from a backup, until each has claimed its name there.
+//! [`Standing::Joined`], those that were known before are *held* beside the new ones. When the store turns out to be
+//! another one, or one from a backup, what it says of a node may be of before: then the node is *doubted*, and counts as it
+//! was known, until it claims its name there.
 
 mod endpoints;
 mod listing;
+mod member;
 mod rows;
 
 use std::borrow::Borrow;
@@ -23,12 +25,11 @@ use super::record::{AddressRange, ForeignVtep, Network, Node, RecordError, Stand
 
 pub use endpoints::{Ips, KnownEndpoint};
 pub use listing::Listing;
+pub use member::{Member, Presence};
 
 use endpoints::Endpoints;
 use listing::{OtherRow, Read, Rows, name};
-
-/// Claims of one node that are remembered, so that one which a backup brings back is not taken for a new one.
-const REMEMBERED_CLAIMS: usize = 8;
+use member::Heard;
 
 /// A record with what the store knows of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,28 +42,6 @@ pub struct Row<T> {
     pub modified: i64,
     /// The lease that it goes with; 0 for none.
     pub lease: i64,
-}
-
-/// Whether a node's row is in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Presence {
-    /// It went, and nobody said why.
-    Suspect,
-    /// It is there.
-    Present,
-}
-
-/// A node that counts.
-#[derive(Clone, Debug)]
-pub struct Member {
-    row: Row<Node>,
-    presence: Presence,
-    /// Endpoints that count beside those in the store, until the node has published again.
-    held: Endpoints,
-    /// The leases of its claims, newest last.
-    claims: Vec<i64>,
-    /// Claims that do not end what is held: they are of before the store went back.
-    old_claims: Vec<i64>,
 }
 
 /// The cluster as it is known here.
@@ -90,72 +69,6 @@ impl Row<Node> {
     #[must_use]
     pub fn incarnation(&self) -> i64 {
         if self.record.incarnation == 0 { self.modified } else { self.record.incarnation }
-    }
-}
-
-impl Member {
-    fn new(row: Row<Node>) -> Self {
-        let claims = vec![row.lease];
-        Self { row, presence: Presence::Present, held: Endpoints::default(), claims, old_claims: Vec::new() }
-    }
-
-    /// The node's row.
-    #[must_use]
-    pub fn row(&self) -> &Row<Node> {
-        &self.row
-    }
-
-    /// Whether it is in the store.
-    #[must_use]
-    pub fn presence(&self) -> Presence {
-        self.presence
-    }
-
-    /// Whether endpoints count that it has to publish again.
-    #[must_use]
-    pub fn is_stale(&self) -> bool {
-        !self.held.is_empty()
-    }
-
-    /// A row under the node's name. `listed`: its endpoints in the store until now.
-    fn update(&mut self, row: Row<Node>, listed: Option<&Endpoints>) {
-        if row.record.instance != self.row.record.instance {
-            *self = Self::new(row);
-            return;
-        }
-        if row.lease != self.row.lease || self.presence == Presence::Suspect {
-            self.hold(listed);
-            self.claims.retain(|claim| *claim != row.lease);
-            self.claims.push(row.lease);
-            if self.claims.len() > REMEMBERED_CLAIMS {
-                self.claims.remove(0);
-            }
-        }
-        self.presence = Presence::Present;
-        self.row = row;
-        if self.row.record.standing == Standing::Joined && !self.old_claims.contains(&self.row.lease) {
-            self.held = Endpoints::default();
-        }
-    }
-
-    /// Its row went, and it did not say that it leaves.
-    fn suspect(&mut self, listed: Option<&Endpoints>) {
-        self.hold(listed);
-        self.presence = Presence::Suspect;
-    }
-
-    /// Keeps the endpoints that count now, whatever the store says of them from now on.
-    fn hold(&mut self, listed: Option<&Endpoints>) {
-        self.held = self.counting(listed).collect();
-    }
-
-    fn counting<'a>(&'a self, listed: Option<&'a Endpoints>) -> impl Iterator<Item = &'a KnownEndpoint> + Clone {
-        let listed = listed.filter(|_| self.presence == Presence::Present);
-        let incarnation = self.row.incarnation();
-        let valid = move |row: &KnownEndpoint| row.incarnation == incarnation;
-        let again = move |held: &KnownEndpoint| listed.and_then(|listed| listed.get(held.key())).is_some_and(valid);
-        let held = self.held.iter().filter(move |row| !again(row));
-        listed.into_iter().flat_map(Endpoints::iter).filter(move |row| valid(row)).chain(held)
     }
 }
 
@@ -196,10 +109,10 @@ impl View {
         member.counting(self.rows.endpoints.get(&member.row.record.name))
     }
 
-    /// The foreign VTEPs, by address.
+    /// The foreign VTEPs, by address, but for those that were removed.
     pub fn foreign(&self) -> impl Iterator<Item = &Row<ForeignVtep>> {
         let held = self.held_foreign.iter().filter(|(address, _)| !self.rows.foreign.contains_key(address));
-        self.rows.foreign.iter().chain(held).map(|(_, row)| row)
+        self.rows.foreign.iter().chain(held).map(|(_, row)| row).filter(|row| !row.record.vnis.is_empty())
     }
 
     /// The network that all pods share, if the cluster has one.
@@ -235,12 +148,13 @@ impl View {
     /// The same, of rows that were read already.
     pub fn take_listing(&mut self, revision: i64, listing: Listing, replaced: bool) {
         let Listing { nodes, rows, refused, .. } = listing;
-        let Rows { endpoints: listed, mut foreign, .. } = std::mem::replace(&mut self.rows, rows);
+        let before = std::mem::replace(&mut self.rows, rows);
+        for (key, _) in &refused {
+            self.keep(key, &before);
+        }
+        let Rows { endpoints: listed, mut foreign, .. } = before;
         if replaced {
-            for (name, member) in &mut self.members {
-                member.hold(listed.get(name));
-                member.old_claims.clone_from(&member.claims);
-            }
+            self.members.iter_mut().for_each(|(name, member)| member.doubt(listed.get(name)));
             self.held_foreign.append(&mut foreign);
         }
         self.held_foreign.retain(|address, _| !self.rows.foreign.contains_key(address));
@@ -248,26 +162,24 @@ impl View {
         self.revision = revision;
         let mut names = HashSet::new();
         for row in nodes {
-            names.insert(row.record.name.clone());
-            self.put_node(row, &listed);
+            let name = row.record.name.clone();
+            if replaced && !self.members.contains_key(&name) && row.record.standing != Standing::Left {
+                let member = Member::restored(row, self.rows.endpoints.get(&name));
+                self.members.insert(name.clone(), member);
+            } else {
+                self.put_node(row, &listed, Heard::Listed);
+            }
+            names.insert(name);
         }
         for (key, error) in refused {
-            // Who is refused is there all the same, as he was known before.
-            match self.keys.read(key.as_bytes()) {
-                Some(Key::Node(name)) => _ = names.insert(name),
-                Some(Key::Endpoint(node, vni, mac)) => {
-                    let known = listed.get(&node).and_then(|endpoints| endpoints.get((vni, mac)));
-                    if let Some(known) = known.cloned() {
-                        self.rows.endpoints.entry(node).or_default().insert(known);
-                    }
-                }
-                _ => {}
+            if let Some(Key::Node(name)) = self.keys.read(key.as_bytes()) {
+                names.insert(name);
             }
             self.refuse(key, error);
         }
         for (name, member) in &mut self.members {
-            if member.presence == Presence::Present && !names.contains(name) {
-                member.suspect(listed.get(name));
+            if !names.contains(name) {
+                member.lapse(listed.get(name));
             }
         }
         self.forget_superseded();
@@ -295,19 +207,14 @@ impl View {
     /// Lets go of suspects to which the data plane has no path any more; says whether there were any.
     pub fn forget_suspects(&mut self, is_silent: impl Fn(&Node) -> bool) -> bool {
         let before = self.members.len();
-        self.members.retain(|_, member| member.presence == Presence::Present || !is_silent(&member.row.record));
+        self.members.retain(|_, member| !member.is_gone() || !is_silent(&member.row.record));
         before != self.members.len()
     }
 
     /// Ends what a listing with `replaced` began: whoever is there has had the time to look whether the store has what
     /// it wrote, and to publish again if not.
     pub fn trust(&mut self) {
-        for member in self.members.values_mut().filter(|member| member.presence == Presence::Present) {
-            member.old_claims.clear();
-            if member.row.record.standing == Standing::Joined {
-                member.held = Endpoints::default();
-            }
-        }
+        self.members.retain(|_, member| member.trust());
     }
 
     /// Lets go of suspects whose address a node has that is there.
@@ -317,7 +224,7 @@ impl View {
         let taken: HashSet<IpAddr> = self.members.values().filter(present).flat_map(addresses).collect();
         self.members.retain(|_, member| {
             let claimed = member.row.record.addresses.iter().any(|address| taken.contains(address));
-            member.presence == Presence::Present || !claimed
+            !member.is_gone() || !claimed
         });
     }
 
@@ -328,7 +235,7 @@ impl View {
                 match read {
                     Read::Node(row) => {
                         let listed = std::mem::take(&mut self.rows.endpoints);
-                        self.put_node(row, &listed);
+                        self.put_node(row, &listed, Heard::News);
                         self.rows.endpoints = listed;
                     }
                     Read::Other(row) => {
@@ -343,13 +250,38 @@ impl View {
         }
     }
 
+    /// What is refused is there all the same, as it was known before.
+    fn keep(&mut self, key: &str, before: &Rows) {
+        match self.keys.read(key.as_bytes()) {
+            Some(Key::Endpoint(node, vni, mac)) => {
+                let known = before.endpoints.get(&node).and_then(|endpoints| endpoints.get((vni, mac)));
+                if let Some(known) = known.cloned() {
+                    self.rows.endpoints.entry(node).or_default().insert(known);
+                }
+            }
+            Some(Key::Foreign(address)) => {
+                let known = before.foreign.get(&address).or_else(|| self.held_foreign.get(&address));
+                self.rows.foreign.extend(known.cloned().map(|known| (address, known)));
+            }
+            Some(Key::Network) => self.rows.network = before.network.clone(),
+            Some(Key::Range(range)) => {
+                self.rows.ranges.extend(before.ranges.get(&range).cloned().map(|known| (range, known)));
+            }
+            // Its member stays.
+            Some(Key::Node(_)) | None => {}
+        }
+    }
+
     fn refuse(&mut self, key: String, error: RecordError) {
         self.refusals += 1;
         self.refused.insert(key, error);
     }
 
-    fn put_node(&mut self, row: Row<Node>, listed: &BTreeMap<String, Endpoints>) {
+    fn put_node(&mut self, row: Row<Node>, listed: &BTreeMap<String, Endpoints>, heard: Heard) {
         let name = row.record.name.clone();
+        if self.members.get_mut(&name).is_some_and(|member| !member.believes(&row, heard)) {
+            return;
+        }
         if row.record.standing == Standing::Left {
             self.members.remove(&name);
             return;
@@ -365,19 +297,18 @@ impl View {
         match self.keys.read(&kv.key) {
             Some(Key::Node(name)) => {
                 if let Some(member) = self.members.get_mut(&name) {
-                    member.suspect(self.rows.endpoints.get(&name));
+                    member.lapse(self.rows.endpoints.get(&name));
                 }
             }
             Some(Key::Endpoint(node, vni, mac)) => {
-                if let Some(endpoints) = self.rows.endpoints.get_mut(&node) {
-                    endpoints.remove((vni, mac));
-                    if endpoints.is_empty() {
-                        self.rows.endpoints.remove(&node);
-                    }
+                let Some(endpoints) = self.rows.endpoints.get_mut(&node) else { return };
+                let gone = endpoints.remove((vni, mac));
+                if endpoints.is_empty() {
+                    self.rows.endpoints.remove(&node);
                 }
-                if let Some(member) = self.members.get_mut(&node).filter(|member| member.presence == Presence::Present)
-                {
-                    member.held.remove((vni, mac));
+                // One of an earlier claim may have gone with that claim's lease, before it was published again.
+                if let Some((member, gone)) = self.members.get_mut(&node).zip(gone) {
+                    member.withdraw(&gone);
                 }
             }
             Some(Key::Foreign(address)) => {

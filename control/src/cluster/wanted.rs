@@ -1,8 +1,8 @@
 //! What of the cluster concerns one node, and who has what where several claim it.
 //!
 //! A VTEP address is the node's that claimed its name last; a MAC of a VNI, and an address of a pod, that of the endpoint
-//! published last, for a pod has moved then. Nodes that are present come before suspects, and a pod's own MAC before one
-//! that was learned. Revisions of the store decide what is last, and names and MACs where they are equal, so that all
+//! published last, for a pod has moved then. Nodes that are present come before suspects, those that claimed their name
+//! since the store went back before the others, and a pod's own MAC before one that was learned. Revisions of the store decide what is last, and names and MACs where they are equal, so that all
 //! nodes see the same.
 
 use std::cmp::Reverse;
@@ -83,18 +83,18 @@ pub struct Conflict {
 
 fn address_claims(view: &View) -> Claims<'_, IpAddr, Member> {
     Claims::of(view.members().flat_map(|(name, member)| {
-        let (presence, revision) = (member.presence(), member.row().incarnation());
-        let rank = Rank { presence, own: true, revision, name: Reverse(name), mac: MacAddr::ZERO };
+        let (presence, is_sure, revision) = (member.presence(), !member.is_doubted(), member.row().incarnation());
+        let rank = Rank { presence, is_sure, own: true, revision, name: Reverse(name), mac: MacAddr::ZERO };
         member.row().record.addresses.iter().map(move |address| (*address, rank, member))
     }))
 }
 
 fn endpoints(view: &View) -> impl Iterator<Item = (Rank<'_>, &KnownEndpoint)> + Clone {
     view.members().flat_map(move |(name, member)| {
-        let presence = member.presence();
+        let (presence, is_sure) = (member.presence(), !member.is_doubted());
         view.endpoints(member).map(move |row| {
             let own = row.attached != Attached::Learned;
-            (Rank { presence, own, revision: row.sequence, name: Reverse(name), mac: row.mac }, row)
+            (Rank { presence, is_sure, own, revision: row.sequence, name: Reverse(name), mac: row.mac }, row)
         })
     })
 }

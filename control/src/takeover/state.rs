@@ -102,9 +102,7 @@ impl State {
         let control = config.control.as_ref()?;
         let Cluster { revision, rows, .. } =
             self.cluster.as_ref().filter(|cluster| cluster.prefix == control.prefix)?;
-        let mut view = View::new(Keys::new(&control.prefix));
-        view.list(*revision, rows.iter().map(StoreRow::key_value), false);
-        Some(view)
+        Some(View::inherited(Keys::new(&control.prefix), *revision, rows.iter().map(StoreRow::key_value)))
     }
 
     /// The uplink's next hops, by the ids of these tables.

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use weft_bridge::tables::DomainOptions;
 use weft_bridge::{Port, PortId, PortMode, Tables};
 use weft_control::cluster::record::{Attached, Network, Node, PROBES, RECORD_VERSION, Receives, Standing};
-use weft_control::cluster::{Keys, Local, Membership, Own, OwnEndpoint, Step, View, Wanted, apply, reconcile, wanted};
+use weft_control::cluster::{
+    Keys, Local, Membership, Own, OwnEndpoint, Part, Step, View, Wanted, apply, reconcile, wanted,
+};
 use weft_encap::{Encapsulation, MacAddr, Vni};
 use weft_switch::memory::{MemoryPort, MemorySwitch};
 
@@ -43,6 +45,9 @@ pub(crate) struct SimAgent {
     pub(crate) refused: bool,
     /// How fast its clock goes, in percent.
     pub(crate) clock: u32,
+    part: Part,
+    /// Its store's time 0.
+    epoch: Instant,
     keys: Keys,
     lease: Option<i64>,
     renewed: Duration,
@@ -70,6 +75,7 @@ impl SimAgent {
             name: identity.name.clone(),
             instance: identity.instance.clone(),
             incarnation: 0,
+            epoch: 0,
             standing: Standing::Joining,
             addresses: vec![identity.address],
             receives: vec![Receives { encapsulation: Encapsulation::Vxlan, udp_port: UDP_PORT }],
@@ -89,6 +95,8 @@ impl SimAgent {
             cut_off: false,
             refused: false,
             clock: 100,
+            part: Part::default(),
+            epoch: Instant::now(),
             keys: keys(),
             lease: None,
             renewed: Duration::ZERO,
@@ -192,6 +200,12 @@ impl SimAgent {
         let step = self.membership.step();
         self.refused = matches!(step, Step::Refused(_));
         match step {
+            Step::Rest => self.part.join(),
+            Step::Refused(_) => self.part.refuse(self.epoch + store.now),
+            Step::Lease | Step::Write(..) => self.part.claim(),
+            Step::Read(_) => {}
+        }
+        match step {
             Step::Rest | Step::Refused(_) => return false,
             Step::Read(operations) => {
                 let read = store.commit(&[], &operations).unwrap();
@@ -227,10 +241,15 @@ impl SimAgent {
         }
     }
 
+    /// Whether another has its name, and it is nobody to the others.
+    pub(crate) fn is_nobody(&self, now: Duration) -> bool {
+        self.refused && self.part.is_over(self.epoch + now)
+    }
+
     /// Lets go of suspects, and brings the switch to what is known.
-    pub(crate) fn settle(&mut self, is_silent: impl Fn(&Node) -> bool) {
+    pub(crate) fn settle(&mut self, is_silent: impl Fn(&Node) -> bool, now: Duration) {
         self.view.forget_suspects(is_silent);
-        let wanted = if self.refused { Wanted::default() } else { wanted(&self.view, &self.local()) };
+        let wanted = if self.is_nobody(now) { Wanted::default() } else { wanted(&self.view, &self.local()) };
         let mut tables = Tables::clone(&self.switch.tables());
         let edits = reconcile(&tables, &wanted);
         apply(&mut tables, edits).unwrap();

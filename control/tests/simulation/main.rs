@@ -5,8 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a test says so by failing")]
 
 mod agent;
+mod law;
 mod named;
 mod ranges;
+mod restored;
 mod schedule;
 mod store;
 mod traffic;

@@ -14,10 +14,10 @@ use weft_store::client::{Condition, Operation};
 use crate::agent::{Pod, SimAgent, keys};
 use crate::world::{World, address, frame, pod, vni};
 
-const LAPSE: Duration = Duration::from_secs(11);
+pub(crate) const LAPSE: Duration = Duration::from_secs(11);
 
 /// Machines `n1`, `n2`, ... with a pod each in VNI 1, numbered alike, which know each other.
-fn cluster(machines: u8) -> World {
+pub(crate) fn cluster(machines: u8) -> World {
     let mut world = World::new();
     for number in 1..=machines {
         let place = world.add(&format!("n{number}"), &[pod(1, number)]);
@@ -29,7 +29,7 @@ fn cluster(machines: u8) -> World {
 }
 
 /// Where a machine sends frames for a pod.
-fn known_at(world: &mut World, machine: usize, (vni, mac): Pod) -> Option<IpAddr> {
+pub(crate) fn known_at(world: &mut World, machine: usize, (vni, mac): Pod) -> Option<IpAddr> {
     let tables = world.agent(machine).switch.tables();
     match tables.domain(vni)?.static_mac(mac)? {
         Attachment::Vtep(id) => Some(tables.vtep(id)?.address),
@@ -37,7 +37,7 @@ fn known_at(world: &mut World, machine: usize, (vni, mac): Pod) -> Option<IpAddr
     }
 }
 
-fn flooded_to(world: &mut World, machine: usize) -> usize {
+pub(crate) fn flooded_to(world: &mut World, machine: usize) -> usize {
     world.agent(machine).switch.tables().domain(vni(1)).unwrap().flood_list().len()
 }
 
@@ -404,6 +404,7 @@ fn unknown_fields_are_ignored() {
         name: "n9".to_owned(),
         instance: "x".to_owned(),
         incarnation: 0,
+        epoch: 0,
         standing: Standing::Joined,
         addresses: vec![address(9)],
         receives: Vec::new(),

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_bridge::Attachment;
-use weft_control::cluster::record::{AddressRange, Network, Node, read};
-use weft_control::cluster::{ClusterRange, Key, NoRanges, conflicts, reconcile, removal, wanted};
+use weft_control::cluster::record::{AddressRange, ForeignVtep, Network, Node, RECORD_VERSION, read, write};
+use weft_control::cluster::{ClusterRange, Key, NoRanges, conflicts, foreign_removal, reconcile, removal, wanted};
 use weft_encap::{Encapsulation, MacAddr, Offload, Vni};
 use weft_store::KeyRange;
+use weft_store::client::Operation;
 
 use crate::agent::{Identity, Pod, SimAgent, keys};
+use crate::law::Law;
 use crate::store::{SimStore, TTL};
 
 /// Of a round in which everybody is at work.
@@ -48,6 +50,12 @@ pub(crate) struct World {
     unaware: BTreeMap<usize, Option<i64>>,
     /// What agents were granted may have been forgotten since.
     pub(crate) store_went_back: bool,
+    /// Pairs of machines whose underlay is parted, the smaller first.
+    pub(crate) parted: BTreeSet<(usize, usize)>,
+    /// Foreign VTEPs, in both VNIs.
+    pub(crate) foreign: BTreeSet<IpAddr>,
+    /// What has to hold since the store went back.
+    pub(crate) law: Law,
 }
 
 impl World {
@@ -66,6 +74,9 @@ impl World {
             kept: BTreeMap::new(),
             unaware: BTreeMap::new(),
             store_went_back: false,
+            parted: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            law: Law::default(),
         }
     }
 
@@ -85,11 +96,15 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, machine: usize) {
+        self.excuse(machine);
+        let name = self.machines[machine].identity.name.clone();
+        self.excuse_name(&name);
         let Machine { identity, pods, agent } = &mut self.machines[machine];
         *agent = Some(SimAgent::start(identity.clone(), pods));
     }
 
     pub(crate) fn kill(&mut self, machine: usize) {
+        self.excuse(machine);
         let Machine { identity, agent, .. } = &mut self.machines[machine];
         if let Some(Ok(ranges)) = agent.take().as_ref().and_then(|agent| agent.membership.ranges()) {
             identity.had.clone_from(ranges);
@@ -140,6 +155,7 @@ impl World {
         let rows = self.store.list(&KeyRange::One(keys().write(&Key::Node(name.clone()))));
         let ranges = self.store.list(&keys().ranges());
         self.kept.remove(name);
+        let removed = name.clone();
         // Another machine of the name goes on until it hears of it.
         for (place, machine) in self.machines.iter().enumerate() {
             if let Some(agent) = machine.agent.as_ref().filter(|_| machine.identity.name == *name) {
@@ -148,14 +164,34 @@ impl World {
         }
         let (conditions, operations) = removal(&keys(), name, rows.first(), &ranges, self.store.grant());
         assert!(self.store.commit(&conditions, &operations).unwrap().succeeded);
+        self.excuse_name(&removed);
+    }
+
+    /// The operator writes a foreign VTEP, or removes it.
+    pub(crate) fn set_foreign(&mut self, address: IpAddr, is_there: bool) {
+        let operation = if is_there {
+            let (encapsulation, vnis) = (Encapsulation::Vxlan, vec![vni(1), vni(2)]);
+            let row = ForeignVtep { version: RECORD_VERSION, address, encapsulation, udp_port: 4789, vnis };
+            self.foreign.insert(address);
+            Operation::Put(keys().write(&Key::Foreign(address)), write(&row).into(), None)
+        } else {
+            self.foreign.remove(&address);
+            foreign_removal(&keys(), address, self.store.grant())
+        };
+        assert!(self.store.commit(&[], &[operation]).unwrap().succeeded);
     }
 
     /// Addresses at which a data plane answers a machine: one that runs, and knows the machine.
     fn answering(&self, asker: usize) -> BTreeSet<IpAddr> {
-        let asker = self.machines[asker].identity.address;
-        let knows = |agent: &SimAgent| agent.switch.tables().vtep_by_address(asker).is_some();
-        let answering = self.machines.iter().filter(|machine| machine.agent.as_ref().is_some_and(knows));
-        answering.map(|machine| machine.identity.address).collect()
+        let address = self.machines[asker].identity.address;
+        let knows = |agent: &SimAgent| agent.switch.tables().vtep_by_address(address).is_some();
+        let is_reached = |place: usize| !self.parted.contains(&(asker.min(place), asker.max(place)));
+        let answering = self
+            .machines
+            .iter()
+            .enumerate()
+            .filter(|(place, machine)| is_reached(*place) && machine.agent.as_ref().is_some_and(knows));
+        answering.map(|(_, machine)| machine.identity.address).collect()
     }
 
     /// One agent meets the store, in part perhaps, and settles.
@@ -164,9 +200,10 @@ impl World {
         let silent = |node: &Node| !node.addresses.iter().any(|address| answering.contains(address));
         if let Some(agent) = &mut self.machines[machine].agent {
             agent.meet(&mut self.store, revisions, requests, lose_answer);
-            agent.settle(silent);
+            agent.settle(silent, self.store.now);
         }
         self.check_kept();
+        self.check_law(machine);
     }
 
     /// All agents meet the store, as long as they have to say something.
@@ -295,6 +332,7 @@ impl World {
                 expected.insert(other.address, common);
             }
         }
+        expected.extend(self.foreign.iter().map(|address| (*address, own.identity.vnis.clone())));
         let seen: BTreeMap<IpAddr, BTreeSet<Vni>> = tables
             .vteps()
             .map(|(id, vtep)| {

@@ -99,10 +99,8 @@ impl Endpoints {
         }
     }
 
-    pub(super) fn remove(&mut self, key: EndpointKey) {
-        if let Ok(place) = self.place(key) {
-            self.0.remove(place);
-        }
+    pub(super) fn remove(&mut self, key: EndpointKey) -> Option<KnownEndpoint> {
+        self.place(key).ok().map(|place| self.0.remove(place))
     }
 
     /// Where it is, or has to be. Rows come in order as a rule.
