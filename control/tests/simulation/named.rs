@@ -7,7 +7,9 @@ use std::time::Duration;
 use weft_bridge::tables::VtepKind;
 use weft_bridge::{Attachment, Learn, Port, PortMode, Seconds, Tables};
 use weft_control::cluster::record::{Attached, Endpoint, ForeignVtep, Node, RECORD_VERSION, Standing, write};
-use weft_control::cluster::{Holder, Key, OwnEndpoint, Presence, Step, View, Wanted, apply, reconcile, wanted};
+use weft_control::cluster::{
+    Holder, Key, OwnEndpoint, Presence, Step, View, Wanted, apply, conflicts, reconcile, wanted,
+};
 use weft_encap::{Encapsulation, Offload};
 use weft_store::client::{Condition, Operation};
 
@@ -507,4 +509,87 @@ fn only_a_holder_with_one_of_our_addresses_may_be_our_predecessor() {
     assert!(holder(&[address(9), own[1]]).may_be_predecessor(&own), "one of its addresses changed");
     assert!(!holder(&[address(2)]).may_be_predecessor(&own));
     assert!(holder(&[]).may_be_predecessor(&own), "nothing is known of it");
+}
+
+#[test]
+fn a_pod_that_moved_is_found_though_its_new_sequence_is_lower() {
+    // frr#10468: who knows a higher sequence number keeps the old VTEP. Here a store that went back counts from less.
+    let mut world = cluster(3);
+    let backup = world.store.backup();
+    for pods in [&[pod(1, 1), pod(1, 8)][..], &[], &[pod(1, 1), pod(1, 8)]] {
+        world.set_pods(0, pods);
+        world.meet_all();
+    }
+    world.meet_all();
+    let sequence = |world: &mut World, name: &str| {
+        let view = &world.agent(2).view;
+        view.endpoints(view.member(name)?).find(|row| row.mac == pod(1, 8).1).map(|row| row.sequence)
+    };
+    let before = sequence(&mut world, "n1").unwrap();
+    world.restore(&backup, false);
+    // It moves before the node that had it is heard of again, and is published there at once.
+    world.set_pods(0, &[pod(1, 1)]);
+    world.set_pods(1, &[pod(1, 2), pod(1, 8)]);
+    world.meet(1, 100, 100, false);
+    world.meet(2, 100, 0, false);
+    assert!(sequence(&mut world, "n2").unwrap() < before && sequence(&mut world, "n1") == Some(before));
+    assert_eq!(known_at(&mut world, 2, pod(1, 8)), Some(address(2)));
+    world.rest();
+    world.check();
+}
+
+#[test]
+fn a_pod_that_was_withdrawn_stays_in_no_table() {
+    // frr#21473: of 20 live migrations one leaves the row of the old hypervisor behind.
+    let mut world = cluster(3);
+    let guest = pod(1, 8);
+    for migration in 0..20 {
+        let (from, to) = (migration % 2, (migration + 1) % 2);
+        let own = |machine: usize| pod(1, machine as u8 + 1);
+        // It is on both for a while, and what each says is heard in another order each time.
+        world.set_pods(to, &[own(to), guest]);
+        let said = [to, from, 2][migration % 3];
+        world.meet(said, 1, 1, false);
+        world.set_pods(from, &[own(from)]);
+        for machine in [[0, 1, 2], [1, 0, 2], [2, 1, 0]][migration % 3] {
+            world.meet(machine, migration % 4, 1 + migration % 3, false);
+        }
+        world.meet_all();
+        world.meet_all();
+        assert_eq!(known_at(&mut world, 2, guest), Some(address(to as u8 + 1)), "migration {migration}");
+        assert_eq!(known_at(&mut world, from, guest), Some(address(to as u8 + 1)), "migration {migration}");
+    }
+    world.set_pods(0, &[pod(1, 1)]);
+    world.meet_all();
+    world.meet_all();
+    for machine in 0..3 {
+        let tables = world.agent(machine).switch.tables();
+        let domain = tables.domain(guest.0).unwrap();
+        assert_eq!(domain.static_mac(guest.1), None);
+        assert!(domain.neighbours().all(|(_, mac)| mac != guest.1));
+    }
+    world.check();
+}
+
+#[test]
+fn of_two_nodes_with_one_address_the_one_that_claimed_last_is_reached() {
+    let mut world = cluster(3);
+    world.machines[1].identity.address = address(1);
+    for round in 0..2 {
+        // Who has it starts once more, and so has claimed last.
+        let (winner, loser) = if round == 0 { (1, 0) } else { (0, 1) };
+        world.kill(winner);
+        world.start(winner);
+        world.meet_all();
+        world.meet_all();
+        let pods = [pod(1, 1), pod(1, 2)];
+        assert_eq!(known_at(&mut world, 2, pods[winner]), Some(address(1)));
+        assert_eq!(known_at(&mut world, 2, pods[loser]), None, "it has no address of its own");
+        assert_eq!(flooded_to(&mut world, 2), 1);
+        let known = conflicts(&world.agent(2).view);
+        let names = ["n1", "n2"];
+        assert_eq!(known.len(), 1, "{known:?}");
+        assert_eq!(known[0].what, "VTEP address 192.0.2.1");
+        assert_eq!((known[0].winner.as_str(), &known[0].others), (names[winner], &vec![names[loser].to_owned()]));
+    }
 }
