@@ -53,7 +53,11 @@ impl World {
     fn begin_law(&mut self, learns: impl Fn(&SimAgent) -> bool) {
         for from in 0..self.machines.len() {
             let Some(agent) = self.machines[from].agent.as_ref().filter(|agent| learns(agent)) else { continue };
-            if agent.is_nobody(self.store.now) {
+            let name = &self.machines[from].identity.name;
+            let others =
+                self.machines.iter().enumerate().filter(|(place, other)| *place != from && other.agent.is_some());
+            let has_rival = others.into_iter().any(|(_, other)| other.identity.name == *name);
+            if has_rival || agent.is_nobody(self.store.now) {
                 continue;
             }
             let tables = agent.switch.tables();
@@ -88,7 +92,9 @@ impl World {
         let mut claimants = view.members().filter(|(_, member)| claims(member));
         let Some((name, member)) = claimants.next().filter(|_| claimants.next().is_none()) else { return false };
         let owner = &self.machines[to].identity;
-        name == owner.name && member.row().record.instance == owner.instance && !self.is_parted(from, to)
+        // Who does not know it does not answer its probes, and is let go when its lease ends.
+        let is_answered = self.answering(from).contains(&owner.address);
+        name == owner.name && member.row().record.instance == owner.instance && is_answered
     }
 
     fn is_parted(&self, one: usize, other: usize) -> bool {
@@ -103,7 +109,8 @@ impl World {
     /// Machines of a name are no more alone in it.
     pub(crate) fn excuse_name(&mut self, name: &str) {
         let machines = &self.machines;
-        self.law.holds.retain(|forwards| machines[forwards.to].identity.name != name);
+        let is_of_name = |place: usize| machines[place].identity.name == name;
+        self.law.holds.retain(|forwards| !is_of_name(forwards.from) && !is_of_name(forwards.to));
     }
 
     /// What has to hold of a machine.

@@ -182,7 +182,7 @@ impl World {
     }
 
     /// Addresses at which a data plane answers a machine: one that runs, and knows the machine.
-    fn answering(&self, asker: usize) -> BTreeSet<IpAddr> {
+    pub(crate) fn answering(&self, asker: usize) -> BTreeSet<IpAddr> {
         let address = self.machines[asker].identity.address;
         let knows = |agent: &SimAgent| agent.switch.tables().vtep_by_address(address).is_some();
         let is_reached = |place: usize| !self.parted.contains(&(asker.min(place), asker.max(place)));
