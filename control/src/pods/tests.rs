@@ -183,7 +183,9 @@ impl Scene {
     /// ADD as the plugin does it, which is killed with the agent.
     fn add(&mut self, container: u8, namespace: u64, delegated: bool) -> Option<Vec<IpAddr>> {
         if delegated {
+            // It knows a container by its name, and gives it the same again.
             self.given.insert(container);
+            self.forsaken.remove(&container);
         } else if self.given.contains(&container) {
             self.forsaken.insert(container);
         }
@@ -235,6 +237,8 @@ impl Scene {
                 if done {
                     self.given.remove(&container);
                     self.forsaken.remove(&container);
+                } else if !self.runtime.contains_key(&container) {
+                    self.forsaken.insert(container);
                 }
                 if let Some(known) = self.runtime.get_mut(&container) {
                     if done && self.machine.step().is_ok() {
