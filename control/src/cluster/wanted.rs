@@ -90,10 +90,12 @@ fn address_claims(view: &View) -> Claims<'_, IpAddr, Member> {
 }
 
 fn endpoints(view: &View) -> impl Iterator<Item = (Rank<'_>, &KnownEndpoint)> + Clone {
+    let went_back = view.is_doubting();
     view.members().flat_map(move |(name, member)| {
-        let (presence, is_sure) = (member.presence(), !member.is_doubted());
+        let presence = member.presence();
         view.endpoints(member).map(move |row| {
             let own = row.attached != Attached::Learned;
+            let is_sure = !member.is_doubted() && (!went_back || member.has_published(row));
             (Rank { presence, is_sure, own, revision: row.sequence, name: Reverse(name), mac: row.mac }, row)
         })
     })

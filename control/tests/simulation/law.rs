@@ -57,7 +57,7 @@ impl World {
             let others =
                 self.machines.iter().enumerate().filter(|(place, other)| *place != from && other.agent.is_some());
             let has_rival = others.into_iter().any(|(_, other)| other.identity.name == *name);
-            if has_rival || agent.is_nobody(self.store.now) {
+            if has_rival || agent.is_nobody(self.store.now) || self.is_unaware(from) {
                 continue;
             }
             let tables = agent.switch.tables();
@@ -82,7 +82,9 @@ impl World {
         let others = self.machines.iter().enumerate().filter(|(place, other)| *place != owner && other.agent.is_some());
         let is_another = |other: &Machine| other.identity.name != machine.identity.name && other.identity.address != at;
         let is_one = others.into_iter().all(|(_, other)| is_another(other));
-        (is_one && machine.identity.address == at && !agent.is_nobody(self.store.now)).then_some(owner)
+        // Others may have heard of its removal already.
+        let is_out = agent.is_nobody(self.store.now) || self.is_unaware(owner);
+        (is_one && machine.identity.address == at && !is_out).then_some(owner)
     }
 
     /// Whether one machine knows a pod of another as that one's, and nobody else's.

@@ -63,6 +63,25 @@ fn a_backup_older_than_a_reboot_empties_nothing() {
 }
 
 #[test]
+fn a_pod_that_a_node_had_at_the_backup_is_not_taken_for_its_own() {
+    let mut world = cluster(2);
+    let backup = world.store.backup();
+    world.set_pods(0, &[]);
+    world.set_pods(1, &[pod(1, 1), pod(1, 2)]);
+    world.rest();
+    // It forgets itself, as it forgets others whose leases end.
+    world.agent(0).clock = 20;
+    world.store.advance(LAPSE);
+    world.meet(1, 100, 100, false);
+    world.meet(0, 100, 0, false);
+    world.restore(&backup, false);
+    follow(&mut world, 5, |world| assert_eq!(known_at(world, 0, pod(1, 1)), Some(address(2))));
+    assert!(world.law.looks > 0);
+    world.rest();
+    world.check();
+}
+
+#[test]
 fn who_lost_its_name_for_good_takes_no_part_after_a_while() {
     let mut world = cluster(2);
     world.agent(0).cut_off = true;

@@ -123,8 +123,7 @@ impl World {
         }
         for place in 0..self.machines.len() {
             let Some(Ok(ranges)) = self.ranges(place) else { continue };
-            let claim = self.agent(place).membership.incarnation();
-            if self.unaware.get(&place) == Some(&claim) {
+            if self.is_unaware(place) {
                 continue;
             }
             self.unaware.remove(&place);
@@ -134,6 +133,12 @@ impl World {
         }
         let all: Vec<IpNet> = self.kept.values().flatten().copied().collect();
         assert_eq!(BTreeSet::from_iter(&all).len(), all.len(), "no range is given twice: {:?}", self.kept);
+    }
+
+    /// Whether its node was removed, and it has not heard of it.
+    pub(crate) fn is_unaware(&self, machine: usize) -> bool {
+        let Machine { agent: Some(agent), .. } = &self.machines[machine] else { return false };
+        self.unaware.get(&machine) == Some(&agent.membership.incarnation())
     }
 
     pub(crate) fn agent(&mut self, machine: usize) -> &mut SimAgent {

@@ -70,6 +70,12 @@ impl Member {
         !self.held.is_empty()
     }
 
+    /// Whether it has published an endpoint since it claimed its name.
+    #[must_use]
+    pub fn has_published(&self, endpoint: &KnownEndpoint) -> bool {
+        endpoint.incarnation == self.row.incarnation()
+    }
+
     /// Whether it counts as it was known before the store went back, whatever the store says of it.
     #[must_use]
     pub fn is_doubted(&self) -> bool {
@@ -131,7 +137,7 @@ impl Member {
     /// An endpoint that the store had goes: by the node's own word, if it is of the claim that counts.
     pub(super) fn withdraw(&mut self, endpoint: &KnownEndpoint) {
         let is_believed = self.presence == Presence::Present && !self.is_doubted();
-        if is_believed && endpoint.incarnation == self.row.incarnation() {
+        if is_believed && self.has_published(endpoint) {
             self.held.remove(endpoint.key());
         }
     }
