@@ -141,15 +141,25 @@ fn completions_and_manual_pages_come_of_the_command_line_itself() {
 }
 
 #[test]
-fn a_watch_in_json_is_a_line_each_time() {
+fn a_watch_in_json_is_a_line_each_time_and_outlives_the_agent() {
     let directory = Directory::new("watch");
     let row = r#"{"name":"worker-0","frames":1,"sleeps":0,"looks":0,"batches":[],"run_us":null,"waited_us":null}"#;
-    let agent = agent(directory.path(), format!(r#"{{"api":1,"workers":[{row}]}}"#));
-    // The agent answers once: the second look ends the watch.
-    let output = weft(&["show", "workers", "--watch", "--json", "--run-dir"]).arg(directory.path()).output().unwrap();
-    let lines = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(lines.lines().count(), 1, "{lines}");
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&lines).unwrap()[0]["name"], "worker-0");
-    assert!(!output.status.success());
-    agent.join().unwrap();
+    let start = || agent(directory.path(), format!(r#"{{"api":1,"workers":[{row}]}}"#));
+    let first = start();
+    let mut command = weft(&["show", "workers", "--watch", "--json", "--run-dir"]);
+    let mut child = command.arg(directory.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut complaints = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut look = || serde_json::from_str::<serde_json::Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(look()[0]["name"], "worker-0");
+    first.join().unwrap();
+    // The agent answers once, and is not there at the second look.
+    let complaint = complaints.next().unwrap().unwrap();
+    assert!(complaint.contains("looking again"), "{complaint}");
+    std::fs::remove_file(directory.path().join(weft_api::SOCKET_NAME)).unwrap();
+    let second = start();
+    assert_eq!(look()[0]["frames"], 1);
+    second.join().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
