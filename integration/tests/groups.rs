@@ -88,8 +88,8 @@ fn loss_is_not_taken_for_it() {
     let overlay = overlay(&site, nodes, Socket);
     let [a, b] = &overlay.pods;
     trials.wait_for(2, |_| true);
-    stream(a, b, Overlay::IPV4[1], 4 * MIB);
-    stream(b, a, Overlay::IPV4[0], 4 * MIB);
+    stream(a, b, Overlay::IPV4[1], 16 * MIB);
+    stream(b, a, Overlay::IPV4[0], 16 * MIB);
     assert!(hits(&switch) >= 10, "{} packets were lost", hits(&switch));
     for agent in &overlay.agents {
         assert_eq!(reason(agent, "segment"), "passed its self-test");

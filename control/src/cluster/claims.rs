@@ -10,6 +10,8 @@ use super::view::Presence;
 /// What decides between claims of one thing: the greatest has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank<'v> {
+    /// Whether it was known before the store went back: what only came back with it may have been over by then.
+    pub(super) was_known: bool,
     pub(super) presence: Presence,
     /// Whether the store says so too: what is of before it went back yields to what was claimed since.
     pub(super) is_sure: bool,

@@ -2,8 +2,9 @@
 //!
 //! A VTEP address is the node's that claimed its name last; a MAC of a VNI, and an address of a pod, that of the endpoint
 //! published last, for a pod has moved then. Nodes that are present come before suspects, those that claimed their name
-//! since the store went back before the others, and a pod's own MAC before one that was learned. Revisions of the store decide what is last, and names and MACs where they are equal, so that all
-//! nodes see the same.
+//! since the store went back before the others, and whom it brought back then behind all; a pod's own MAC comes before one
+//! that was learned. Revisions of the store decide what is last, and names and MACs where they are equal, so that all nodes
+//! see the same.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,8 +84,9 @@ pub struct Conflict {
 
 fn address_claims(view: &View) -> Claims<'_, IpAddr, Member> {
     Claims::of(view.members().flat_map(|(name, member)| {
-        let (presence, is_sure, revision) = (member.presence(), !member.is_doubted(), member.row().incarnation());
-        let rank = Rank { presence, is_sure, own: true, revision, name: Reverse(name), mac: MacAddr::ZERO };
+        let (presence, is_sure, was_known) = (member.presence(), !member.is_doubted(), !member.has_come_back());
+        let (revision, name, mac) = (member.row().incarnation(), Reverse(name), MacAddr::ZERO);
+        let rank = Rank { was_known, presence, is_sure, own: true, revision, name, mac };
         member.row().record.addresses.iter().map(move |address| (*address, rank, member))
     }))
 }
@@ -92,11 +94,11 @@ fn address_claims(view: &View) -> Claims<'_, IpAddr, Member> {
 fn endpoints(view: &View) -> impl Iterator<Item = (Rank<'_>, &KnownEndpoint)> + Clone {
     let went_back = view.is_doubting();
     view.members().flat_map(move |(name, member)| {
-        let presence = member.presence();
+        let (presence, was_known) = (member.presence(), !member.has_come_back());
         view.endpoints(member).map(move |row| {
             let own = row.attached != Attached::Learned;
             let is_sure = !member.is_doubted() && (!went_back || member.has_published(row));
-            (Rank { presence, is_sure, own, revision: row.sequence, name: Reverse(name), mac: row.mac }, row)
+            (Rank { was_known, presence, is_sure, own, revision: row.sequence, name: Reverse(name), mac: row.mac }, row)
         })
     })
 }

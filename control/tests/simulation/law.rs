@@ -94,9 +94,11 @@ impl World {
         let mut claimants = view.members().filter(|(_, member)| claims(member));
         let Some((name, member)) = claimants.next().filter(|_| claimants.next().is_none()) else { return false };
         let owner = &self.machines[to].identity;
+        // A backup may have the end of the claim, and not the next one.
+        let was_removed = self.removed.contains(&(name.to_owned(), member.row().incarnation()));
         // Who does not know it does not answer its probes, and is let go when its lease ends.
         let is_answered = self.answering(from).contains(&owner.address);
-        name == owner.name && member.row().record.instance == owner.instance && is_answered
+        name == owner.name && member.row().record.instance == owner.instance && is_answered && !was_removed
     }
 
     fn is_parted(&self, one: usize, other: usize) -> bool {

@@ -82,6 +82,29 @@ fn a_pod_that_a_node_had_at_the_backup_is_not_taken_for_its_own() {
 }
 
 #[test]
+fn a_removed_node_that_a_backup_brings_back_has_nothing_that_another_has() {
+    let mut world = cluster(3);
+    let backup = world.store.backup();
+    world.remove(0);
+    world.set_pods(0, &[]);
+    world.set_pods(1, &[pod(1, 1), pod(1, 2)]);
+    world.rest();
+    // The last to tell of the pod lapses, and is known all the same.
+    world.agent(1).cut_off = true;
+    world.store.advance(LAPSE);
+    world.meet(2, 100, 100, false);
+    assert_eq!(known_at(&mut world, 2, pod(1, 1)), Some(address(2)));
+    world.restore(&backup, true);
+    for _ in 0..4 {
+        world.meet(2, 1, 1, false);
+        assert_eq!(known_at(&mut world, 2, pod(1, 1)), Some(address(2)));
+    }
+    world.agent(1).cut_off = false;
+    world.rest();
+    world.check();
+}
+
+#[test]
 fn who_lost_its_name_for_good_takes_no_part_after_a_while() {
     let mut world = cluster(2);
     world.agent(0).cut_off = true;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use weft_bridge::Attachment;
 use weft_control::cluster::record::{AddressRange, ForeignVtep, Network, Node, RECORD_VERSION, read, write};
-use weft_control::cluster::{ClusterRange, Key, NoRanges, conflicts, foreign_removal, reconcile, removal, wanted};
+use weft_control::cluster::{
+    ClusterRange, Key, NoRanges, View, conflicts, foreign_removal, reconcile, removal, wanted,
+};
 use weft_encap::{Encapsulation, MacAddr, Offload, Vni};
 use weft_store::KeyRange;
 use weft_store::client::Operation;
@@ -48,6 +50,8 @@ pub(crate) struct World {
     kept: BTreeMap<String, Vec<IpNet>>,
     /// Machines whose node was removed while they had the name by this claim.
     unaware: BTreeMap<usize, Option<i64>>,
+    /// Claims of names that the operator ended.
+    pub(crate) removed: BTreeSet<(String, i64)>,
     /// What agents were granted may have been forgotten since.
     pub(crate) store_went_back: bool,
     /// Pairs of machines whose underlay is parted, the smaller first.
@@ -73,6 +77,7 @@ impl World {
             network,
             kept: BTreeMap::new(),
             unaware: BTreeMap::new(),
+            removed: BTreeSet::new(),
             store_went_back: false,
             parted: BTreeSet::new(),
             foreign: BTreeSet::new(),
@@ -161,6 +166,9 @@ impl World {
         let ranges = self.store.list(&keys().ranges());
         self.kept.remove(name);
         let removed = name.clone();
+        let mut view = View::new(keys());
+        view.list(0, &rows, false);
+        self.removed.extend(view.member(name).map(|member| (removed.clone(), member.row().incarnation())));
         // Another machine of the name goes on until it hears of it.
         for (place, machine) in self.machines.iter().enumerate() {
             if let Some(agent) = machine.agent.as_ref().filter(|_| machine.identity.name == *name) {

@@ -21,6 +21,8 @@ pub struct Member {
     /// Endpoints that count beside those in the store, until the node has published again.
     pub(super) held: Endpoints,
     doubted: Option<Restored>,
+    /// Whether nobody knew it when a store that went back brought it.
+    came_back: bool,
 }
 
 /// What a store says of a node since it went back, which may be of before.
@@ -41,7 +43,7 @@ pub(super) enum Heard {
 
 impl Member {
     pub(super) fn new(row: Row<Node>) -> Self {
-        Self { row, presence: Presence::Present, held: Endpoints::default(), doubted: None }
+        Self { row, presence: Presence::Present, held: Endpoints::default(), doubted: None, came_back: false }
     }
 
     /// One that nobody knew before the store went back.
@@ -49,6 +51,7 @@ impl Member {
         let mut member = Self::new(row.clone());
         member.hold(listed);
         member.doubted = Some(Restored::Row(Box::new(row)));
+        member.came_back = true;
         member
     }
 
@@ -80,6 +83,12 @@ impl Member {
     #[must_use]
     pub fn is_doubted(&self) -> bool {
         self.doubted.is_some()
+    }
+
+    /// Whether it counts only because a store that went back says so, which may have been over long before.
+    #[must_use]
+    pub fn has_come_back(&self) -> bool {
+        self.came_back && self.is_doubted()
     }
 
     /// Whether its row went, and the store has no other.
@@ -116,7 +125,7 @@ impl Member {
         if row.lease != self.row.lease || self.presence == Presence::Suspect {
             self.hold(listed);
         }
-        (self.presence, self.doubted) = (Presence::Present, None);
+        (self.presence, self.doubted, self.came_back) = (Presence::Present, None, false);
         self.row = row;
         if self.row.record.standing == Standing::Joined {
             self.held = Endpoints::default();
