@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -228,19 +229,38 @@ fn a_test_that_cannot_run_is_a_reason() {
     assert!(reason.contains(told) && status.underlay.level == "socket+offload", "{reason}");
 }
 
-/// Has the kernel answer the first sendmmsg of each of a process' threads with this error, until the test ends it.
-fn refuse_first_send(pid: u32, error: &str) -> Child {
+/// Has the kernel answer each worker's first system call of this kind with an error, until the test ends it.
+fn refuse_first(call: &str, pid: u32, error: &str) -> Child {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
+    let is_worker = |task: &PathBuf| std::fs::read_to_string(task.join("comm")).is_ok_and(|c| c.starts_with("worker-"));
+    let workers: Vec<_> = tasks.filter(is_worker).collect();
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendmmsg"]);
-    strace.args(["-e", &format!("inject=sendmmsg:error={error}:when=1"), "-p", &pid.to_string()]);
+    strace.args(["-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    strace.args(["-e", &format!("inject={call}:error={error}:when=1")]);
+    for worker in &workers {
+        strace.arg("-p").arg(worker.file_name().unwrap());
+    }
     let strace = Child::spawn(strace);
-    eventually("strace holds every thread", || {
+    eventually("strace holds every worker", || {
         let tracer = format!("TracerPid:\t{}\n", strace.pid());
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-        let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("status")).ok());
-        if states.all(|state| state.contains(&tracer)) { Ok(()) } else { Err("not yet".to_owned()) }
+        let is_held = |task: &PathBuf| std::fs::read_to_string(task.join("status")).unwrap().contains(&tracer);
+        if workers.iter().all(is_held) { Ok(()) } else { Err("not yet".to_owned()) }
     });
     strace
+}
+
+/// Why an agent left a level for such a refusal. `send` has the worker make that call, for what the level is for.
+fn left_for(agent: &AgentNode, level: Level, call: &str, error: &str, send: impl Fn()) -> String {
+    eventually("the level is left", || {
+        // The first call may be for something else that a pod's kernel has to say; the next ones are left alone.
+        let mut strace = refuse_first(call, agent.pid(), error);
+        send();
+        strace.signal(Signal::TERM);
+        strace.wait();
+        let rows = agent.status().offloads;
+        let row = row(&rows, level.name());
+        if row.used { Err(format!("{rows:?}")) } else { Ok(row.reason.clone()) }
+    })
 }
 
 /// What a device or route that lost its offloads makes the kernel say (`udp_send_skb`, net/ipv4/udp.c).
@@ -252,20 +272,33 @@ fn segmentation_that_fails_in_use_is_left_and_no_packet_is_lost() {
     for (error, said) in [("EIO", "Input/output error"), ("EINVAL", "Invalid argument")] {
         let agents = lab.start(&site, &[Level::Uplink], [true; 2]);
         ping_all(a, Overlay::IPV4[1]);
-        let reason = eventually("the level is left", || {
-            // The first send may be of something else that a pod's kernel has to say; the next ones are left alone.
-            let mut strace = refuse_first_send(agents[0].pid(), error);
-            exchange_superframes(a, b, Overlay::IPV4[1], 1200, 2, 2);
-            strace.signal(Signal::TERM);
-            strace.wait();
-            let rows = agents[0].status().offloads;
-            let segment = row(&rows, "segment");
-            if segment.used { Err(format!("{rows:?}")) } else { Ok(segment.reason.clone()) }
-        });
+        let send = || exchange_superframes(a, b, Overlay::IPV4[1], 1200, 2, 2);
+        let reason = left_for(&agents[0], Level::Segment, "sendmmsg", error, send);
         let told = format!("the kernel refused 2 packets as a group and took each alone: {said}");
         assert!(reason.starts_with("demoted") && reason.contains(&told), "{reason}");
         assert!(agents[0].log().contains("segmentation offload of the underlay is off from now on"));
         assert_eq!(off(&agents[1].status().offloads), ["uplink"], "the other node's kernel refused nothing");
+        lab.exercise();
+        agents.into_iter().for_each(AgentNode::finish);
+    }
+}
+
+/// Within a node and across: what was read whole, and what the worker joined.
+#[test]
+fn a_ports_offload_that_fails_in_use_is_left_and_no_frame_is_lost() {
+    let site = site!("strace");
+    let lab = Lab::new(&site);
+    let [a, b, c] = &lab.pods;
+    for (place, to, address) in [(0, c, NEIGHBOUR[0]), (1, b, Overlay::IPV4[1])] {
+        let agents = lab.start(&site, &[Level::Uplink], [true; 2]);
+        ping_all(a, address);
+        let send = || exchange_superframes(a, to, address, 1200, 2, 2);
+        let reason = left_for(&agents[place], Level::Udp4, "writev", "EINVAL", send);
+        let told = "the kernel refused a pod's frame as it was and took it finished: EINVAL";
+        assert!(reason.starts_with("demoted") && reason.contains(told), "{reason}");
+        assert!(agents[place].log().contains("it is off from now on"));
+        assert_eq!(off(&agents[place].status().offloads), ["udp4", "udp6", "uplink"]);
+        assert_eq!(off(&agents[1 - place].status().offloads), ["uplink"], "the other node's kernel refused nothing");
         lab.exercise();
         agents.into_iter().for_each(AgentNode::finish);
     }

@@ -5,6 +5,7 @@
 //! read; see docs/adr/0001-gather-instead-of-headroom.md.
 
 mod answering;
+mod refusal;
 mod to_ports;
 mod to_vteps;
 
@@ -20,7 +21,8 @@ use weft_encap::{Checksum, FlowHash, GsoKind, Inner, Merger, Network, Offload, c
 use crate::answers::Answer;
 use crate::counters::WorkerCounters;
 use crate::gather::Piece;
-use crate::port::Port;
+use crate::levels::Levels;
+use crate::port::{Port, TapOffloads};
 use crate::ports::Ports;
 use crate::trace::OptionalTracer;
 use crate::underlay::{LANES, Lane, MAX_GROUPS, Outcome, Underlay};
@@ -56,10 +58,15 @@ pub(crate) struct Egress<P, U> {
     pub(crate) ports: Ports<P>,
     pub(crate) underlay: U,
     counters: Arc<CachePadded<WorkerCounters>>,
+    levels: Arc<Levels>,
+    /// What ports are handed at all in this turn.
+    in_use: TapOffloads,
     lanes: Vec<Lane>,
     merger: Merger,
     port_headers: Vec<u8>,
     merge_pieces: Vec<Piece>,
+    /// A merged frame that the kernel refused, in one piece.
+    refused: Vec<u8>,
     answer: Answer,
     outcomes: Vec<(usize, Outcome)>,
     /// Tells what becomes of frames, as long as somebody wants to know.
@@ -76,19 +83,28 @@ pub(crate) enum Left {
 }
 
 impl<P: Port, U: Underlay> Egress<P, U> {
-    pub(crate) fn new(counters: Arc<CachePadded<WorkerCounters>>, underlay: U) -> Self {
+    pub(crate) fn new(counters: Arc<CachePadded<WorkerCounters>>, levels: Arc<Levels>, underlay: U) -> Self {
         Self {
             ports: Ports::new(),
             underlay,
             counters,
+            in_use: TapOffloads::of(&levels),
+            levels,
             lanes: (0..LANES).map(|_| Lane::new()).collect(),
             merger: Merger::with_capacity(MERGE_FRAMES),
             port_headers: vec![0; PORT_HEADER_BYTES],
             merge_pieces: Vec::with_capacity(MERGE_FRAMES),
+            refused: Vec::new(),
             answer: Answer::new(),
             outcomes: Vec::with_capacity(MAX_GROUPS),
             tracer: OptionalTracer::default(),
         }
+    }
+
+    /// Looks at what others decided since the last turn.
+    pub(crate) fn begin_turn(&mut self) {
+        self.in_use = TapOffloads::of(&self.levels);
+        self.underlay.begin_turn();
     }
 
     /// Takes one copy of a frame. What cannot leave is counted here.
@@ -153,14 +169,21 @@ fn domain_of(tables: &Tables, ingress: Attachment) -> Option<&BridgeDomain> {
 
 /// Finishes a frame that is no superframe where it lies, for this copy and those that follow.
 fn fill_checksum(copy: &mut Copy, offload: Offload, arena: &mut [u8]) -> Result<(), DropReason> {
-    if offload.gso.is_none()
-        && let Checksum::Needed { start, offset } = offload.checksum
-    {
-        let frame = &mut arena[copy.range.clone()];
-        checksum::complete(frame, start, offset).map_err(|_| DropReason::BadSuperframe)?;
+    if offload.gso.is_none() && matches!(offload.checksum, Checksum::Needed { .. }) {
+        complete(&mut arena[copy.range.clone()], offload.checksum)?;
         copy.offload = Offload::NONE;
     }
     Ok(())
+}
+
+/// Fills the checksum of a frame that is no superframe, if that is to be done.
+fn complete(frame: &mut [u8], checksum: Checksum) -> Result<(), DropReason> {
+    match checksum {
+        Checksum::Needed { start, offset } => {
+            checksum::complete(frame, start, offset).map_err(|_| DropReason::BadSuperframe)
+        }
+        Checksum::Unknown | Checksum::Valid => Ok(()),
+    }
 }
 
 /// Lowers the maximum segment size of a SYN to what fits packets of `mtu` bytes.

@@ -15,7 +15,8 @@ use weft_encap::{Encapsulation, Offload, OffloadError};
 
 use crate::counters::{Totals, WorkerCounters};
 use crate::gather::{Buffers, Piece};
-use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame, TapOffloads};
+use crate::levels::Levels;
+use crate::port::{BATCH_FRAMES, MAX_FRAME_LEN, Port, PortFrame, TapOffloads, Unsent};
 use crate::trace::{Depth, Filter, Trace};
 use crate::underlay::{Datagram, Form, Group, Lane, Outcome, ReceiveCounts, Underlay};
 use crate::worker::{ECHOES, ProbeEcho, RevisionReply, Shared, Turn, Worker};
@@ -44,12 +45,18 @@ struct PortQueues {
     to_pod: Vec<MemoryFrame>,
     refuse: Option<DropReason>,
     offloads: Option<TapOffloads>,
+    kernel: Option<TapOffloads>,
 }
 
 impl MemoryPort {
     /// From now on it takes nothing but these; before, all of them.
     pub fn take_only(&self, offloads: TapOffloads) {
         self.queues.borrow_mut().offloads = Some(offloads);
+    }
+
+    /// From now on its kernel refuses what else is left to it, though the port says that it takes that.
+    pub fn kernel_takes_only(&self, offloads: TapOffloads) {
+        self.queues.borrow_mut().kernel = Some(offloads);
     }
 
     /// Lets the pod send a frame.
@@ -88,10 +95,13 @@ impl Port for MemoryPort {
         self.queues.borrow().offloads.unwrap_or(TapOffloads::ALL)
     }
 
-    fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason> {
+    fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), Unsent> {
         let mut queues = self.queues.borrow_mut();
         if let Some(reason) = queues.refuse {
-            return Err(reason);
+            return Err(Unsent::Lost(reason));
+        }
+        if queues.kernel.is_some_and(|kernel| !kernel.carry(&offload)) {
+            return Err(Unsent::Offload);
         }
         queues.to_pod.push(MemoryFrame { bytes: joined(pieces, buffers), offload });
         Ok(())
@@ -218,6 +228,7 @@ impl MemorySwitch {
             tables: Arc::new(ArcSwap::from_pointee(tables)),
             fdb: Arc::new(Fdb::new(fdb_capacity)),
             counters: Arc::new(WorkerCounters::new()),
+            levels: Arc::default(),
             echoes: sender,
             revisions: revision_sender,
         };
@@ -280,6 +291,12 @@ impl MemorySwitch {
     /// Puts other tables in force.
     pub fn publish(&self, tables: Tables) {
         self.shared.tables.store(Arc::new(tables));
+    }
+
+    /// What its kernel may do for it.
+    #[must_use]
+    pub fn levels(&self) -> &Levels {
+        &self.shared.levels
     }
 
     /// The learned table.

@@ -57,6 +57,17 @@ impl TapOffloads {
         }
     }
 
+    /// What is in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            checksum: self.checksum && other.checksum,
+            tcp4: self.tcp4 && other.tcp4,
+            tcp6: self.tcp6 && other.tcp6,
+            udp: self.udp && other.udp,
+        }
+    }
+
     /// Whether superframes of this kind may be handed over.
     #[inline]
     #[must_use]
@@ -89,6 +100,24 @@ impl TapOffloads {
     }
 }
 
+/// Why a port did not take a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// It is lost, for this reason.
+    Lost(DropReason),
+    /// What it leaves to the kernel, the kernel does not take.
+    Offload,
+}
+
+impl From<Unsent> for DropReason {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Lost(reason) => reason,
+            Unsent::Offload => Self::PortRefused,
+        }
+    }
+}
+
 /// A device to which a pod is attached.
 pub trait Port {
     /// Reads what is there into the arena, up to a batch. `reads` counts system calls.
@@ -103,8 +132,8 @@ pub trait Port {
     /// Writes one frame, given as pieces; `offload` is one that [`Self::offloads`] carry.
     ///
     /// # Errors
-    /// The reason to count for the copy that was not delivered.
-    fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason>;
+    /// Why it was not delivered.
+    fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), Unsent>;
 }
 
 /// One queue of a TAP device in a pod's network namespace.
@@ -199,10 +228,13 @@ impl Port for Tap {
         self.offloads
     }
 
-    fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason> {
+    /// EIO says that the device is down, and EINVAL that the header is not to the kernel's liking (`tun_get_user`,
+    /// drivers/net/tun.c).
+    fn send(&mut self, offload: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), Unsent> {
         self.queue.write(&offload.to_bytes(), pieces, buffers).map_err(|error| match error.raw_os_error() {
-            Some(libc::EIO | libc::EBADFD | libc::ENETDOWN) => DropReason::PortDown,
-            _ => DropReason::PortRefused,
+            Some(libc::EINVAL) if offload != Offload::NONE => Unsent::Offload,
+            Some(libc::EIO | libc::EBADFD | libc::ENETDOWN) => Unsent::Lost(DropReason::PortDown),
+            _ => Unsent::Lost(DropReason::PortRefused),
         })
     }
 }

@@ -158,6 +158,7 @@ impl Switch {
                 tables: switch.tables.clone(),
                 fdb: switch.fdb.clone(),
                 counters: counters.clone(),
+                levels: switch.levels.clone(),
                 echoes: echo_sender.clone(),
                 revisions: revision_sender.clone(),
             };

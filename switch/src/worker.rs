@@ -28,6 +28,7 @@ use weft_encap::{FlowHash, GsoKind, Inner, MacAddr, Network, Offload};
 use crate::budget::Budget;
 use crate::counters::WorkerCounters;
 use crate::egress::{Copy, Egress};
+use crate::levels::Levels;
 use crate::port::{Port, PortFrame};
 use crate::trace::{Arrived, Listener};
 use crate::underlay::{Datagram, Form, ReceiveCounts, Underlay};
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) tables: Arc<ArcSwap<Tables>>,
     pub(crate) fdb: Arc<Fdb>,
     pub(crate) counters: Arc<CachePadded<WorkerCounters>>,
+    pub(crate) levels: Arc<Levels>,
     /// Where echoes of path probes go; one that finds it full is lost, as on the way.
     pub(crate) echoes: Sender<ProbeEcho>,
     /// Where revision replies go, in the same way.
@@ -107,7 +109,7 @@ pub(crate) struct Worker<P, U> {
 
 impl<P: Port, U: Underlay> Worker<P, U> {
     pub(crate) fn new(shared: Shared, underlay: U) -> Self {
-        let egress = Egress::new(shared.counters.clone(), underlay);
+        let egress = Egress::new(shared.counters.clone(), shared.levels.clone(), underlay);
         Self {
             shared,
             arena: vec![0; ARENA_BYTES].into_boxed_slice(),
@@ -135,7 +137,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
     pub(crate) fn probe(&mut self, vtep: VtepId, probes: &[Probe]) {
         self.shared.counters.begin_turn();
         let tables = self.shared.tables.load();
-        self.egress.underlay.begin_turn();
+        self.egress.begin_turn();
         // A trace tells of frames, and these are none.
         self.egress.queue_probes::<false>(&tables, vtep, probes, &self.arena);
         self.egress.flush::<false>(&self.arena);
@@ -165,7 +167,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         let result = port.recv(&mut self.arena, &mut self.frames, &mut reads);
         self.shared.counters.port_reads.add(reads);
         let tables = self.shared.tables.load();
-        self.egress.underlay.begin_turn();
+        self.egress.begin_turn();
         for index in 0..self.frames.len() {
             let PortFrame { range, offload } = self.frames[index].clone();
             let link = self.shared.counters.port(id);
@@ -188,7 +190,7 @@ impl<P: Port, U: Underlay> Worker<P, U> {
         self.shared.counters.underlay_receives.add(counts.receives);
         self.shared.counters.underlay_overflow.add(counts.overflow);
         let tables = self.shared.tables.load();
-        self.egress.underlay.begin_turn();
+        self.egress.begin_turn();
         for index in 0..self.datagrams.len() {
             let datagram = self.datagrams[index].clone();
             let Datagram { range, segment, source, encapsulation, tos, form, .. } = &datagram;

@@ -13,7 +13,7 @@ use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, MacAddr, Offload, Vni};
 
 use crate::counters::{Totals, WorkerCounters};
 use crate::gather::{Buffers, Piece};
-use crate::port::{Port, PortFrame, TapOffloads};
+use crate::port::{Port, PortFrame, TapOffloads, Unsent};
 use crate::underlay::{Datagram, Form, Lane, Outcome, ReceiveCounts, Underlay};
 use crate::worker::{Shared, Worker};
 
@@ -64,7 +64,7 @@ impl Port for Replay {
         TapOffloads::ALL
     }
 
-    fn send(&mut self, _: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), DropReason> {
+    fn send(&mut self, _: Offload, pieces: &[Piece], buffers: &Buffers<'_>) -> Result<(), Unsent> {
         self.written += pieces.iter().map(|piece| piece.bytes(buffers).len()).sum::<usize>();
         Ok(())
     }
@@ -168,6 +168,7 @@ fn a_busy_worker_allocates_nothing() {
         tables: Arc::new(ArcSwap::from_pointee(tables)),
         fdb: Arc::new(Fdb::new(4096)),
         counters: Arc::new(WorkerCounters::new()),
+        levels: Arc::default(),
         echoes: crossbeam_channel::bounded(1).0,
         revisions: crossbeam_channel::bounded(1).0,
     };

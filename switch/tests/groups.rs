@@ -8,6 +8,7 @@ use weft_bridge::tables::{DomainOptions, Port, PortMode, Vtep, VtepKind};
 use weft_bridge::{DropReason, Seconds, Tables};
 use weft_encap::checksum::Verified;
 use weft_encap::{Checksum, Encapsulation, Gso, GsoKind, Inner, MacAddr, Offload, Vni, checksum};
+use weft_switch::levels::Level;
 use weft_switch::memory::{MemoryPort, MemorySwitch};
 use weft_switch::port::TapOffloads;
 
@@ -173,4 +174,51 @@ fn a_port_gets_no_more_than_it_takes() {
         }
         assert_eq!((switch.totals().sent, dropped(&switch)), (2, vec![]));
     }
+}
+
+/// Levels that are off.
+fn left(switch: &MemorySwitch) -> Vec<Level> {
+    Level::ALL.into_iter().filter(|level| !switch.levels().uses(*level)).collect()
+}
+
+#[test]
+fn a_superframe_that_the_kernel_refuses_arrives_cut_and_a_plain_one_ends_its_level() {
+    let payload: Vec<u8> = (0..4 * SIZE).map(|place| (place / 7) as u8).collect();
+    let (mut switch, [one, _]) = switch();
+    one.kernel_takes_only(TapOffloads { udp: false, ..TapOffloads::ALL });
+    let mut writes = 0;
+    let mut arrive = |segments: usize, tried, merged| {
+        let payload = &payload[..segments * SIZE];
+        if merged {
+            let packets: Vec<u8> = payload.chunks(SIZE).flat_map(|payload| tunnel(1, &udp(1, payload))).collect();
+            arrives(&mut switch, packets.len() / segments, packets);
+        } else {
+            arrives(&mut switch, SIZE, tunnel(1, &superframe(1, payload)));
+        }
+        assert_finished(&one, segments, payload);
+        writes += segments as u64 + u64::from(tried);
+        assert_eq!((switch.totals().port_writes, dropped(&switch)), (writes, vec![]));
+        left(&switch)
+    };
+    for merged in [false, true] {
+        assert_eq!(arrive(4, true, merged), [], "four could be too many");
+    }
+    assert_eq!(arrive(2, true, true), [Level::Udp4, Level::Udp6]);
+    for merged in [false, true] {
+        assert_eq!(arrive(4, false, merged), [Level::Udp4, Level::Udp6]);
+    }
+}
+
+#[test]
+fn a_checksum_that_the_kernel_refuses_to_fill_is_filled_and_its_level_ends() {
+    let (mut switch, [one, _]) = switch();
+    one.kernel_takes_only(TapOffloads::NONE);
+    for refused in [true, false] {
+        let unfilled = tunnel(1, &superframe(1, &[3; SIZE]));
+        arrives(&mut switch, unfilled.len(), unfilled);
+        assert_finished(&one, 1, &[3; SIZE]);
+        assert_eq!(switch.totals().port_writes, if refused { 2 } else { 3 });
+        assert_eq!(left(&switch), [Level::Checksum, Level::Tcp4, Level::Tcp6, Level::Udp4, Level::Udp6]);
+    }
+    assert_eq!(dropped(&switch), []);
 }

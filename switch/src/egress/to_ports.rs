@@ -4,14 +4,19 @@
 //! which joins neighbours of one flow to superframes again, and drops what it finds damaged. What a port does not take
 //! as it is, is finished; whatever leaves beside the merger leaves after what waits in it.
 
+use std::ops::Range;
+
 use weft_bridge::{Attachment, DropReason, Port as PortRow, PortId, Tables, VtepId};
 use weft_encap::checksum::{self, Verified};
 use weft_encap::fragment::{Fragment, Fragmenter};
 use weft_encap::{Inner, MergerFull, Offload, RecoverError, Splitter, recover};
 
-use super::{Copy, Egress, Left, clamp, fill_checksum};
+use super::refusal::refused_level;
+use super::{Copy, Egress, Left, clamp, complete, fill_checksum};
+use crate::counters::WorkerCounters;
 use crate::gather::{Buffer, Buffers, Piece};
-use crate::port::Port;
+use crate::levels::{Level, Levels};
+use crate::port::{Port, TapOffloads, Unsent};
 use crate::underlay::Underlay;
 
 impl<P: Port, U: Underlay> Egress<P, U> {
@@ -36,13 +41,19 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             return self.write_fragments(id, port.mtu, copy, arena);
         }
         let device = self.ports.get_mut(id).ok_or(DropReason::PortDown)?;
-        if !device.offloads().carry(&copy.offload) {
+        if !device.offloads().and(self.in_use).carry(&copy.offload) {
             return self.write_finished(id, copy, copy.offload, arena);
         }
         let piece = Piece::new(Buffer::Arena, copy.range.clone());
         let buffers = Buffers { arena, headers: &[] };
         let outcome = device.send(copy.offload, &[piece], &buffers);
         self.counters.port_writes.add(1);
+        if outcome == Err(Unsent::Offload) {
+            let level = refused_level(&arena[copy.range.clone()], &copy.offload);
+            let left = self.write_finished(id, copy, copy.offload, arena)?;
+            self.in_use = leave(&self.levels, level);
+            return Ok(left);
+        }
         outcome?;
         self.sent_to_port(id, copy.range.len());
         Ok(Left::Gone)
@@ -80,7 +91,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             clamp(frame, vtep.pod_mtu.saturating_sub(copy.tag_len as u16), &offload);
         }
         let (key, device) = self.ports.key(id).ok_or(DropReason::PortDown)?;
-        let takes = device.offloads();
+        let takes = device.offloads().and(self.in_use);
         if !takes.carry(&offload) {
             self.flush_ports::<TRACED>(arena);
             return self.write_finished(id, copy, offload, arena);
@@ -103,27 +114,10 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         offload: Offload,
         arena: &mut [u8],
     ) -> Result<Left, DropReason> {
+        fill_checksum(copy, offload, arena)?;
         let Self { ports, counters, port_headers, .. } = self;
         let device = ports.get_mut(id).ok_or(DropReason::PortDown)?;
-        let mut send = |headers: &[u8], pieces: &[Piece], arena: &[u8]| {
-            counters.port_writes.add(1);
-            device.send(Offload::NONE, pieces, &Buffers { arena, headers })
-        };
-        if offload.gso.is_none() {
-            fill_checksum(copy, offload, arena)?;
-            send(&[], &[Piece::new(Buffer::Arena, copy.range.clone())], arena)?;
-        } else {
-            let base = copy.range.start;
-            let frame = &arena[copy.range.clone()];
-            let mut splitter = Splitter::new(frame, &offload).map_err(|_| DropReason::BadSuperframe)?;
-            let header = Piece::new(Buffer::Headers, 0..splitter.header_len());
-            let mut outcome = Ok(());
-            while let Some(payload) = splitter.next_segment(port_headers) {
-                let payload = Piece::new(Buffer::Arena, base + payload.start..base + payload.end);
-                outcome = outcome.and(send(port_headers, &[header, payload], arena));
-            }
-            outcome?;
-        }
+        send_finished(device, counters, port_headers, (arena, copy.range.clone()), &offload)?;
         self.sent_to_port(id, copy.range.len());
         Ok(Left::Gone)
     }
@@ -154,7 +148,7 @@ impl<P: Port, U: Underlay> Egress<P, U> {
     }
 
     pub(super) fn flush_ports<const TRACED: bool>(&mut self, arena: &[u8]) {
-        let Self { ports, counters, merger, port_headers, merge_pieces, tracer, .. } = self;
+        let Self { ports, counters, levels, in_use, merger, port_headers, merge_pieces, refused, tracer, .. } = self;
         for group in merger.groups() {
             let frames = group.frames() as u64;
             let mut told = |port, outcome: Result<(), DropReason>| {
@@ -182,7 +176,16 @@ impl<P: Port, U: Underlay> Egress<P, U> {
             merge_pieces.extend(group.pieces().map(|range| Piece::new(Buffer::Arena, range)));
             let bytes = merge_pieces.iter().map(|piece| piece.len as usize).sum::<usize>();
             counters.port_writes.add(1);
-            let outcome = device.send(offload, merge_pieces, &Buffers { arena, headers: port_headers });
+            let outcome = match device.send(offload, merge_pieces, &Buffers { arena, headers: port_headers }) {
+                Err(Unsent::Offload) => {
+                    let buffers = Buffers { arena, headers: port_headers };
+                    refused.clear();
+                    merge_pieces.iter().for_each(|piece| refused.extend_from_slice(piece.bytes(&buffers)));
+                    send_refused(device, counters, port_headers, refused, &offload)
+                        .map(|level| *in_use = leave(levels, level))
+                }
+                outcome => outcome.map_err(DropReason::from),
+            };
             told(Some(id), outcome);
             match outcome {
                 Ok(()) => {
@@ -208,6 +211,60 @@ impl<P: Port, U: Underlay> Egress<P, U> {
         link.tx_frames.add(1);
         link.tx_bytes.add(bytes as u64);
     }
+}
+
+/// Writes a frame of a buffer so that nothing is left to the port: cut if it is a superframe; if not, its checksum is
+/// filled already.
+fn send_finished<P: Port>(
+    device: &mut P,
+    counters: &WorkerCounters,
+    headers: &mut [u8],
+    (arena, range): (&[u8], Range<usize>),
+    offload: &Offload,
+) -> Result<(), DropReason> {
+    let mut send = |headers: &[u8], pieces: &[Piece]| {
+        counters.port_writes.add(1);
+        device.send(Offload::NONE, pieces, &Buffers { arena, headers })
+    };
+    if offload.gso.is_none() {
+        return Ok(send(&[], &[Piece::new(Buffer::Arena, range)])?);
+    }
+    let base = range.start;
+    let mut splitter = Splitter::new(&arena[range], offload).map_err(|_| DropReason::BadSuperframe)?;
+    let header = Piece::new(Buffer::Headers, 0..splitter.header_len());
+    let mut outcome = Ok(());
+    while let Some(payload) = splitter.next_segment(headers) {
+        let payload = Piece::new(Buffer::Arena, base + payload.start..base + payload.end);
+        outcome = outcome.and(send(headers, &[header, payload]));
+    }
+    Ok(outcome?)
+}
+
+/// Finishes and writes a frame that the kernel refused as it was. Says of which level it does not, if it takes it now.
+fn send_refused<P: Port>(
+    device: &mut P,
+    counters: &WorkerCounters,
+    headers: &mut [u8],
+    frame: &mut [u8],
+    offload: &Offload,
+) -> Result<Option<Level>, DropReason> {
+    let level = refused_level(frame, offload);
+    if offload.gso.is_none() {
+        complete(frame, offload.checksum)?;
+    }
+    send_finished(device, counters, headers, (frame, 0..frame.len()), offload)?;
+    Ok(level)
+}
+
+/// Leaves a level that turned out not to be there, and returns what is still in use.
+fn leave(levels: &Levels, level: Option<Level>) -> TapOffloads {
+    let why = || "the kernel refused a pod's frame as it was and took it finished: EINVAL".to_owned();
+    if let Some(level) = level
+        && levels.demote(level, why())
+    {
+        tracing::warn!(%level, "the kernel refuses an offload of pods' devices; it is off from now on");
+    }
+    TapOffloads::of(levels)
 }
 
 /// Whether the checksum is not known to be unfilled or wrong. That of a fragment cannot be known.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 use socket2::SockRef;
+use weft_bridge::DropReason;
 use weft_encap::Offload;
 
 use super::failure::{Failure, same, same_bytes};
@@ -174,7 +175,9 @@ impl Device<'_> {
     fn write(&mut self, (frame, offload): (Vec<u8>, Offload)) -> Result<(), Failure> {
         let piece = Piece::new(Buffer::Arena, 0..frame.len());
         let sent = self.tap.send(offload, &[piece], &Buffers { arena: &frame, headers: &[] });
-        sent.map_err(|reason| Failure::call("writing to the TAP", std::io::Error::other(reason.name())))
+        sent.map_err(|reason| {
+            Failure::call("writing to the TAP", std::io::Error::other(DropReason::from(reason).name()))
+        })
     }
 }
 
