@@ -10,6 +10,7 @@ use weft_encap::inner::ETHERNET_LEN;
 use weft_encap::mtu::overhead;
 use weft_encap::{Encapsulation, MacAddr, Offload, Vni};
 use weft_netns::Netns;
+use weft_switch::port::TapOffloads;
 use weft_switch::trace::{CopyTold, Ingress, Record, Sent, Told};
 use weft_switch::what_if::{Outcome, WhatIf};
 
@@ -154,7 +155,7 @@ impl Node<'_> {
         let switch = &self.agent.switch;
         let mut what_if = WhatIf::new((*self.tables).clone(), switch.fdb(), switch.now());
         for port in self.agent.ports.iter().filter(|port| port.lost.is_none()) {
-            what_if.attach(port.id, port.offloads);
+            what_if.attach(port.id, port.offloads.and(TapOffloads::of(switch.levels())));
         }
         what_if
     }
